@@ -1,0 +1,1 @@
+"""Preprocessing ops for tf.data, named in a string; needs no JAX."""

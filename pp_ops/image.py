@@ -1,0 +1,209 @@
+"""Ops on one image: decode, resize, crop, flip, scale its values.
+
+Images are [height, width, channels] tensors, uint8 unless an op says so.
+"""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from pp_ops.registry import did_you_mean, register
+from pp_ops.resize import METHODS, resize_antialiased
+
+_Op = Callable[..., tf.Tensor]
+
+
+def decode(data: tf.Tensor, channels: int = 3) -> tf.Tensor:
+  """Decodes JPEG, PNG, BMP or the first frame of a GIF.
+
+  Greyscale and CMYK images become RGB; an alpha channel is dropped.
+
+  Args:
+    data: scalar string tensor.
+    channels: 3 or 1.
+
+  Returns:
+    uint8 [height, width, channels].
+  """
+  image = tf.io.decode_image(data, channels=channels, expand_animations=False)
+  return tf.ensure_shape(image, [None, None, channels])
+
+
+@register("decode")
+def get_decode(channels: int = 3) -> _Op:
+  """Decodes an encoded image to uint8; see `decode`."""
+  if channels not in (1, 3):
+    raise ValueError(f"channels={channels}: need 1 or 3")
+  return lambda data: decode(data, channels)
+
+
+def _check_size(size, name="size"):
+  """(height, width) from an int or a pair of ints."""
+  pair = (size, size) if isinstance(size, int) else size
+  good = isinstance(pair, (tuple, list)) and len(pair) == 2
+  if not good or not all(type(s) is int and s > 0 for s in pair):
+    raise ValueError(f"{name}={size!r}: need a pixel count or (height, width)")
+  return tuple(pair)
+
+
+def _resize(image, size, method, antialias):
+  """Resizes to a static or dynamic (height, width), keeping the dtype."""
+  if antialias and method in ("bilinear", "bicubic"):
+    out = resize_antialiased(image, size, method)
+  else:
+    out = tf.image.resize(image, size, METHODS[method], antialias=antialias)
+  if image.dtype.is_floating or method == "nearest":
+    return tf.cast(out, image.dtype)
+  # Plain casting would darken the image by half a grey level.
+  return tf.saturate_cast(tf.round(out), image.dtype)
+
+
+def _check_method(method):
+  if method not in METHODS:
+    raise ValueError(
+      f"unknown resize method {method!r}: {did_you_mean(method, METHODS)}"
+    )
+
+
+@register("resize")
+def get_resize(size, method: str = "bilinear", antialias: bool = False) -> _Op:
+  """Resizes to exactly `size`, ignoring the aspect ratio.
+
+  Args:
+    size: pixels, or (height, width).
+    method: bilinear, bicubic, nearest, area, lanczos3, lanczos5, gaussian or
+      mitchellcubic.
+    antialias: widen the filter when shrinking, as Pillow and torchvision do.
+
+  Returns:
+    image -> image of the same dtype; integers are rounded and saturated.
+  """
+  size = _check_size(size)
+  _check_method(method)
+  return lambda image: _resize(image, size, method, antialias)
+
+
+def _get_resize_side(side, size, method, antialias):
+  """Resizes so that the min or max side (a tf.reduce_*) equals `size`."""
+  _check_size((size, size))
+  _check_method(method)
+
+  def resize(image):
+    shape = tf.shape(image)[:2]
+    factor = size / tf.cast(side(shape), tf.float64)
+    target = tf.maximum(tf.round(tf.cast(shape, tf.float64) * factor), 1)
+    return _resize(image, tf.cast(target, tf.int32), method, antialias)
+
+  return resize
+
+
+@register("resize_small")
+def get_resize_small(
+  size: int, method: str = "area", antialias: bool = False
+) -> _Op:
+  """Resizes so that the shorter side is `size`, keeping the aspect ratio."""
+  return _get_resize_side(tf.reduce_min, size, method, antialias)
+
+
+@register("resize_long")
+def get_resize_long(
+  size: int, method: str = "area", antialias: bool = False
+) -> _Op:
+  """Resizes so that the longer side is `size`, keeping the aspect ratio."""
+  return _get_resize_side(tf.reduce_max, size, method, antialias)
+
+
+def _slice_window(image, size, offset_of):
+  """The [h, w] window whose offset is `offset_of` the room left for it."""
+  room = tf.shape(image)[:2] - tf.constant(size)
+  check = tf.debugging.assert_greater_equal(
+    room, 0, f"the image is smaller than the crop of {size}"
+  )
+  with tf.control_dependencies([check]):
+    begin = tf.concat([offset_of(room), [0]], 0)
+  out = tf.slice(image, begin, [*size, -1])
+  return tf.ensure_shape(out, [*size, image.shape[-1]])
+
+
+@register("central_crop")
+def get_central_crop(size) -> _Op:
+  """The centre window of `size` pixels, or (height, width)."""
+  size = _check_size(size)
+  return lambda image: _slice_window(image, size, lambda room: room // 2)
+
+
+@register("random_crop")
+def get_random_crop(size) -> _Op:
+  """A window of `size` pixels, or (height, width), at a uniform place."""
+  size = _check_size(size)
+
+  def crop(image, rng):
+    def offset(room):
+      u = rng.uniform([2], dtype=tf.float64)
+      return tf.cast(u * tf.cast(room + 1, tf.float64), tf.int32)
+
+    return _slice_window(image, size, offset)
+
+  return crop
+
+
+@register("flip_lr")
+def get_flip_lr() -> _Op:
+  """Mirrors left and right with probability one half."""
+
+  def flip(image, rng):
+    return tf.cond(
+      rng.uniform() < 0.5, lambda: tf.reverse(image, [1]), lambda: image
+    )
+
+  return flip
+
+
+def _affine(scale, offset):
+  """image * scale + offset in float32."""
+  scale = tf.constant(scale, tf.float32)
+  offset = tf.constant(offset, tf.float32)
+  return lambda image: tf.cast(image, tf.float32) * scale + offset
+
+
+@register("value_range")
+def get_value_range(
+  vmin: float = -1,
+  vmax: float = 1,
+  in_min: float = 0,
+  in_max: float = 255,
+  clip_values: bool = False,
+) -> _Op:
+  """Maps [in_min, in_max] linearly onto [vmin, vmax], as float32.
+
+  Args:
+    vmin: lowest output.
+    vmax: highest output.
+    in_min: input that becomes vmin.
+    in_max: input that becomes vmax.
+    clip_values: clip the output to [vmin, vmax].
+
+  Returns:
+    image -> float32 image.
+  """
+  if in_min == in_max:
+    raise ValueError(f"in_min and in_max are both {in_min:g}: need a range")
+  scale = (vmax - vmin) / (in_max - in_min)
+  affine = _affine(scale, vmin - in_min * scale)
+  if not clip_values:
+    return affine
+  return lambda image: tf.clip_by_value(affine(image), vmin, vmax)
+
+
+@register("vgg_value_range")
+def get_vgg_value_range(
+  mean=(0.485 * 255, 0.456 * 255, 0.406 * 255),
+  std=(0.229 * 255, 0.224 * 255, 0.225 * 255),
+) -> _Op:
+  """(image - mean) / std per channel, as float32; ImageNet's by default."""
+  if len(mean) != len(std):
+    raise ValueError(f"{len(mean)} means but {len(std)} standard deviations")
+  if not all(s > 0 for s in std):
+    raise ValueError(f"std={std!r}: need numbers above 0")
+  scale = [1 / s for s in std]
+  return _affine(scale, [-m * s for m, s in zip(mean, scale, strict=True)])

@@ -1,0 +1,65 @@
+"""Randomness of an op: a function of (run, epoch, example, op, draw) or none.
+
+An example carries one stateless seed, an int64 pair into which run seed, epoch
+and example index are packed without loss. Op position and draw are packed into
+its free low bits. TensorFlow's stateless ops scramble all 128 bits with Philox,
+so that any two different seeds give independent streams.
+"""
+
+import tensorflow as tf
+
+_EPOCH_BITS = 24
+_OP_BITS, _DRAW_BITS = 10, 8
+
+
+def example_seed(run_seed: int, epoch: tf.Tensor, index: tf.Tensor):
+  """The seed of one example in one epoch.
+
+  Args:
+    run_seed: the run's seed, 0 <= run_seed < 2^39.
+    epoch: int64 scalar, below 2^24.
+    index: int64 scalar: the example's place in its dataset, below 2^45.
+
+  Returns:
+    int64 [2], for the feature `"_seed"`.
+  """
+  if not 0 <= run_seed < 1 << (63 - _EPOCH_BITS):
+    raise ValueError(f"seed={run_seed}: need 0 <= seed < 2^{63 - _EPOCH_BITS}")
+  high = (run_seed << _EPOCH_BITS) + tf.cast(epoch, tf.int64)
+  low = tf.cast(index, tf.int64) * (1 << (_OP_BITS + _DRAW_BITS))
+  return tf.stack([high, low])
+
+
+class Rng:
+  """What a random op draws from; each call gives fresh numbers."""
+
+  def __init__(self, seed: tf.Tensor | None = None, position: int = 0):
+    """Draws for the op at `position` of its pp string.
+
+    Args:
+      seed: int64 [2] of `example_seed`, or None for TensorFlow's stateful
+        generator.
+      position: the op's place in the string.
+    """
+    self._seed = seed
+    self._next = position << _DRAW_BITS
+    self._end = self._next + (1 << _DRAW_BITS)
+
+  def seed(self) -> tf.Tensor | None:
+    """A fresh int64 [2] seed for a `tf.random.stateless_*` op, or None."""
+    if self._seed is None:
+      return None
+    if self._next == self._end:
+      raise ValueError(f"an op may draw {1 << _DRAW_BITS} times at most")
+    seed = self._seed + tf.constant([0, self._next], tf.int64)
+    self._next += 1
+    return seed
+
+  def uniform(self, shape=(), minval=0, maxval=None, dtype=tf.float32):
+    """Uniform numbers in [minval, maxval), as `tf.random.uniform`."""
+    seed = self.seed()
+    if seed is None:
+      return tf.random.uniform(shape, minval, maxval, dtype)
+    if maxval is None and dtype.is_floating:
+      maxval = 1
+    return tf.random.stateless_uniform(shape, seed, minval, maxval, dtype)
