@@ -8,6 +8,7 @@ decodes no more of a JPEG than the window needs and gives the same pixels.
 Areas are percent of the image here, as in big_vision.
 """
 
+import copy
 import dataclasses
 import inspect
 from collections.abc import Callable
@@ -84,13 +85,20 @@ def _crop_image(sample):
 
 def _decode_and_crop(sample):
   def crop(data, rng):
+    # Both branches draw alike, so that a window does not depend on the format.
     def from_jpeg():
       shape = tf.image.extract_jpeg_shape(data)
-      window = sample(shape[0], shape[1], rng)
-      return tf.image.decode_and_crop_jpeg(data, tf.stack(window), channels=3)
+      y, x, h, w = sample(shape[0], shape[1], copy.copy(rng))
+      # A column more on each side: the decoder interpolates chroma from the
+      # neighbours, and would fill in the window's edges differently.
+      left = tf.minimum(x, 1)
+      wide = tf.minimum(w + left + 1, shape[1] - x + left)
+      window = tf.stack([y, x - left, h, wide])
+      image = tf.image.decode_and_crop_jpeg(data, window, 3, **image_ops.JPEG)
+      return tf.slice(image, [0, left, 0], [h, w, 3])
 
     def from_other():
-      return _crop_image(sample)(image_ops.decode(data), rng)
+      return _crop_image(sample)(image_ops.decode(data), copy.copy(rng))
 
     image = tf.cond(tf.image.is_jpeg(data), from_jpeg, from_other)
     return tf.ensure_shape(image, [None, None, 3])
@@ -142,6 +150,7 @@ def _register(name: str, law_class: type[Law]):
     def factory(*args, **kwargs):
       chosen = bind(args, kwargs)
       law = get_law(*args, **kwargs)
+      image_ops.check_method(chosen["method"])
       native = isinstance(law, NativeLaw)
       crop = crop_with(native_sampler(law) if native else law_sampler(law))
       if chosen["size"] is None:

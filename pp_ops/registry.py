@@ -16,6 +16,7 @@ function with a parameter named `rng` is random and gets a `pp_ops.random.Rng`.
 
 import ast
 import difflib
+import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -166,16 +167,35 @@ def call_factory(name: str, factory: Callable, args, kwargs) -> Any:
     raise ValueError(f"op {name!r}: {e}") from e
 
 
+def import_modules(modules) -> None:
+  """Imports modules that register ops, by their dotted names.
+
+  Raises:
+    ValueError: if there is no such module.
+  """
+  for name in modules:
+    try:
+      importlib.import_module(name)
+    except ModuleNotFoundError as e:
+      # A module that is there may itself lack one; that is another fault.
+      if e.name != name and not name.startswith(f"{e.name}."):
+        raise
+      raise ValueError(f"pp_modules: no module {name!r} on the path") from None
+
+
 def law_of(spec: str) -> Any:
   """The crop law that one op's spec declares, e.g. `"beta_crop(alpha=2)"`.
 
   Raises:
     ValueError: if the op is unknown, has wrong arguments, or is not a crop.
   """
+  import pp_ops.crops  # noqa: F401
+
   ops = parse(spec)
   if len(ops) != 1:
     raise ValueError(f"{spec!r}: need one crop op, got {len(ops)} ops")
   name, args, kwargs = ops[0]
+  kwargs = {k: v for k, v in kwargs.items() if k not in _KEY_ARGS}
   law = lookup(name).law
   if law is None:
     crops = [n for n, op in _OPS.items() if op.law]
@@ -195,9 +215,7 @@ def _build(name, args, kwargs, position):
   random = "rng" in inspect.signature(function).parameters
   both = keys.get("key")
   inkey = both or keys.get("inkey", op.inkey)
-  outkey = both or keys.get(
-    "outkey", keys.get("inkey", op.outkey) if "inkey" in keys else op.outkey
-  )
+  outkey = both or keys.get("outkey", op.outkey)
 
   def apply(features, make_rng):
     extra = {"rng": make_rng(position)} if random else {}

@@ -119,6 +119,11 @@ class NativeLaw(Law):
   ratio_max: float = 1.33  # TensorFlow's default is not 4 / 3.
   max_attempts: int = 100
 
+  def __post_init__(self):
+    super().__post_init__()
+    if self.area_min <= 0:
+      raise ValueError("area_min=0: TensorFlow's op needs an area above 0")
+
   def propose(self, u, height, width, xp):
     ratio = self.ratio_min + u[..., 0] * (self.ratio_max - self.ratio_min)
     smallest = self.area_min * height * width
@@ -242,7 +247,8 @@ def _beta_nodes(alpha, beta, dtype, size=4097):
   x = np.sin(np.linspace(0, np.pi / 2, size)) ** 2
   cdf = special.betainc(alpha, beta, x).astype(dtype)
   # Keep nodes that `dtype` can tell apart from 0, from 1 and from each other.
-  inner = (np.diff(cdf, prepend=-1) > 0) & (cdf > 0) & (cdf < 1)
+  inner = (np.diff(cdf, prepend=-1) > 0) & (cdf < 1)
+  inner &= cdf >= np.finfo(dtype).tiny  # some backends flush smaller ones
   return x[inner].astype(dtype), cdf[inner]
 
 
@@ -257,12 +263,14 @@ def _interpolated_beta_quantile(u, alpha, beta, xp):
   take = xp.gather if hasattr(xp, "gather") else xp.take
   # TensorFlow's searchsorted wants as many axes in both arguments.
   flat = xp.reshape(u, [-1])
-  high = xp.searchsorted(cdf[1:-1], flat, side="right") + 1
-  c0, c1 = take(cdf, high - 1), take(cdf, high)
-  x0, x1 = take(nodes, high - 1), take(nodes, high)
+  i = xp.searchsorted(cdf[1:-1], flat, side="right")
+  c0, c1 = take(cdf, i), take(cdf, i + 1)
+  x0, x1 = take(nodes, i), take(nodes, i + 1)
   x = x0 + (flat - c0) / (c1 - c0) * (x1 - x0)
-  low_end = nodes[0] * (flat / cdf[0]) ** (1 / alpha)
-  high_end = 1 - (1 - nodes[-1]) * ((1 - flat) / (1 - cdf[-1])) ** (1 / beta)
+  low = xp.minimum(flat, cdf[0]) / cdf[0]
+  high = xp.minimum(1 - flat, 1 - cdf[-1]) / (1 - cdf[-1])
+  low_end = nodes[0] * low ** (1 / alpha)
+  high_end = 1 - (1 - nodes[-1]) * high ** (1 / beta)
   x = xp.where(flat < cdf[0], low_end, xp.where(flat > cdf[-1], high_end, x))
   return xp.reshape(x, xp.shape(u))
 

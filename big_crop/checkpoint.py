@@ -1,0 +1,130 @@
+"""Checkpoints with Orbax: asynchronous, complete or not there at all.
+
+A checkpoint holds the train state and what the host must remember: where each
+host is in its stream of examples, and for how long the run has been going.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+DIRECTORY = "checkpoints"
+
+
+class Checkpoints:
+  """The checkpoints of one run."""
+
+  def __init__(self, workdir: str, keep_every: int | None = None):
+    """Opens `workdir`/checkpoints, made if need be.
+
+    Args:
+      workdir: the run's folder.
+      keep_every: keeps the steps that this divides; beside these the last two
+        stay, so that one is complete whatever happens to the other.
+    """
+    # Orbax wants absolute local paths.
+    self.path = epath.Path(workdir).resolve() / DIRECTORY
+    self._manager = ocp.CheckpointManager(
+      self.path,
+      options=ocp.CheckpointManagerOptions(
+        max_to_keep=2, keep_period=keep_every, enable_async_checkpointing=True
+      ),
+    )
+
+  def latest(self) -> int | None:
+    """The step of the last complete checkpoint."""
+    return self._manager.latest_step()
+
+  def save(self, step: int, state: Any, host: dict[str, Any]) -> None:
+    """Starts to save; the state may be used up at once."""
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(state), host=ocp.args.JsonSave(host)
+      ),
+    )
+
+  def restore(self, step: int, target: Any) -> tuple[Any, dict[str, Any]]:
+    """Restores a checkpoint onto the devices.
+
+    Args:
+      step: which.
+      target: the state as `jax.ShapeDtypeStruct` with shardings; the number of
+        devices may differ from the one that saved.
+
+    Returns:
+      The state, and the `host` that was saved with it.
+
+    Raises:
+      ValueError: if the checkpoint is of another model.
+    """
+    saved = self._manager.item_metadata(step)["state"]
+    _check_same(saved, target, f"{self.path / str(step)}")
+    restored = self._manager.restore(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardRestore(target), host=ocp.args.JsonRestore()
+      ),
+    )
+    return restored["state"], restored["host"]
+
+  def wait(self) -> None:
+    """Waits until what was saved is complete on disk."""
+    self._manager.wait_until_finished()
+
+  def close(self) -> None:
+    """Waits, and gives the threads back."""
+    self._manager.close()
+
+
+def _shapes(tree):
+  flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+  simple = lambda path: "/".join(
+    str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k))))
+    for k in path
+  )
+  return {simple(p): tuple(x.shape) for p, x in flat if hasattr(x, "shape")}
+
+
+def _check_same(saved, target, where):
+  saved, target = _shapes(saved), _shapes(target)
+  for name in sorted(saved.keys() | target.keys()):
+    if saved.get(name) != target.get(name):
+      raise ValueError(
+        f"checkpoint {where} is of another model: {name} is "
+        f"{saved.get(name, 'missing')} there and "
+        f"{target.get(name, 'missing')} here"
+      )
+
+
+def load_variables(path: str) -> dict[str, Any]:
+  """Loads another run's parameters and model state as NumPy arrays.
+
+  Args:
+    path: a workdir (its last checkpoint) or one checkpoint's folder.
+
+  Returns:
+    `{"params": ..., "batch_stats": ...}`, the averages where there are any.
+
+  Raises:
+    ValueError: if there is no checkpoint.
+  """
+  folder = epath.Path(path).resolve()
+  if (folder / DIRECTORY).is_dir():
+    folder = folder / DIRECTORY
+    steps = ocp.utils.checkpoint_steps(folder)
+    folder = folder / str(max(steps)) if steps else folder
+  if not (folder / "state").is_dir():
+    raise ValueError(f"no checkpoint in {path}")
+  with ocp.PyTreeCheckpointer() as checkpointer:
+    structure = checkpointer.metadata(folder / "state").item_metadata.tree
+    as_numpy = jax.tree.map(
+      lambda _: ocp.RestoreArgs(restore_type=np.ndarray), structure
+    )
+    state = checkpointer.restore(folder / "state", restore_args=as_numpy)
+  if state.get("ema"):
+    return state["ema"]
+  return {"params": state["params"], **state["model_state"]}

@@ -1,0 +1,200 @@
+"""Configs: what every one starts from, and how the command line changes one."""
+
+import argparse
+import ast
+import importlib.util
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from big_crop import names
+
+
+def default_config() -> ConfigDict:
+  """The keys that the trainer reads, with their defaults.
+
+  A config file changes them and may not invent others: the dict is locked, but
+  for those parts whose keys belong to what they are handed to (a model, an
+  optimiser), which checks them itself. None means what its comment says.
+  """
+  c = ConfigDict(type_safe=False)
+  c.seed = 0
+  c.total_epochs = None  # this, total_steps or total_examples
+  c.total_steps = None
+  c.total_examples = None
+  c.num_classes = None  # None: the training dataset's
+
+  c.input = ConfigDict()
+  c.input.data = ConfigDict(dict(name="critters", split="train", data_dir=None))
+  c.input.pp = None  # must be set
+  c.input.batch_size = 128  # over all devices and hosts
+  c.input.shuffle_buffer_size = 50_000  # for TFDS; others shuffle as a whole
+  c.input.num_parallel_calls = None  # None: TensorFlow chooses
+  c.input.prefetch = 2  # batches ready on the host
+  c.input.skip_corrupt = False  # leave out what does not decode
+  c.pp_modules = []  # modules that register ops of your own
+
+  c.model_name = "vit"
+  c.model = ConfigDict()
+  c.model_init = None  # another run's workdir or checkpoint, or an .npz
+  c.model_load = ConfigDict(dict(dont_load=[]))  # regexes of parameter names
+
+  c.loss = "softmax_xent"
+  c.mixup = ConfigDict(dict(p=0.0))
+
+  c.optax_name = "scale_by_adam"
+  c.optax = ConfigDict()
+  c.lr = 1e-3
+  c.wd = 0.0  # times the schedule, not times lr
+  c.lr_mults = []  # (regex, factor); 1 where none matches
+  c.wd_mults = [(".*/kernel$", 1.0)]  # (regex, factor); 0 where none matches
+  c.schedule = ConfigDict(dict(decay_type="cosine", warmup_percent=0.1))
+  c.grad_clip_norm = None  # None: no clipping
+  c.grad_accum = 1  # microbatches in a batch
+  c.ema_decay = None  # None: no averages; else evaluators use them
+
+  c.mesh = [("data", -1)]
+  c.sharding_strategy = [(".*", "replicate")]
+
+  c.evals = ConfigDict()
+  c.log_training_steps = 50
+  c.ckpt_steps = 1000  # overwrites the one before last
+  c.keep_ckpt_steps = None  # keeps one for good; None: keeps the last only
+  c.lock()
+  for free in (c.input.data, c.model, c.optax, c.schedule, c.evals):
+    free.unlock()
+  return c
+
+
+def parse_arg(arg: str | None, **defaults) -> ConfigDict:
+  """Parses what follows the colon in `--config file.py:a=1,b=x,flag`.
+
+  Args:
+    arg: that text, or None.
+    **defaults: the arguments there are; a value has its default's type, a
+      bare name stands for True, a None default takes any literal or text.
+
+  Returns:
+    The arguments.
+
+  Raises:
+    ValueError: unknown argument, or a value of another type.
+  """
+  out = ConfigDict(defaults)
+  for item in filter(None, (arg or "").split(",")):
+    key, equals, text = item.partition("=")
+    if key not in defaults:
+      raise names.unknown("config argument", key, defaults)
+    value = _parse(text if equals else "True", defaults[key], key)
+    with out.ignore_type():
+      out[key] = value
+  return out
+
+
+def _literal(text):
+  try:
+    return ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    return text
+
+
+def _parse(text: str, old: Any, key: str) -> Any:
+  """Reads `text` as a value for what is now `old`."""
+  if isinstance(old, str):
+    return text
+  value = _literal(text)
+  if isinstance(old, bool):
+    value = {"true": True, "false": False}.get(str(value).lower())
+  elif isinstance(old, float) and type(value) is int:
+    value = float(value)
+  elif isinstance(old, (list, tuple)):
+    value = list(value) if isinstance(value, (list, tuple)) else None
+  elif isinstance(old, ConfigDict):
+    value = ConfigDict(value) if isinstance(value, dict) else None
+  elif old is None:
+    return value
+  wanted = list if isinstance(old, tuple) else type(old)
+  if type(value) is not wanted:
+    kind = "dict" if wanted is ConfigDict else wanted.__name__
+    raise ValueError(f"{key}={text}: need a value of type {kind}")
+  return value
+
+
+def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
+  """Loads a config file and applies overrides.
+
+  Args:
+    spec: `path.py` or `path.py:argument`.
+    overrides: each `--config.key.sub=value`.
+
+  Returns:
+    The config, locked.
+
+  Raises:
+    ValueError: no such file or key, or a value of another type.
+  """
+  path, _, arg = spec.partition(":")
+  if not pathlib.Path(path).is_file():
+    raise ValueError(f"--config: no file {path!r}")
+  module_spec = importlib.util.spec_from_file_location("config", path)
+  module = importlib.util.module_from_spec(module_spec)
+  module_spec.loader.exec_module(module)
+  if not hasattr(module, "get_config"):
+    raise ValueError(f"--config: {path} has no function get_config")
+  config = module.get_config(arg or None)
+  for override in overrides:
+    _override(config, override)
+  return config
+
+
+def _override(config, text):
+  key, equals, value = text.removeprefix("--config.").partition("=")
+  if not text.startswith("--config.") or not equals:
+    raise ValueError(
+      f"{text!r} is not an argument; overrides are --config.key=value"
+    )
+  *parents, last = key.split(".")
+  place = config
+  for depth, part in enumerate([*parents, last]):
+    where = ".".join(["--config", *key.split(".")[:depth]])
+    if not isinstance(place, ConfigDict):
+      raise ValueError(f"{where} is a value, it has no key {part!r}")
+    if part not in place:
+      if depth == len(parents) and not place.is_locked:
+        place[part] = _literal(value)
+        return
+      raise names.unknown(where, part, place or ["(none)"])
+    if depth < len(parents):
+      place = place[part]
+  parsed = _parse(value, place[last], f"--config.{key}")
+  with place.ignore_type():
+    place[last] = parsed
+
+
+def parse_command_line(
+  description: str, argv: Sequence[str] | None = None
+) -> tuple[ConfigDict, str]:
+  """Reads `--config FILE[:arg] --workdir DIR [--config.key=value ...]`.
+
+  Args:
+    description: of the command, for `--help`.
+    argv: the arguments, `sys.argv[1:]` by default.
+
+  Returns:
+    The config and the workdir.
+  """
+  parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+  parser.add_argument(
+    "--config", required=True, help="config file, with arguments after a colon"
+  )
+  parser.add_argument("--workdir", required=True, help="where the run is kept")
+  args, rest = parser.parse_known_args(argv)
+  return load(args.config, rest), args.workdir
+
+
+def as_json(config: ConfigDict) -> dict[str, Any]:
+  """The config as plain JSON values, tuples as lists."""
+  return json.loads(json.dumps(config.to_dict()))

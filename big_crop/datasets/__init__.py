@@ -1,0 +1,57 @@
+"""Where examples come from: one `Source` for each kind of dataset.
+
+A source knows its size and yields still encoded examples: features as the
+dataset has them, with `"_index"`, the example's place in its dataset, from
+which its augmentation is seeded. Decoding is left to the pp string.
+"""
+
+from etils import epath
+
+from big_crop.datasets.base import Source
+
+EMBEDDED = "critters"
+FOLDER = "folder"
+
+
+def get_source(
+  name: str,
+  split: str,
+  data_dir: str | None = None,
+  *,
+  shard: tuple[int, int] = (0, 1),
+  shuffle_buffer_size: int = 50_000,
+) -> Source:
+  """Opens one split of a dataset.
+
+  Args:
+    name: `"critters"`, the embedded default; `"folder"` (of class folders, at
+      `data_dir`) or the path of such a folder; a TFDS name, prepared under
+      `data_dir`; or the path of a prepared TFDS dataset.
+    split: with TFDS's sub-split syntax, e.g. `"train[:99%]"`.
+    data_dir: see `name`.
+    shard: (index, count) of this host's share.
+    shuffle_buffer_size: examples among which a TFDS dataset's records are
+      shuffled, beyond the order of its files.
+
+  Returns:
+    The source.
+
+  Raises:
+    ValueError: in one line, if the dataset or the split is not there.
+  """
+  from big_crop.datasets import embedded, folder, tfds_source
+
+  if name == EMBEDDED:
+    return embedded.open_embedded(split, shard)
+  if name == FOLDER and not data_dir:
+    raise ValueError("dataset 'folder' needs data_dir, the folder's path")
+  path = epath.Path(data_dir if name == FOLDER else name)
+  if path.is_dir():
+    if (path / "dataset_info.json").exists():
+      return tfds_source.open_directory(path, split, shard, shuffle_buffer_size)
+    return folder.open_folder(path, split, shard)
+  if name == FOLDER or "/" in name:
+    raise ValueError(f"dataset folder {str(path)!r} is not there")
+  return tfds_source.open_name(
+    name, data_dir, split, shard, shuffle_buffer_size
+  )

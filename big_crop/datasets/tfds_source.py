@@ -1,0 +1,136 @@
+"""Prepared TFDS datasets: sequential TFRecord files, shuffled while streaming.
+
+TFDS's own reader fixes its shuffle seed when the graph is built. Here the
+files' order and the shuffle buffer are functions of a seed tensor, so that one
+graph serves all epochs and any of them can be entered in the middle.
+"""
+
+import bisect
+import difflib
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from etils import epath
+
+from big_crop.datasets import base
+
+# How many files are read at a time; part of the definition of the order.
+_CYCLE, _BLOCK = 16, 16
+
+
+def open_name(name, data_dir, split, shard, shuffle_buffer_size):
+  """Opens a dataset by its TFDS name; see `datasets.get_source`."""
+  where = data_dir or tfds.core.constants.DATA_DIR
+  try:
+    builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
+  except tfds.core.DatasetNotFoundError:
+    known = ["critters", "folder", *tfds.list_builders()]
+    if (parent := epath.Path(where)).is_dir():
+      known += [p.name for p in parent.iterdir() if p.is_dir()]
+    near = difflib.get_close_matches(name, known, n=1)
+    near = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(
+      f"dataset {name!r} is not there: no folder of that name and no TFDS "
+      f"dataset in {where}{near}"
+    ) from None
+  if not builder.info.splits:
+    raise ValueError(
+      f"dataset {name!r} is not prepared in {where}: prepare it with "
+      f"`tfds build {name} --data_dir {where}`"
+    )
+  return TfdsSource(builder, split, shard, shuffle_buffer_size)
+
+
+def open_directory(path, split, shard, shuffle_buffer_size):
+  """Opens a prepared dataset's directory; see `datasets.get_source`."""
+  builder = tfds.builder_from_directory(path)
+  return TfdsSource(builder, split, shard, shuffle_buffer_size)
+
+
+class TfdsSource:
+  """See `datasets.Source`."""
+
+  def __init__(self, builder, split, shard, shuffle_buffer_size):
+    info = builder.info
+    if info.file_format != tfds.core.file_adapters.FileFormat.TFRECORD:
+      raise ValueError(
+        f"dataset {info.full_name} is stored as {info.file_format.value}: only "
+        "tfrecord is read; prepare it with --file_format=tfrecord"
+      )
+    sizes = {k: s.num_examples for k, s in info.splits.items()}
+    parts = base.check_split(split, sizes, f"dataset {info.full_name}")
+    self._features = info.features
+    labels = dict(info.features.items()).get("label")
+    self.num_classes = getattr(labels, "num_classes", None)
+    # Records are numbered through all files of all splits.
+    self._files, self._starts, count = [], [], 0
+    pieces = []  # (file number, first record in the file, records)
+    for name, info_of_split in sorted(info.splits.items()):
+      at = 0  # examples of the split before this file
+      for file, length in zip(
+        info_of_split.filepaths, info_of_split.shard_lengths, strict=True
+      ):
+        for part, first, end in parts:
+          lo, hi = max(first, at), min(end, at + length)
+          if part == name and lo < hi:
+            pieces.append((len(self._files), lo - at, hi - lo))
+        self._files.append(str(file))
+        self._starts.append(count)
+        at, count = at + length, count + length
+    self.total_examples = sum(n for _, _, n in pieces)
+    self._pieces = _share(pieces, *base.host_range(self.total_examples, shard))
+    self.num_examples = sum(n for _, _, n in self._pieces)
+    self._buffer = shuffle_buffer_size
+    self._decoders = {
+      k: tfds.decode.SkipDecoding()
+      for k, f in info.features.items()
+      if isinstance(f, tfds.features.Image)
+    }
+
+  def epoch(self, seed, skip=0):
+    pieces = tf.reshape(tf.constant(self._pieces, tf.int64), [-1, 3])
+    if seed is not None:
+      pieces = tf.random.experimental.stateless_shuffle(pieces, seed)
+    files = tf.constant(self._files)
+    starts = tf.constant(self._starts, tf.int64)
+
+    def read(piece):
+      file, first, num = piece[0], piece[1], piece[2]
+      records = tf.data.TFRecordDataset(files[file], buffer_size=1 << 20)
+      return records.skip(first).take(num).enumerate(starts[file] + first)
+
+    ds = tf.data.Dataset.from_tensor_slices(pieces).interleave(
+      read,
+      cycle_length=_CYCLE,
+      block_length=_BLOCK,
+      num_parallel_calls=tf.data.AUTOTUNE,
+      deterministic=True,
+    )
+    if seed is not None and self.num_examples:
+      ds = ds.shuffle(
+        min(self._buffer, self.num_examples),
+        seed=tf.random.stateless_uniform([], seed, None, None, tf.int64),
+        reshuffle_each_iteration=False,
+      )
+    return ds.skip(skip).map(self._parse)
+
+  def _parse(self, index, record):
+    features = self._features.deserialize_example(
+      record, decoders=self._decoders
+    )
+    return {**features, "_index": index}
+
+  def describe(self, index):
+    file = bisect.bisect_right(self._starts, index) - 1
+    return f"record {index - self._starts[file]} of {self._files[file]}"
+
+
+def _share(pieces, first, end):
+  """The parts of `pieces` that hold records first..end-1 of their sequence."""
+  out, start = [], 0
+  for file, skip, num in pieces:
+    lo, hi = max(first, start), min(end, start + num)
+    if lo < hi:
+      out.append((file, skip + lo - start, hi - lo))
+    start += num
+  return out

@@ -1,0 +1,51 @@
+"""Evaluators: one file each, named in the config by `type`.
+
+A module here has `Evaluator(predict, mesh, num_classes, seed, **config)`, whose
+`run(variables)` returns a dict of floats.
+"""
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+from typing import Any
+
+from big_crop import names
+
+
+def make(name: str, config: dict[str, Any], **context):
+  """Makes the evaluator of one entry of `config.evals`.
+
+  Args:
+    name: its name in the config, for errors.
+    config: its `type`, and the arguments of that type.
+    **context: what the trainer gives every evaluator.
+
+  Returns:
+    The evaluator.
+
+  Raises:
+    ValueError: unknown type or arguments.
+  """
+  where = f"config.evals.{name}"
+  kind = config.get("type", "classification")
+  known = [m.name for m in pkgutil.iter_modules(__path__)]
+  if kind in known:
+    module = importlib.import_module(f"{__name__}.{kind}")
+  elif "." in kind and importlib.util.find_spec(kind.split(".")[0]):
+    module = importlib.import_module(kind)
+  else:
+    raise names.unknown(f"{where}.type", kind, known)
+  # The trainer reads these.
+  own = ("type", "log_steps", "log_epochs", "log_examples", "log_percent")
+  arguments = {k: v for k, v in config.items() if k not in own}
+  parameters = inspect.signature(module.Evaluator).parameters
+  for key in arguments:
+    if key not in parameters or key in context:
+      raise names.unknown(
+        where, key, [*own, *(p for p in parameters if p not in context)]
+      )
+  try:
+    return module.Evaluator(**context, **arguments)
+  except ValueError as e:
+    raise ValueError(f"{where}: {e}") from e

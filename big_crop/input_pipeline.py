@@ -1,0 +1,298 @@
+"""Dataset -> seeded, sharded, resumable batches of NumPy arrays.
+
+A host's training examples form one endless stream: its share of the split in
+the order of epoch 0, then of epoch 1, and so on. A batch is a run of
+consecutive examples of that stream, and may span two epochs. To resume is to
+enter the stream at a position; what an example looks like depends on the run's
+seed, its epoch and its index alone (`pp_ops.random`).
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import tensorflow as tf
+
+from big_crop.datasets.base import Source
+from pp_ops.random import example_seed
+from pp_ops.registry import SEED
+
+# Features that reach the device; a pp string may leave others, which stay here.
+FEATURES = ("image", "label", "labels")
+_SHUFFLE_INDEX = -1  # No example's index: the seed of an epoch's order.
+
+# JAX owns the accelerator.
+tf.config.set_visible_devices([], "GPU")
+
+
+class Batch(NamedTuple):
+  """One host's part of a batch.
+
+  Attributes:
+    data: features by name, [local batch size, ...].
+    mask: [local batch size] float32, 0 for padding. None in training.
+    position: place in the stream of the example after the last one.
+    skipped: corrupt examples left out since the previous batch.
+  """
+
+  data: dict[str, np.ndarray]
+  mask: np.ndarray | None
+  position: int
+  skipped: int
+
+
+def _stream(source, seed, start):
+  """Raw examples from position `start` on, with their epoch."""
+  num = source.num_examples
+  first_epoch, first_skip = divmod(start, num)
+
+  def one_epoch(epoch):
+    order = example_seed(seed, epoch, tf.constant(_SHUFFLE_INDEX, tf.int64))
+    skip = tf.where(epoch == first_epoch, tf.constant(first_skip, tf.int64), 0)
+    return source.epoch(order, skip).map(
+      lambda features: {**features, "_epoch": epoch}
+    )
+
+  return tf.data.Dataset.range(first_epoch, 1 << 24).flat_map(one_epoch)
+
+
+def _preprocessed(raw, pp, seed, start, features, *, threads, skip_corrupt):
+  """Examples of `raw` after the pp function, with their `"_position"`."""
+
+  @tf.autograph.experimental.do_not_convert
+  def process(position, example):
+    epoch, index = example.pop("_epoch"), example.pop("_index")
+    example[SEED] = example_seed(seed, epoch, index)
+    out = pp(example)
+    kept = {k: out[k] for k in features if k in out}
+    return {**kept, "_position": position}
+
+  ds = raw.enumerate(start).map(
+    process, num_parallel_calls=threads, deterministic=True
+  )
+  _check_shapes(ds.element_spec)
+  return ds.ignore_errors() if skip_corrupt else ds
+
+
+def _check_shapes(spec):
+  if "image" not in spec:
+    raise ValueError("the pp string leaves no feature 'image'")
+  if not {"label", "labels"} & set(spec):
+    raise ValueError("the pp string leaves neither 'label' nor 'labels'")
+  for name, feature in spec.items():
+    if not feature.shape.is_fully_defined():
+      raise ValueError(
+        f"the pp string leaves {name!r} with shape {feature.shape}: a batch "
+        "needs a fixed one (give the crop or resize a size)"
+      )
+    if not (feature.dtype.is_floating or feature.dtype.is_integer):
+      raise ValueError(
+        f"the pp string leaves {name!r} as {feature.dtype.name}: decode it"
+      )
+
+
+def _options():
+  options = tf.data.Options()
+  options.deterministic = True
+  return options
+
+
+def _iterate(ds, raw_from, pp, seed, source, batch_size, start):
+  """Batches of `ds` as NumPy; a corrupt image raises with its name."""
+  position = start
+  batches = ds.with_options(_options()).as_numpy_iterator()
+  while True:
+    try:
+      batch = next(batches)
+    except StopIteration:
+      return
+    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as e:
+      name, why = _find_corrupt(
+        raw_from(position), pp, seed, source, batch_size
+      )
+      raise ValueError(
+        f"corrupt example: {name or 'not found again'}: {why or e.message}; "
+        "set skip_corrupt=True to leave such images out"
+      ) from None
+    places = batch.pop("_position")
+    end = int(places[-1]) + 1
+    yield Batch(batch, None, end, end - position - len(places))
+    position = end
+
+
+def _find_corrupt(raw, pp, seed, source, num):
+  """(name, reason) of the first of `num` raw examples that does not decode."""
+  for example in raw.take(num):
+    index = int(example.pop("_index"))
+    example[SEED] = example_seed(seed, example.pop("_epoch"), index)
+    try:
+      pp(example)
+    except tf.errors.InvalidArgumentError as e:
+      reason = (e.message or str(e)).splitlines()[0]
+      # The op's own name in the graph means nothing to a reader.
+      return source.describe(index), reason.split("} ")[-1].split(" [Op:")[0]
+  return None, None
+
+
+def image_shape(source: Source, pp: Callable) -> tuple[int, ...]:
+  """Shape of the images that a pp function leaves: (height, width, channels).
+
+  Raises:
+    ValueError: if the pp function does not lead to fixed shapes.
+  """
+  ds = _preprocessed(
+    _stream(source, 0, 0), pp, 0, 0, FEATURES, threads=1, skip_corrupt=False
+  )
+  return tuple(ds.element_spec["image"].shape)
+
+
+def train_batches(
+  source: Source,
+  pp: Callable,
+  batch_size: int,
+  *,
+  seed: int,
+  start: int = 0,
+  num_parallel_calls: int | None = None,
+  prefetch: int = 2,
+  skip_corrupt: bool = False,
+) -> Iterator[Batch]:
+  """This host's endless training batches.
+
+  Args:
+    source: this host's share of the data.
+    pp: the pp function (`pp_ops.registry.get_preprocess_fn`).
+    batch_size: examples per batch on this host.
+    seed: the run's seed.
+    start: position in the stream, a former batch's `position`.
+    num_parallel_calls: threads that preprocess; TensorFlow chooses by default.
+      It does not change what comes out.
+    prefetch: batches prepared ahead.
+    skip_corrupt: leave out examples that do not decode, rather than raise.
+
+  Returns:
+    An iterator of `Batch`.
+
+  Raises:
+    ValueError: if an example is corrupt (names it), or the pp string does not
+      lead to fixed shapes.
+  """
+  ds = _preprocessed(
+    _stream(source, seed, start),
+    pp,
+    seed,
+    start,
+    FEATURES,
+    threads=num_parallel_calls or tf.data.AUTOTUNE,
+    skip_corrupt=skip_corrupt,
+  )
+  return _iterate(
+    ds.batch(batch_size, drop_remainder=True).prefetch(prefetch),
+    lambda position: _stream(source, seed, position),
+    pp,
+    seed,
+    source,
+    batch_size,
+    start,
+  )
+
+
+def eval_batches(
+  source: Source,
+  pp: Callable,
+  batch_size: int,
+  *,
+  num_hosts: int = 1,
+  seed: int = 0,
+  num_parallel_calls: int | None = None,
+  skip_corrupt: bool = False,
+) -> Iterator[Batch]:
+  """Every example of this host's share once, in stored order.
+
+  All hosts get equally many batches; what is missing from the last ones is
+  padding, marked in the mask.
+
+  Args:
+    source: this host's share of the data.
+    pp: the pp function.
+    batch_size: examples per batch on this host.
+    num_hosts: over how many hosts the data is shared.
+    seed: for pp strings with random ops.
+    num_parallel_calls: see `train_batches`.
+    skip_corrupt: see `train_batches`.
+
+  Yields:
+    `Batch`, with a mask.
+  """
+
+  def raw_from(position):
+    return source.epoch(None, position).map(
+      lambda features: {**features, "_epoch": tf.constant(0, tf.int64)}
+    )
+
+  ds = _preprocessed(
+    raw_from(0),
+    pp,
+    seed,
+    0,
+    FEATURES,
+    threads=num_parallel_calls or tf.data.AUTOTUNE,
+    skip_corrupt=skip_corrupt,
+  )
+  spec = {k: v for k, v in ds.element_spec.items() if k in FEATURES}
+  empty = Batch(
+    {
+      k: np.zeros((0, *v.shape), v.dtype.as_numpy_dtype)
+      for k, v in spec.items()
+    },
+    None,
+    0,
+    0,
+  )
+  largest_share = -(-source.total_examples // num_hosts)
+  num_batches = -(-largest_share // batch_size)
+  batches = _iterate(
+    ds.batch(batch_size).prefetch(2),
+    raw_from,
+    pp,
+    seed,
+    source,
+    batch_size,
+    0,
+  )
+  for batch in itertools.islice(
+    itertools.chain(batches, itertools.repeat(empty)), num_batches
+  ):
+    yield _pad(batch, batch_size)
+
+
+def _pad(batch, size):
+  num = len(batch.data["image"])
+  pad = lambda x: np.pad(x, [(0, size - num)] + [(0, 0)] * (x.ndim - 1))
+  return batch._replace(
+    data={k: pad(v) for k, v in batch.data.items()},
+    mask=(np.arange(size) < num).astype(np.float32),
+  )
+
+
+def prefetch_to_device(
+  batches: Iterator[Batch], put: Callable[[dict], dict[str, jax.Array]], num=2
+) -> Iterator[tuple[dict[str, jax.Array], Batch]]:
+  """Starts the transfer of `num` batches ahead of their use.
+
+  Args:
+    batches: from `train_batches`.
+    put: data -> global device arrays; asynchronous, as `jax.device_put` is.
+    num: how many batches are on the device at a time.
+
+  Yields:
+    (device arrays, the batch they came from, without its data).
+  """
+  queue = []
+  for batch in batches:
+    queue.append((put(batch.data), batch._replace(data={})))
+    if len(queue) >= num:
+      yield queue.pop(0)
+  yield from queue

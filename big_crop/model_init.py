@@ -1,0 +1,247 @@
+"""Weights from elsewhere: .npz files, torchvision, another resolution.
+
+    params = adapt(load_npz("gs://big_vision/vit_s16_i1k_90ep.npz"),
+                   init_params, dont_load=["head/.*"])
+
+Trees are nested dicts; in messages and patterns a parameter is named by its
+path, "Transformer/encoder_norm/scale".
+"""
+
+import io
+import math
+import re
+import zipfile
+
+import jax
+import ml_dtypes
+import numpy as np
+import scipy.ndimage
+from etils import epath
+from flax import traverse_util
+
+# Before Flax's Linen API, a block's layers shared one counter.
+_PRE_LINEN = {
+  "MultiHeadDotProductAttention_1": "MultiHeadDotProductAttention_0",
+  "LayerNorm_2": "LayerNorm_1",
+  "MlpBlock_3": "MlpBlock_0",
+}
+
+
+def load_npz(path, collection="params"):
+  """Reads the parameters in an .npz file, with the names that we use.
+
+  Understands what `save_npz` writes and the Vision Transformers that
+  big_vision and vision_transformer (AugReg) published: bare names, names under
+  "params/" or "opt/target/", encoder blocks stacked along a leading depth axis
+  (scan), layers numbered as before Linen, and position embeddings inside the
+  encoder.
+
+  Args:
+    path: local path or URL that etils.epath can open (gs://...).
+    collection: "params", or "batch_stats" for running statistics.
+
+  Returns:
+    Nested dict of NumPy arrays. Optimiser state and the like are left out.
+
+  Raises:
+    ValueError: the file is missing, not an .npz, or has no such collection.
+  """
+  try:
+    file = io.BytesIO(epath.Path(path).read_bytes())
+    archive = np.load(file, allow_pickle=False)
+    keys = archive.files
+  except FileNotFoundError as e:
+    raise ValueError(f"No file {path}.") from e
+  except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as e:
+    raise ValueError(f"{path} can't be read as an .npz file: {e}") from e
+
+  prefixes = [f"{collection}/"]
+  if collection == "params":
+    prefixes += ["opt/target/", ""]
+  for prefix in prefixes:
+    names = [k for k in keys if k.startswith(prefix)]
+    if names:
+      break
+  else:
+    raise ValueError(f"{path} holds no {collection}/... arrays.")
+  flat = {k[len(prefix) :]: _recover_bfloat16(archive[k]) for k in names}
+  return traverse_util.unflatten_dict(_modern_names(flat), sep="/")
+
+
+def save_npz(path, params, batch_stats=None):
+  """Writes what `load_npz` reads.
+
+  Args:
+    path: local path or URL that etils.epath can open.
+    params: nested dict of arrays.
+    batch_stats: the same for running statistics, where the model has them.
+  """
+  tree = {"params": params}
+  if batch_stats:
+    tree["batch_stats"] = batch_stats
+  flat = traverse_util.flatten_dict(jax.device_get(tree), sep="/")
+  buffer = io.BytesIO()
+  np.savez(buffer, **flat)
+  epath.Path(path).write_bytes(buffer.getvalue())
+
+
+def adapt(loaded, init_params, dont_load=()):
+  """Fits loaded parameters to a model.
+
+  Position embeddings of another (square) grid are resampled bilinearly with
+  the corners aligned (`scipy.ndimage.zoom`, as big_vision does); a first
+  embedding that belongs to the class token is added to the latter, because
+  here the class token has no position.
+
+  Args:
+    loaded: nested dict of arrays.
+    init_params: nested dict of the model's initial parameters.
+    dont_load: regular expressions (or one) that are matched with whole names;
+      what matches keeps its value from `init_params`, or is left out if only
+      the checkpoint has it.
+
+  Returns:
+    Nested dict with the names, shapes and dtypes of `init_params`.
+
+  Raises:
+    ValueError: a parameter is missing, superfluous or of another shape.
+  """
+  if isinstance(dont_load, str):
+    dont_load = (dont_load,)
+  try:
+    patterns = [re.compile(p) for p in dont_load]
+  except re.error as e:
+    raise ValueError(
+      f"dont_load: {e.pattern!r} is not a regular expression: {e}."
+    ) from e
+  wanted = lambda name: not any(p.fullmatch(name) for p in patterns)
+
+  init = traverse_util.flatten_dict(init_params, sep="/")
+  old = traverse_util.flatten_dict(loaded, sep="/")
+  old = _fit_positions({k: v for k, v in old.items() if wanted(k)}, init)
+
+  new, missing, reshaped = dict(init), [], []
+  for name in filter(wanted, sorted(init)):
+    if name not in old:
+      missing.append(name)
+    elif old[name].shape != init[name].shape:
+      reshaped.append(name)
+    else:
+      new[name] = old[name].astype(init[name].dtype)
+
+  if reshaped:
+    name = reshaped[0]
+    raise _error(
+      reshaped,
+      f"has shape {old[name].shape} in the checkpoint but {init[name].shape} in "
+      "the model",
+      "keep the model's initial value",
+    )
+  if missing:
+    raise _error(
+      missing,
+      f"{init[missing[0]].shape} of the model is not in the checkpoint",
+      "keep its initial value",
+    )
+  if extra := sorted(set(old) - set(init)):
+    raise _error(
+      extra,
+      f"{old[extra[0]].shape} of the checkpoint is not in the model",
+      "leave it out",
+    )
+  return traverse_util.unflatten_dict(new, sep="/")
+
+
+def from_torchvision(state_dict):
+  """Turns a torchvision ResNet's weights into `big_crop.models.resnet`'s.
+
+  Args:
+    state_dict: the model's `state_dict()` with NumPy arrays for values:
+      `{k: v.numpy() for k, v in model.state_dict().items()}`.
+
+  Returns:
+    {"params": ..., "batch_stats": ...}, nested dicts of arrays.
+
+  Raises:
+    ValueError: a name that torchvision's ResNets don't have.
+  """
+  leaves = {
+    ("bn", "weight"): ("params", "scale"),
+    ("bn", "bias"): ("params", "bias"),
+    ("bn", "running_mean"): ("batch_stats", "mean"),
+    ("bn", "running_var"): ("batch_stats", "var"),
+    ("conv", "weight"): ("params", "kernel"),
+    ("head", "weight"): ("params", "kernel"),
+    ("head", "bias"): ("params", "bias"),
+  }
+  flat = {}
+  for key, value in state_dict.items():
+    if key.endswith(".num_batches_tracked"):
+      continue
+    name = re.sub(r"^layer(\d)\.(\d+)\.", r"layer\1_\2/", key)
+    name = name.replace("downsample.0.", "downsample_conv.")
+    name = name.replace("downsample.1.", "downsample_bn.")
+    name = name.replace("fc.", "head.")
+    module, _, leaf = name.rpartition(".")
+    kind = re.search(r"(bn|conv|head)\d?$", module)
+    if not kind or (kind[1], leaf) not in leaves:
+      raise ValueError(f"{key!r} is not a parameter of a torchvision ResNet.")
+    collection, leaf = leaves[kind[1], leaf]
+    # PyTorch's [out, in, h, w] and [out, in].
+    axes = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}[np.ndim(value)]
+    flat[f"{collection}/{module}/{leaf}"] = np.transpose(value, axes)
+  return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def _recover_bfloat16(x):
+  """NumPy files keep bfloat16 as two bytes of unknown meaning."""
+  return x.view(ml_dtypes.bfloat16) if x.dtype == np.dtype("V2") else x
+
+
+def _modern_names(flat):
+  """Flat names of any big_vision age to today's, scanned blocks unstacked."""
+  new = {}
+  for name, value in flat.items():
+    parts = name.split("/")
+    if parts[0] == "Transformer" and parts[-1] == "pos_embedding":
+      parts = ["pos_embedding"]
+    if parts[:2] == ["Transformer", "encoderblock"]:
+      for i, layer in enumerate(value):
+        new["/".join([parts[0], f"encoderblock_{i}", *parts[2:]])] = layer
+    else:
+      new["/".join(_PRE_LINEN.get(p, p) for p in parts)] = value
+  return new
+
+
+def _fit_positions(old, init):
+  """Makes flat `old`'s position embeddings fit those of `init`."""
+  name = "pos_embedding"
+  if name not in old or name not in init or old[name].ndim != 3:
+    return old
+  positions, shape = old[name], init[name].shape
+  _, n, width = positions.shape
+  if n == shape[1] or width != shape[2]:
+    return old
+  old = dict(old)
+  if math.isqrt(n - 1) ** 2 == n - 1:
+    if "cls" in old:
+      old["cls"] = old["cls"] + positions[:, :1]
+    positions = positions[:, 1:]
+  before, after = (math.isqrt(m) for m in (positions.shape[1], shape[1]))
+  if before**2 == positions.shape[1] and after**2 == shape[1]:
+    grid = np.asarray(positions, np.float32).reshape(before, before, width)
+    zoom = (after / before, after / before, 1)
+    positions = scipy.ndimage.zoom(grid, zoom, order=1).reshape(shape)
+    old[name] = positions
+  return old
+
+
+def _error(names, problem, purpose):
+  """One line for the first of `names`, with a pattern that excuses it."""
+  parent, slash, _ = names[0].rpartition("/")
+  pattern = f"{parent}/.*" if slash else names[0]
+  more = f" (and {len(names) - 1} more like it)" if len(names) > 1 else ""
+  return ValueError(
+    f"Parameter {names[0]!r} {problem}{more}; to {purpose}, add {pattern!r} to "
+    "dont_load."
+  )

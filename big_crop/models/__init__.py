@@ -1,0 +1,60 @@
+"""Models: one module each, with `Model(num_classes, **kw)`.
+
+A model is a Flax module for which
+
+    logits, out = model.apply(variables, image, train=train,
+                              rngs={"dropout": key})
+
+takes images [B, H, W, 3], float, and returns float32 logits [B, num_classes]
+and a dict of intermediate activations. `train` and the "dropout" key matter to
+dropout, stochastic depth and batch norm only; batch norm's running statistics
+are the "batch_stats" collection (`mutable=["batch_stats"]` when training).
+"""
+
+import importlib
+import inspect
+import pkgutil
+
+from big_crop.models import common
+
+
+def get_model(model_name, num_classes, **kw):
+  """Builds a model by name.
+
+  Args:
+    model_name: a module of this package ("vit", "resnet") or the dotted path
+      of a module of the user's own that has `Model(num_classes, **kw)`.
+    num_classes: size of the logits.
+    **kw: the model's own arguments (config.model).
+
+  Returns:
+    A Flax module.
+
+  Raises:
+    ValueError: no such module, no `Model` in it, or an unknown argument.
+  """
+  path = model_name
+  if "." not in model_name:
+    names = [m.name for m in pkgutil.iter_modules(__path__)]
+    common.check_choice(model_name, set(names) - {"common"}, "model_name")
+    path = f"{__name__}.{model_name}"
+  try:
+    module = importlib.import_module(path)
+  except ModuleNotFoundError as e:
+    # A missing import inside the user's module is a different error.
+    if e.name is None or not f"{path}.".startswith(f"{e.name}."):
+      raise
+    raise ValueError(
+      f"No module {e.name!r} for model_name {model_name!r}: is it on "
+      "PYTHONPATH?"
+    ) from e
+  if not hasattr(module, "Model"):
+    raise ValueError(
+      f"Module {path!r} has no Model(num_classes, **kw), which model_name "
+      "must have."
+    )
+  params = inspect.signature(module.Model).parameters
+  if all(p.kind != p.VAR_KEYWORD for p in params.values()):
+    for name in kw:
+      common.check_choice(name, params, f"argument of {path}.Model")
+  return module.Model(num_classes, **kw)

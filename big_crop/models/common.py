@@ -1,0 +1,61 @@
+"""What every model needs: checked names and stochastic depth rates."""
+
+import dataclasses
+import difflib
+
+DTYPES = ("float32", "bfloat16")
+
+
+def check_choice(name, choices, what):
+  """Raises a one-line ValueError naming the nearest of `choices`.
+
+  Args:
+    name: what the user gave.
+    choices: the names that exist.
+    what: what is being named, for the message ("ViT variant").
+
+  Raises:
+    ValueError: `name` is not one of `choices`.
+  """
+  choices = list(choices)
+  if name in choices:
+    return
+  near = difflib.get_close_matches(str(name), map(str, choices), 1, 0.5)
+  hint = f"did you mean {near[0]!r}? " if near else ""
+  raise ValueError(
+    f"Unknown {what} {name!r}: {hint}"
+    f"Choices: {', '.join(sorted(map(str, choices)))}."
+  )
+
+
+def build(module, num_classes, kw):
+  """`module(num_classes, **kw)`, with a ValueError for an unknown keyword."""
+  fields = {f.name for f in dataclasses.fields(module)}
+  known = fields - {"num_classes", "parent", "name"}
+  for name in kw:
+    check_choice(name, known, f"argument of {module.__name__}")
+  return module(num_classes, **kw)
+
+
+def check_rates(**rates):
+  """Raises a ValueError unless every rate is in [0, 1)."""
+  for name, rate in rates.items():
+    if not 0.0 <= rate < 1.0:
+      raise ValueError(f"{name} must be in [0, 1), not {rate}.")
+
+
+def drop_path_rates(rate, depth):
+  """Stochastic depth rates, linear from 0 at the first block to `rate`.
+
+  The linear decay rule of Huang et al., "Deep Networks with Stochastic Depth"
+  (https://arxiv.org/abs/1603.09382), section 3, as timm and DeiT count it:
+  the first block is never dropped.
+
+  Args:
+    rate: probability in [0, 1) that the last block's branches are dropped.
+    depth: number of blocks.
+
+  Returns:
+    List of `depth` floats.
+  """
+  return [rate * i / max(depth - 1, 1) for i in range(depth)]

@@ -1,0 +1,79 @@
+"""The two pictures of a run: its curves, and images as the model sees them."""
+
+import io
+
+import matplotlib
+import numpy as np
+from etils import epath
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+
+
+def _save(figure, path):
+  data = io.BytesIO()
+  figure.savefig(data, dpi=120, format="png")
+  plt.close(figure)
+  path.write_bytes(data.getvalue())
+
+
+def save_curves(path: epath.Path, records: list[dict[str, float]]) -> None:
+  """Training loss and every evaluator's top-1 against the step.
+
+  Args:
+    path: the PNG.
+    records: of metrics.jsonl.
+  """
+  figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+  _plot(axes[0], records, ["training_loss"])
+  axes[0].set(xlabel="step", ylabel="training loss")
+  names = sorted({k for r in records for k in r if k.endswith("/top1")})
+  _plot(axes[1], records, names)
+  axes[1].set(xlabel="step", ylabel="top-1")
+  if names:
+    axes[1].legend(frameon=False)
+  for ax in axes:
+    ax.grid(alpha=0.3)
+    ax.spines[["top", "right"]].set_visible(False)
+  _save(figure, path)
+
+
+def _plot(ax, records, names):
+  for name in names:
+    points = [(r["step"], r[name]) for r in records if name in r]
+    ax.plot(
+      *np.transpose(points),
+      label=name,
+      marker="." if len(points) < 30 else None,
+    )
+
+
+def save_image_grid(
+  path: epath.Path, images: np.ndarray, columns: int = 8, rows: int = 4
+) -> None:
+  """A grid of images, their value range stretched to black and white.
+
+  Args:
+    path: the PNG.
+    images: [N, H, W, 3] float.
+    columns: images in a row.
+    rows: rows at most.
+  """
+  images = np.asarray(images[: rows * columns], np.float32)
+  low, high = images.min(), images.max()
+  images = (images - low) / max(high - low, 1e-9)
+  rows = -(-len(images) // columns)
+  height, width = images.shape[1:3]
+  gap = 2
+  grid = np.ones(
+    (rows * (height + gap) - gap, columns * (width + gap) - gap, 3), np.float32
+  )
+  for i, image in enumerate(images):
+    y, x = (i // columns) * (height + gap), (i % columns) * (width + gap)
+    grid[y : y + height, x : x + width] = image
+  # Small images are shown large enough to look at, without smoothing.
+  zoom = max(1, 640 // grid.shape[1])
+  data = io.BytesIO()
+  plt.imsave(data, grid.repeat(zoom, 0).repeat(zoom, 1), format="png")
+  path.write_bytes(data.getvalue())

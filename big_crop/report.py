@@ -1,0 +1,145 @@
+"""What a run leaves behind and what a person sees while it goes."""
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+from etils import epath
+
+
+def write_atomically(path: epath.Path, text: str) -> None:
+  """Writes a file that is there either whole or not at all."""
+  temporary = path.parent / f".{path.name}.tmp"
+  temporary.write_text(text)
+  temporary.replace(path)
+
+
+def check_workdir(
+  workdir: epath.Path, config: dict[str, Any], free: tuple[str, ...]
+) -> None:
+  """Makes the workdir this config's, or says why it is not.
+
+  Args:
+    workdir: the run's folder; made if need be.
+    config: the resolved config, as JSON values.
+    free: keys (dotted) that may change between restarts of one run.
+
+  Raises:
+    ValueError: if another config's run is in the folder; nothing is written.
+  """
+  path = workdir / "config.json"
+  if path.exists():
+    old = _flat(json.loads(path.read_text()))
+    new = _flat(config)
+    for key in sorted(old.keys() | new.keys()):
+      same = old.get(key) == new.get(key)
+      if not same and not key.startswith(free):
+        raise ValueError(
+          f"workdir {workdir} holds another run: config.{key} is "
+          f"{old.get(key)!r} there and {new.get(key)!r} here; use another "
+          "workdir"
+        )
+  elif (workdir / "checkpoints").exists() or (
+    workdir / "metrics.jsonl"
+  ).exists():
+    raise ValueError(f"workdir {workdir} holds a run without a config.json")
+  workdir.mkdir(parents=True, exist_ok=True)
+  write_atomically(path, json.dumps(config, indent=2) + "\n")
+
+
+def _flat(tree, prefix=""):
+  if not isinstance(tree, dict) or not tree:
+    return {prefix.rstrip("."): tree}
+  out = {}
+  for k, v in tree.items():
+    out |= _flat(v, f"{prefix}{k}.")
+  return out
+
+
+class Metrics:
+  """metrics.jsonl and TensorBoard; one JSON object for each logged step."""
+
+  def __init__(self, workdir: epath.Path, start_step: int):
+    """Opens the files.
+
+    Args:
+      workdir: the run's folder.
+      start_step: step of the checkpoint that the run goes on from; what was
+        logged after it will be logged again, and is dropped.
+    """
+    from clu import metric_writers
+
+    self._path = workdir / "metrics.jsonl"
+    kept = [r for r in read_metrics(workdir) if r["step"] <= start_step]
+    write_atomically(self._path, "".join(json.dumps(r) + "\n" for r in kept))
+    self._writer = metric_writers.AsyncMultiWriter(
+      [metric_writers.SummaryWriter(os.fspath(workdir))]
+    )
+
+  def write(self, step: int, metrics: dict[str, float]) -> None:
+    """Adds one step's metrics."""
+    with self._path.open("a") as f:
+      f.write(json.dumps({"step": step, **metrics}) + "\n")
+    self._writer.write_scalars(step, metrics)
+
+  def close(self) -> None:
+    """Writes what is pending."""
+    self._writer.close()
+
+
+def read_metrics(workdir: epath.Path) -> list[dict[str, float]]:
+  """The records of metrics.jsonl, without a torn last line."""
+  path = workdir / "metrics.jsonl"
+  if not path.exists():
+    return []
+  records = []
+  for line in path.read_text().splitlines():
+    try:
+      records.append(json.loads(line))
+    except json.JSONDecodeError:
+      break
+  return records
+
+
+class Progress:
+  """The live line: step, loss, learning rate, images/s and time left."""
+
+  def __init__(self, total_steps: int, batch_size: int, start_step: int):
+    self._total, self._batch_size = total_steps, batch_size
+    self._live = sys.stderr.isatty()
+    self._last_line = 0.0
+    self.resume(start_step)
+
+  def resume(self, step: int) -> None:
+    """Starts the clock, at the start and after a pause such as an eval."""
+    self._step, self._time = step, time.perf_counter()
+
+  def rate(self, step: int) -> float:
+    """Images per second since the last `resume` or `update`."""
+    elapsed = time.perf_counter() - self._time
+    return (step - self._step) * self._batch_size / max(elapsed, 1e-9)
+
+  def update(self, step: int, loss: float, lr: float) -> float:
+    """Shows the line; returns images per second."""
+    rate = self.rate(step)
+    left = (self._total - step) * self._batch_size / max(rate, 1e-9)
+    minutes, seconds = divmod(int(left), 60)
+    hours, minutes = divmod(minutes, 60)
+    now = time.perf_counter()
+    if self._live or now - self._last_line > 5 or step == self._total:
+      self.show(
+        f"step {step}/{self._total}  loss {loss:.4f}  lr {lr:.3g}  "
+        f"{rate:.0f} images/s  ETA {hours}:{minutes:02d}:{seconds:02d}",
+        keep=not self._live,
+      )
+      self._last_line = now
+    self.resume(step)
+    return rate
+
+  def show(self, text: str, keep: bool = True) -> None:
+    """Prints a line; one that is not kept is written over by the next."""
+    if self._live:
+      text = f"\r\033[K{text}"
+    print(text, end="\n" if keep else "", file=sys.stderr, flush=True)

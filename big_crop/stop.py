@@ -1,0 +1,21 @@
+"""Stopping well: SIGTERM asks for a stop, which the loop grants."""
+
+import signal
+
+_requested = False
+
+
+def on_sigterm() -> None:
+  """From now on SIGTERM sets a flag instead of ending the process."""
+  signal.signal(signal.SIGTERM, _request)
+
+
+def _request(signum, frame):
+  del signum, frame
+  global _requested
+  _requested = True
+
+
+def requested() -> bool:
+  """Whether a SIGTERM has come."""
+  return _requested

@@ -1,0 +1,293 @@
+"""Trains: `python -m big_crop.train --config FILE[:arg=value] --workdir DIR`.
+
+This file wires the parts together. An example goes record -> seed -> pp string
+-> batch -> sharded array -> mix -> model -> loss -> update. The same command
+goes on from the last checkpoint; SIGTERM saves one and ends with status 0.
+"""
+
+import json
+import math
+import time
+
+from big_crop import stop
+
+if __name__ == "__main__":
+  stop.on_sigterm()  # before the slow imports, in which one may come
+
+import jax
+import numpy as np
+from clu import parameter_overview
+from etils import epath
+from jax.experimental import multihost_utils
+
+from big_crop import (
+  checkpoint,
+  datasets,
+  errors,
+  evaluators,
+  input_pipeline,
+  model_init,
+  models,
+  optim,
+  pictures,
+  report,
+  sharding,
+  trees,
+)
+from big_crop import config as configs
+from big_crop import step as steps
+from big_crop.optim.schedules import to_steps
+from pp_ops import registry
+
+# What may differ between restarts of one run: it does not change the result,
+# or only its last bits.
+FREE_KEYS = (
+  "mesh",
+  "sharding_strategy",
+  "ckpt_steps",
+  "keep_ckpt_steps",
+  "input.num_parallel_calls",
+  "input.prefetch",
+)
+# How far the host may run ahead of the devices.
+STEPS_IN_FLIGHT = 3
+
+
+def run(config, workdir: str) -> dict | None:
+  """Trains to the end, or to a SIGTERM.
+
+  Args:
+    config: as `big_crop.config.default_config`.
+    workdir: the run's folder, local or remote.
+
+  Returns:
+    The contents of summary.json, or None after a SIGTERM.
+
+  Raises:
+    ValueError: for anything wrong with the config, the data or the workdir; and
+      when the loss is not finite.
+  """
+  began = time.time()
+  workdir = epath.Path(workdir)
+  first_process = jax.process_index() == 0
+  hosts = jax.process_count()
+
+  # Data.
+  mesh = sharding.make_mesh(config.mesh)
+  batch_size = config.input.batch_size
+  sharding.check_batch_size(
+    batch_size, mesh, config.grad_accum, "config.input.batch_size"
+  )
+  registry.import_modules(config.pp_modules)
+  if not config.input.pp:
+    raise ValueError("config.input.pp is not set")
+  pp = registry.get_preprocess_fn(config.input.pp)
+  source = datasets.get_source(
+    **config.input.data,
+    shard=(jax.process_index(), hosts),
+    shuffle_buffer_size=config.input.shuffle_buffer_size,
+  )
+  if source.total_examples < hosts:
+    raise ValueError(
+      f"config.input.data.split {config.input.data.split!r} has "
+      f"{source.total_examples} examples for {hosts} hosts"
+    )
+  num_classes = config.num_classes or source.num_classes
+  if not num_classes:
+    raise ValueError("the dataset does not say; set config.num_classes")
+  durations = {"batch_size": batch_size, "data_size": source.total_examples}
+  total_steps = to_steps("total", config, **durations)
+  if not total_steps:
+    raise ValueError("set config.total_epochs, total_steps or total_examples")
+  durations["total_steps"] = total_steps
+
+  # Model, optimiser, step.
+  model = models.get_model(config.model_name, num_classes, **config.model)
+  input_shape = input_pipeline.image_shape(source, pp)
+  shapes = steps.param_shapes(model, input_shape)
+  tx, schedules = optim.make(config, shapes, **durations)
+  state_args = (model, tx, mesh, config.sharding_strategy, input_shape)
+  ema = config.ema_decay is not None
+  abstract = steps.abstract_state(*state_args, ema=ema)
+  mixing = {"seed": config.seed, "mixup_p": config.mixup.p}
+  train_step = steps.make_train_step(
+    model,
+    tx,
+    loss=config.loss,
+    num_classes=num_classes,
+    **mixing,
+    mesh=mesh,
+    state_sharding=steps.shardings_of(abstract),
+    grad_accum=config.grad_accum,
+    ema_decay=config.ema_decay,
+    frozen=optim.frozen_mask(config, shapes),
+  )
+  predict = steps.make_predict(model)
+  evals = {
+    name: (
+      evaluators.make(
+        name,
+        args.to_dict(),
+        predict=predict,
+        mesh=mesh,
+        num_classes=num_classes,
+        seed=config.seed,
+      ),
+      to_steps("log", args, default=total_steps, **durations),
+    )
+    for name, args in config.evals.items()
+  }
+
+  # State: where the last checkpoint left it, or new.
+  if first_process:
+    report.check_workdir(workdir, configs.as_json(config), FREE_KEYS)
+  checkpoints = checkpoint.Checkpoints(workdir, config.keep_ckpt_steps)
+  start, host = checkpoints.latest(), {}
+  if start is not None:
+    state, host = checkpoints.restore(start, abstract)
+    print(f"going on from checkpoint {checkpoints.path / str(start)}")
+  else:
+    start = 0
+    state = steps.init_state(*state_args, seed=config.seed, ema=ema)
+    if config.model_init:
+      state = model_init.initialise(
+        state, config.model_init, **config.model_load
+      )
+  if first_process:
+    print(parameter_overview.get_parameter_overview(state.params))
+  positions = host.get("positions", [])
+  if len(positions) != hosts:
+    # Another number of hosts has other streams: enter them at the same epoch.
+    positions = [start * batch_size // hosts] * hosts
+  position, skipped = positions[jax.process_index()], host.get("skipped", 0)
+  elapsed = host.get("elapsed_s", 0.0)
+
+  batches = input_pipeline.prefetch_to_device(
+    input_pipeline.train_batches(
+      source,
+      pp,
+      batch_size // hosts,
+      seed=config.seed,
+      start=position,
+      num_parallel_calls=config.input.num_parallel_calls,
+      prefetch=config.input.prefetch,
+      skip_corrupt=config.input.skip_corrupt,
+    ),
+    lambda data: sharding.make_global_batch(data, mesh),
+  )
+  metrics_file = report.Metrics(workdir, start) if first_process else None
+  progress = report.Progress(total_steps, batch_size, start)
+  unchecked = []  # (step, metrics on the devices)
+
+  for step in range(start + 1, total_steps + 1):
+    batch, origin = next(batches)
+    if step == 1 and first_process:
+      images = jax.jit(steps.make_mix(num_classes, **mixing))(batch, 0)[0]
+      local = [s.data for s in images.addressable_shards]
+      pictures.save_image_grid(
+        workdir / "train_images.png", np.concatenate(local)
+      )
+    state, metrics = train_step(state, batch)
+    position, skipped = origin.position, skipped + origin.skipped
+    unchecked.append((step, metrics))
+    if len(unchecked) > STEPS_IN_FLIGHT:
+      jax.block_until_ready(unchecked[-1 - STEPS_IN_FLIGHT])
+
+    last, stopping = step == total_steps, stop.requested()
+    log = last or step % config.log_training_steps == 0
+    due = [n for n, (_, every) in evals.items() if last or step % every == 0]
+    save = last or stopping or step % config.ckpt_steps == 0
+    if not (log or due or save):
+      continue
+
+    unchecked = jax.device_get(unchecked)
+    for at, values in unchecked:
+      if not math.isfinite(values["training_loss"]):
+        good = checkpoints.latest()
+        raise ValueError(
+          f"the loss is {values['training_loss']} at step {at}; last good "
+          + (
+            f"checkpoint: {checkpoints.path / str(good)}"
+            if good
+            else ("checkpoint: none yet")
+          )
+        )
+    measured = {}
+    if log:
+      measured = {k: float(v) for k, v in unchecked[-1][1].items()}
+      measured["lr"] = config.lr * float(schedules[0](step - 1))
+      measured["epoch"] = step * batch_size / source.total_examples
+      measured["images_per_s"] = progress.update(
+        step, measured["training_loss"], measured["lr"]
+      )
+      if skipped:
+        measured["skipped_corrupt"] = skipped
+    unchecked = []
+    for name in due:
+      results = evals[name][0].run(state.variables())
+      measured |= {f"{name}/{k}": v for k, v in results.items()}
+      text = "  ".join(f"{k} {v:.4g}" for k, v in results.items())
+      progress.show(f"step {step}  {name}: {text}")
+    if measured and first_process:
+      metrics_file.write(step, measured)
+    if save:
+      checkpoints.save(
+        step,
+        state,
+        {
+          "positions": _gather(position),
+          "skipped": skipped,
+          "elapsed_s": elapsed + time.time() - began,
+        },
+      )
+    if due or save:
+      progress.resume(step)
+    if stopping and not last:
+      checkpoints.close()
+      progress.show(f"SIGTERM: saved checkpoint {checkpoints.path / str(step)}")
+      return None
+
+  checkpoints.close()
+  digest = trees.params_sha256(state.params)
+  if not first_process:
+    return None
+  metrics_file.close()
+  return _summarise(
+    workdir,
+    {
+      "step": total_steps,
+      "num_params": sum(x.size for x in jax.tree.leaves(state.params)),
+      "params_sha256": digest,
+      "skipped_corrupt": skipped,
+      "wall_time_s": elapsed + time.time() - began,
+    },
+  )
+
+
+def _gather(position):
+  everywhere = multihost_utils.process_allgather(np.int64(position))
+  return np.atleast_1d(everywhere).tolist()
+
+
+def _summarise(workdir, facts):
+  records = report.read_metrics(workdir)
+  pictures.save_curves(workdir / "curves.png", records)
+  final = {k: v for r in records for k, v in r.items()}
+  rates = [r["images_per_s"] for r in records if "images_per_s" in r]
+  summary = {
+    **facts,
+    "images_per_s": float(np.median(rates)),
+    "metrics": {
+      k: v for k, v in final.items() if k not in ("step", "images_per_s")
+    },
+  }
+  report.write_atomically(
+    workdir / "summary.json", json.dumps(summary, indent=2) + "\n"
+  )
+  print(json.dumps(summary, indent=2))
+  return summary
+
+
+if __name__ == "__main__":
+  with errors.one_line():
+    run(*configs.parse_command_line(__doc__))

@@ -1,0 +1,104 @@
+"""Config files, their arguments and the command line's overrides."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from big_crop import config as configs
+
+ROOT = pathlib.Path(__file__).parents[1]
+QUICKSTART = str(ROOT / "configs" / "quickstart.py")
+
+
+def test_arguments_reach_the_pp_string():
+  c = configs.load(
+    f"{QUICKSTART}:crop=beta_crop,area_min=8,alpha=2,res=32,batch=64,seed=3"
+  )
+  assert "beta_crop(32, area_min=8, alpha=2)" in c.input.pp
+  assert c.input.batch_size == 64 and c.seed == 3
+
+
+def test_overrides_have_the_type_of_what_they_replace():
+  c = configs.load(
+    QUICKSTART,
+    [
+      "--config.lr=3e-4",
+      "--config.wd=1",
+      "--config.input.data.split=train[:10%]",
+      "--config.input.skip_corrupt=true",
+      "--config.mesh=[('data', 2), ('fsdp', -1)]",
+      "--config.total_steps=7",
+      "--config.optax={'b2': 0.95}",
+      "--config.evals.val.batch_size=16",
+      "--config.model.dropout=0.1",
+    ],
+  )
+  assert c.lr == 3e-4 and c.wd == 1.0 and isinstance(c.wd, float)
+  assert c.input.data.split == "train[:10%]"
+  assert c.input.skip_corrupt is True
+  assert c.mesh == [("data", 2), ("fsdp", -1)]
+  assert c.total_steps == 7 and c.optax.b2 == 0.95
+  assert c.evals.val.batch_size == 16 and c.model.dropout == 0.1
+
+
+@pytest.mark.parametrize(
+  ("spec", "overrides", "message"),
+  [
+    ("nope.py", [], "no file 'nope.py'"),
+    (f"{QUICKSTART}:crops=x", [], "did you mean 'crop'"),
+    (f"{QUICKSTART}:res=big", [], "res=big: need a value of type int"),
+    (QUICKSTART, ["--config.lrr=1"], "did you mean 'lr'"),
+    (QUICKSTART, ["--config.input.batchsize=1"], "did you mean 'batch_size'"),
+    (QUICKSTART, ["--config.lr=fast"], "need a value of type float"),
+    (QUICKSTART, ["--config.input.batch_size=1.5"], "of type int"),
+    (QUICKSTART, ["--config.lr.x=1"], "is a value, it has no key 'x'"),
+    (QUICKSTART, ["--conf.lr=1"], "overrides are --config.key=value"),
+  ],
+)
+def test_mistakes_are_one_line(spec, overrides, message):
+  with pytest.raises(ValueError, match=message) as e:
+    configs.load(spec, overrides)
+  assert "\n" not in str(e.value)
+
+
+def test_config_file_may_not_invent_keys(tmp_path):
+  path = tmp_path / "c.py"
+  path.write_text(
+    "from big_crop.config import default_config\n"
+    "def get_config(arg=None):\n"
+    "  c = default_config()\n"
+    "  c.learning_rat = 1\n"
+    "  return c\n"
+  )
+  with pytest.raises(AttributeError, match="learning_rat"):
+    configs.load(str(path))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.py")))
+def test_every_config_loads(path):
+  c = configs.load(str(path))
+  assert c.input.pp and (c.total_epochs or c.total_steps)
+  assert configs.as_json(c)["model_name"] == c.model_name
+
+
+def test_device_side_needs_no_tensorflow():
+  modules = ("models.vit", "models.resnet", "optim", "losses", "mixing", "step")
+  code = "; ".join(
+    [f"import big_crop.{m}" for m in modules]
+    + [
+      "import sys",
+      "assert 'tensorflow' not in sys.modules",
+      "assert not any(m.startswith('pp_ops.crops') for m in sys.modules)",
+    ]
+  )
+  subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_windows_need_neither_tensorflow_nor_jax():
+  code = (
+    "import pp_ops.windows, sys; "
+    "assert not {'tensorflow', 'jax'} & set(sys.modules)"
+  )
+  subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
