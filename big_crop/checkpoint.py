@@ -32,6 +32,10 @@ class Checkpoints:
       options=ocp.CheckpointManagerOptions(
         max_to_keep=2, keep_period=keep_every, enable_async_checkpointing=True
       ),
+      item_handlers={
+        "state": ocp.StandardCheckpointHandler(),
+        "host": ocp.JsonCheckpointHandler(),
+      },
     )
 
   def latest(self) -> int | None:

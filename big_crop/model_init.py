@@ -13,13 +13,16 @@ import re
 import zipfile
 
 import jax
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 import scipy.ndimage
 from etils import epath
 from flax import traverse_util
 
-# Before Flax's Linen API, a block's layers shared one counter.
+from big_crop import checkpoint
+
+# Before Flax's Linen API, a block's layers shared one counter. (The first layer
+# norm was 0 then, too.)
 _PRE_LINEN = {
   "MultiHeadDotProductAttention_1": "MultiHeadDotProductAttention_0",
   "LayerNorm_2": "LayerNorm_1",
@@ -85,6 +88,46 @@ def save_npz(path, params, batch_stats=None):
   epath.Path(path).write_bytes(buffer.getvalue())
 
 
+def initialise(state, path, dont_load=()):
+  """Starts a train state from other parameters than its own.
+
+  Args:
+    state: a new `big_crop.step.TrainState`, on the devices.
+    path: an .npz file; or another run's workdir or one of its checkpoints,
+      whose averages are taken where it has them.
+    dont_load: see `adapt`.
+
+  Returns:
+    The state with parameters, model state and averages replaced, sharded as
+    before. A collection that `path` lacks stays as it is.
+
+  Raises:
+    ValueError: there is nothing to load, or it does not fit the model.
+  """
+  if str(path).endswith(".npz"):
+    loaded = {"params": load_npz(path)}
+    if state.model_state:
+      loaded |= {k: load_npz(path, k) for k in state.model_state}
+  else:
+    loaded = checkpoint.load_variables(path)
+
+  def replace(variables):
+    new = dict(variables)
+    for collection in new.keys() & loaded.keys():
+      old = new[collection]
+      fitted = adapt(loaded[collection], old, dont_load)
+      shardings = jax.tree.map(lambda x: x.sharding, old)
+      new[collection] = jax.device_put(fitted, shardings)
+    return new
+
+  variables = replace({"params": state.params, **state.model_state})
+  return state.replace(
+    params=variables.pop("params"),
+    model_state=variables,
+    ema=state.ema and replace(state.ema),
+  )
+
+
 def adapt(loaded, init_params, dont_load=()):
   """Fits loaded parameters to a model.
 
@@ -133,8 +176,8 @@ def adapt(loaded, init_params, dont_load=()):
     name = reshaped[0]
     raise _error(
       reshaped,
-      f"has shape {old[name].shape} in the checkpoint but {init[name].shape} in "
-      "the model",
+      f"has shape {old[name].shape} in the checkpoint but {init[name].shape} "
+      "in the model",
       "keep the model's initial value",
     )
   if missing:
@@ -195,21 +238,24 @@ def from_torchvision(state_dict):
 
 def _recover_bfloat16(x):
   """NumPy files keep bfloat16 as two bytes of unknown meaning."""
-  return x.view(ml_dtypes.bfloat16) if x.dtype == np.dtype("V2") else x
+  return x.view(jnp.bfloat16) if x.dtype == np.dtype("V2") else x
 
 
 def _modern_names(flat):
   """Flat names of any big_vision age to today's, scanned blocks unstacked."""
   new = {}
+  pre_linen = "Transformer/encoderblock_0/MlpBlock_3/Dense_0/kernel" in flat
   for name, value in flat.items():
     parts = name.split("/")
+    if pre_linen:
+      parts = [_PRE_LINEN.get(part, part) for part in parts]
     if parts[0] == "Transformer" and parts[-1] == "pos_embedding":
       parts = ["pos_embedding"]
     if parts[:2] == ["Transformer", "encoderblock"]:
       for i, layer in enumerate(value):
         new["/".join([parts[0], f"encoderblock_{i}", *parts[2:]])] = layer
     else:
-      new["/".join(_PRE_LINEN.get(p, p) for p in parts)] = value
+      new["/".join(parts)] = value
   return new
 
 

@@ -73,7 +73,7 @@ def save_image_grid(
     y, x = (i // columns) * (height + gap), (i % columns) * (width + gap)
     grid[y : y + height, x : x + width] = image
   # Small images are shown large enough to look at, without smoothing.
-  zoom = max(1, 640 // grid.shape[1])
+  zoom = max(1, round(800 / grid.shape[1]))
   data = io.BytesIO()
   plt.imsave(data, grid.repeat(zoom, 0).repeat(zoom, 1), format="png")
   path.write_bytes(data.getvalue())

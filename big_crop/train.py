@@ -154,7 +154,11 @@ def run(config, workdir: str) -> dict | None:
         state, config.model_init, **config.model_load
       )
   if first_process:
-    print(parameter_overview.get_parameter_overview(state.params))
+    print(
+      parameter_overview.get_parameter_overview(
+        state.params, include_stats=False
+      )
+    )
   positions = host.get("positions", [])
   if len(positions) != hosts:
     # Another number of hosts has other streams: enter them at the same epoch.

@@ -2,7 +2,7 @@
 
 A photograph-like scene holds one critter: fish, bird, butterfly, beetle or
 snail, with a plain, striped, spotted or ringed coat. Its kind and coat are the
-label. Critters differ in scale (about 5% to 40% of the scene), place, pose and
+label. Critters differ in scale (5% to 60% of the scene), place, pose and
 light, and sit among leaves, pebbles, flowers and twigs that wear the same
 coats. So a coat shows in a small crop but may belong to the clutter; a kind
 shows only if most of the critter is in the crop; and a crop that misses the

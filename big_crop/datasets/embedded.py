@@ -5,29 +5,25 @@ import functools
 from big_crop.datasets import base, critters
 
 
-@functools.cache
-def _generate(split):
-  return critters.generate(split)
+# Training and evaluation often share a range.
+_generate = functools.cache(critters.generate)
 
 
 def open_embedded(split: str, shard: tuple[int, int]) -> base.IndexedSource:
   """The dataset of `big_crop.datasets.critters`; see `datasets.get_source`."""
   sizes = critters.SPLIT_SIZES
-  parts = base.check_split(split, sizes, "dataset 'critters'")
-  images, labels, names, first = [], [], [], {}
-  # Only the splits that are asked for are drawn, but an index always names the
-  # same image.
-  for name, size in sizes.items():
-    first[name] = len(names)
-    wanted = any(part == name for part, _, _ in parts)
-    drawn, classes = _generate(name) if wanted else ([b""] * size, [-1] * size)
-    images += drawn
-    labels += list(classes)
-    names += [f"critters {name}[{i}]" for i in range(size)]
+  names = [f"critters {s}[{i}]" for s in sizes for i in range(sizes[s])]
+  first = {s: names.index(f"critters {s}[0]") for s in sizes}
+  # Only what is asked for is drawn, but an index always means the same image.
+  images, labels, indices = [b""] * len(names), [-1] * len(names), []
+  for name, start, stop in base.check_split(split, sizes, "dataset 'critters'"):
+    place = slice(first[name] + start, first[name] + stop)
+    images[place], labels[place] = _generate(name, start, stop)
+    indices += range(place.start, place.stop)
   return base.IndexedSource(
     images,
     labels,
-    [first[s] + i for s, start, end in parts for i in range(start, end)],
+    indices,
     critters.NUM_CLASSES,
     shard,
     are_paths=False,

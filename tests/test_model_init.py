@@ -1,0 +1,197 @@
+"""Loading, saving and adapting of parameters."""
+
+import jax
+import numpy as np
+import pytest
+import scipy.interpolate
+from flax import traverse_util
+
+from big_crop import model_init
+from big_crop.models import vit
+
+
+def _params(res=16, num_classes=5, **kw):
+  kw = dict(width=16, depth=2, num_heads=2, patch_size=4, **kw)
+  image = np.zeros((1, res, res, 3), np.float32)
+  init = vit.Model(num_classes, **kw).init
+  shapes = jax.eval_shape(init, jax.random.key(0), image)["params"]
+  rng = np.random.default_rng(res)
+  return jax.tree.map(
+    lambda s: rng.normal(size=s.shape).astype(s.dtype), shapes
+  )
+
+
+def _flat(tree):
+  return traverse_util.flatten_dict(tree, sep="/")
+
+
+def _assert_equal(a, b):
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_npz_round_trip(tmp_path):
+  params = _params(pool_type="tok")
+  stats = {"bn1": {"mean": np.arange(3.0)}}
+  half = jax.tree.map(lambda x: jax.numpy.asarray(x, "bfloat16"), params)
+  for i, (tree, batch_stats) in enumerate(
+    [(params, None), (params, stats), (half, None)]
+  ):
+    path = tmp_path / f"{i}.npz"
+    model_init.save_npz(path, tree, batch_stats)
+    loaded = model_init.load_npz(path)
+    _assert_equal(loaded, jax.device_get(tree))
+    assert loaded["cls"].dtype == tree["cls"].dtype
+    _assert_equal(
+      model_init.adapt(loaded, params),
+      jax.tree.map(lambda x: np.asarray(x, np.float32), tree),
+    )
+  _assert_equal(model_init.load_npz(tmp_path / "1.npz", "batch_stats"), stats)
+  with pytest.raises(ValueError, match=r"0\.npz holds no batch_stats/"):
+    model_init.load_npz(tmp_path / "0.npz", "batch_stats")
+
+
+@pytest.mark.parametrize("prefix", ["", "params/", "opt/target/"])
+def test_old_names(tmp_path, prefix):
+  """What AugReg's files look like: see google-research/vision_transformer."""
+  params = _params(pool_type="tok")
+  old = {}
+  renamed = {
+    "/MultiHeadDotProductAttention_0/": "/MultiHeadDotProductAttention_1/",
+    "/LayerNorm_1/": "/LayerNorm_2/",
+    "/MlpBlock_0/": "/MlpBlock_3/",
+  }
+  for name, value in _flat(params).items():
+    for new_name, old_name in renamed.items():
+      name = name.replace(new_name, old_name)
+    old[prefix + name] = value
+  # The class token had a position; the sum of both is what the model adds.
+  positions = old.pop(f"{prefix}pos_embedding")
+  first = np.full_like(positions[:, :1], 0.25)
+  name = f"{prefix}Transformer/posembed_input/pos_embedding"
+  old[name] = np.concatenate([first, positions], 1)
+  old[f"{prefix}cls"] = params["cls"] - first
+  if prefix:
+    old["opt/state/step"] = np.int32(7)
+  np.savez(tmp_path / "old.npz", **old)
+
+  loaded = model_init.load_npz(tmp_path / "old.npz")
+  assert loaded["pos_embedding"].shape == (1, 17, 16)
+  adapted = model_init.adapt(loaded, params)
+  np.testing.assert_allclose(adapted["cls"], params["cls"], atol=1e-6)
+  adapted["cls"] = params["cls"]
+  _assert_equal(adapted, params)
+
+
+def test_layer_numbers_of_other_models_are_left_alone(tmp_path):
+  tree = {"block": {f"LayerNorm_{i}": {"scale": np.ones(i)} for i in (0, 1, 2)}}
+  model_init.save_npz(tmp_path / "x.npz", tree)
+  _assert_equal(model_init.load_npz(tmp_path / "x.npz"), tree)
+
+
+def test_scanned_blocks(tmp_path):
+  params = _params()
+  blocks = params["Transformer"]
+  stacked = jax.tree.map(
+    lambda *x: np.stack(x), blocks["encoderblock_0"], blocks["encoderblock_1"]
+  )
+  scanned = {
+    **params,
+    "Transformer": {
+      "encoderblock": stacked,
+      "encoder_norm": blocks["encoder_norm"],
+    },
+  }
+  model_init.save_npz(tmp_path / "scan.npz", scanned)
+  _assert_equal(model_init.load_npz(tmp_path / "scan.npz"), params)
+
+
+@pytest.mark.parametrize(("before", "after"), [(4, 6), (4, 9), (8, 3)])
+def test_position_embeddings_are_resampled(before, after):
+  old, new = _params(res=4 * before), _params(res=4 * after)
+  adapted = model_init.adapt(old, new)
+  grid = old["pos_embedding"].reshape(before, before, 16)
+  axis = np.linspace(0, 1, before)
+  fine = np.stack(
+    np.meshgrid(*[np.linspace(0, 1, after)] * 2, indexing="ij"), -1
+  )
+  expected = scipy.interpolate.RegularGridInterpolator((axis, axis), grid)(fine)
+  assert adapted["pos_embedding"].dtype == np.float32
+  np.testing.assert_allclose(
+    adapted["pos_embedding"], expected.reshape(1, -1, 16), atol=1e-5
+  )
+  del adapted["pos_embedding"], old["pos_embedding"]
+  _assert_equal(adapted, old)
+
+
+def test_dont_load():
+  old, new = _params(num_classes=5), _params(num_classes=7, res=20)
+  adapted = model_init.adapt(old, new, ["head/.*", "pos_embedding"])
+  _assert_equal(adapted["head"], new["head"])
+  np.testing.assert_array_equal(adapted["pos_embedding"], new["pos_embedding"])
+  _assert_equal(adapted["Transformer"], old["Transformer"])
+  # Shapes do for what is loaded.
+  shapes = jax.eval_shape(lambda x: x, old)
+  _assert_equal(model_init.adapt(old, shapes, dont_load=()), old)
+  # Patterns match whole names.
+  with pytest.raises(ValueError, match="head/bias"):
+    model_init.adapt(old, new, "head")
+
+
+@pytest.mark.parametrize(
+  ("old", "new", "message"),
+  [
+    (
+      dict(num_classes=5),
+      dict(num_classes=7),
+      r"'head/bias' has shape \(5,\) in the checkpoint but \(7,\) in the model "
+      r"\(and 1 more like it\).* add 'head/\.\*' to dont_load",
+    ),
+    (
+      dict(),
+      dict(rep_size=8, num_classes=5),
+      r"'head/kernel' has shape \(16, 5\) in the checkpoint but \(8, 5\)",
+    ),
+    (
+      dict(),
+      dict(rep_size=16),
+      r"'pre_logits/bias' \(16,\) of the model is not in the checkpoint",
+    ),
+    (
+      dict(pool_type="tok"),
+      dict(pool_type="gap"),
+      r"'cls' \(1, 1, 16\) of the checkpoint is not in the model; .*'cls'",
+    ),
+    (
+      dict(),
+      dict(posemb="sincos2d"),
+      "'pos_embedding' .* not in the model",
+    ),
+  ],
+)
+def test_mismatches_get_one_line(old, new, message):
+  with pytest.raises(ValueError, match=message) as e:
+    model_init.adapt(_params(**old), _params(**new))
+  assert "\n" not in str(e.value)
+
+
+def test_grids_that_are_not_square_are_not_resampled():
+  old, new = _params(), _params()
+  old["pos_embedding"] = np.zeros((1, 15, 16), np.float32)
+  with pytest.raises(
+    ValueError, match=r"'pos_embedding' has shape \(1, 15, 16"
+  ):
+    model_init.adapt(old, new)
+
+
+def test_bad_files_and_patterns_get_one_line(tmp_path):
+  with pytest.raises(ValueError, match=r"No file .*nothing\.npz"):
+    model_init.load_npz(tmp_path / "nothing.npz")
+  (tmp_path / "text.npz").write_text("no archive")
+  np.save(tmp_path / "array.npy", np.ones(3))
+  for name in ("text.npz", "array.npy", "."):
+    with pytest.raises(ValueError, match=r"can't be read as an \.npz") as e:
+      model_init.load_npz(tmp_path / name)
+    assert "\n" not in str(e.value)
+  with pytest.raises(ValueError, match=r"'head/\(' is not a regular"):
+    model_init.adapt({}, {}, ["head/("])

@@ -1,0 +1,338 @@
+"""The ViT against a float64 NumPy transcription, and its parameter tree."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from big_crop import models
+from big_crop.models import common, vit
+
+SMALL = dict(width=32, depth=2, mlp_dim=48, num_heads=4, patch_size=(8, 4))
+
+
+def _image(shape=(3, 16, 16, 3), seed=0):
+  rng = np.random.default_rng(seed)
+  return rng.normal(size=shape).astype(np.float32)
+
+
+def _randomised(model, image, scale=0.3):
+  """Variables of which none, head and biases included, is at its init."""
+  rng = np.random.default_rng(1)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), image)
+  return jax.tree.map(
+    lambda s: rng.normal(size=s.shape, scale=scale).astype(s.dtype), shapes
+  )
+
+
+def _shapes(tree):
+  flat = traverse_util.flatten_dict(tree["params"], sep="/")
+  return {k: v.shape for k, v in flat.items()}
+
+
+# The independent transcription: loops and float64.
+
+
+def _layer_norm(x, p):
+  x = x - x.mean(-1, keepdims=True)
+  x = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6)
+  return x * p["scale"] + p["bias"]
+
+
+def _attention(x_q, x_kv, p):
+  num_heads, head_dim = p["query"]["bias"].shape
+  result = p["out"]["bias"]
+  for n in range(num_heads):
+    q, k, v = (
+      x @ p[name]["kernel"][:, n] + p[name]["bias"][n]
+      for name, x in (("query", x_q), ("key", x_kv), ("value", x_kv))
+    )
+    logits = q @ k.transpose(0, 2, 1) / np.sqrt(head_dim)
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    result = result + weights @ v @ p["out"]["kernel"][n]
+  return result
+
+
+def _mlp(x, p):
+  x = x @ p["Dense_0"]["kernel"] + p["Dense_0"]["bias"]
+  x = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+  return x @ p["Dense_1"]["kernel"] + p["Dense_1"]["bias"]
+
+
+def _numpy_vit(params, image, pool_type):
+  p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+  ph, pw, _, width = p["embedding"]["kernel"].shape
+  h, w = image.shape[1] // ph, image.shape[2] // pw
+  tokens = []
+  for i in range(h):
+    for j in range(w):
+      patch = image[:, i * ph : (i + 1) * ph, j * pw : (j + 1) * pw]
+      token = np.einsum("bhwc,hwcd->bd", patch, p["embedding"]["kernel"])
+      token = token + p["embedding"]["bias"]
+      if "pos_embedding" in p:
+        token = token + p["pos_embedding"][0, i * w + j]
+      else:
+        freqs = [1e4 ** -(d / (width // 4 - 1)) for d in range(width // 4)]
+        token = token + np.array(
+          [f(a * o) for a in (j, i) for f in (np.sin, np.cos) for o in freqs]
+        )
+      tokens.append(token)
+  x = np.stack(tokens, 1)
+  if pool_type == "tok":
+    x = np.concatenate([np.repeat(p["cls"], len(x), 0), x], 1)
+  blocks = p["Transformer"]
+  for i in range(len(blocks) - 1):
+    b = blocks[f"encoderblock_{i}"]
+    y = _layer_norm(x, b["LayerNorm_0"])
+    x = x + _attention(y, y, b["MultiHeadDotProductAttention_0"])
+    x = x + _mlp(_layer_norm(x, b["LayerNorm_1"]), b["MlpBlock_0"])
+  x = _layer_norm(x, blocks["encoder_norm"])
+  if pool_type == "gap":
+    x = x.mean(1)
+  elif pool_type == "tok":
+    x = x[:, 0]
+  else:
+    m = p["MAPHead_0"]
+    probe = np.repeat(m["probe"], len(x), 0)
+    x = _attention(probe, x, m["MultiHeadDotProductAttention_0"])
+    x = (x + _mlp(_layer_norm(x, m["LayerNorm_0"]), m["MlpBlock_0"]))[:, 0]
+  if "pre_logits" in p:
+    x = np.tanh(x @ p["pre_logits"]["kernel"] + p["pre_logits"]["bias"])
+  return x @ p["head"]["kernel"] + p["head"]["bias"]
+
+
+@pytest.mark.parametrize(
+  "kw",
+  [
+    dict(pool_type="gap", posemb="sincos2d", rep_size=24),
+    dict(pool_type="tok", posemb="learn"),
+    dict(pool_type="map", posemb="learn", rep_size=True),
+  ],
+  ids=lambda kw: kw["pool_type"],
+)
+def test_logits_are_those_of_the_transcription(kw):
+  image = _image()
+  model = vit.Model(7, **SMALL, **kw)
+  variables = _randomised(model, image)
+  logits, out = jax.jit(model.apply)(variables, image)
+  expected = _numpy_vit(variables["params"], image, kw["pool_type"])
+  assert logits.dtype == jnp.float32
+  np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+  np.testing.assert_array_equal(out["logits"], logits)
+  tokens = 8 + (kw["pool_type"] == "tok")
+  assert out["encoded"].shape == (3, tokens, 32)
+  assert out["encoder"]["block01"]["+mlp"].shape == (3, tokens, 32)
+
+
+def test_bfloat16_is_close_and_keeps_parameters_in_float32():
+  image = _image()
+  kw = dict(**SMALL, pool_type="map")
+  variables = _randomised(vit.Model(7, **kw), image, scale=0.1)
+  results = []
+  for dtype in ("bfloat16", "float32"):
+    model = vit.Model(7, **kw, dtype_mm=dtype)
+
+    def loss(v, model=model):
+      logits, out = model.apply(v, image)
+      return logits[:, 0].sum(), (logits, out["with_posemb"], out["encoded"])
+
+    results.append(jax.jit(jax.grad(loss, has_aux=True))(variables))
+    init = jax.eval_shape(model.init, jax.random.key(0), image)
+    assert {x.dtype.name for x in jax.tree.leaves(init)} == {"float32"}
+  (grads, (logits, embedded, encoded)), (exact_grads, (exact, *_)) = results
+  assert logits.dtype == encoded.dtype == jnp.float32
+  assert embedded.dtype == jnp.bfloat16
+  assert 0 < np.abs(logits - exact).max() < 0.02 * np.abs(exact).max()
+  assert {x.dtype.name for x in jax.tree.leaves(grads)} == {"float32"}
+  flat = lambda tree: np.concatenate([x.ravel() for x in jax.tree.leaves(tree)])
+  error = np.linalg.norm(flat(grads) - flat(exact_grads))
+  assert error < 0.03 * np.linalg.norm(flat(exact_grads))
+
+
+def test_parameter_tree_of_s16():
+  init = lambda **kw: jax.eval_shape(
+    vit.Model(1000, variant="S/16", **kw).init,
+    jax.random.key(0),
+    jnp.zeros((1, 224, 224, 3)),
+  )
+  count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
+  tok = init(pool_type="tok")
+  # timm's vit_small_patch16_224, less the position of its class token; then
+  # without the class token and positions.
+  assert count(tok) == 22_050_664 - 384
+  assert count(init(posemb="sincos2d")) == 22_050_664 - 384 * (1 + 197)
+
+  shapes = _shapes(init(pool_type="map", rep_size=True))
+  attention = {
+    **{f"{n}/kernel": (384, 6, 64) for n in ("query", "key", "value")},
+    **{f"{n}/bias": (6, 64) for n in ("query", "key", "value")},
+    "out/kernel": (6, 64, 384),
+    "out/bias": (384,),
+  }
+  attention = {
+    f"MultiHeadDotProductAttention_0/{k}": v for k, v in attention.items()
+  }
+  mlp = {
+    "MlpBlock_0/Dense_0/kernel": (384, 1536),
+    "MlpBlock_0/Dense_0/bias": (1536,),
+    "MlpBlock_0/Dense_1/kernel": (1536, 384),
+    "MlpBlock_0/Dense_1/bias": (384,),
+  }
+  norm = lambda n: {f"{n}/scale": (384,), f"{n}/bias": (384,)}
+  block = {**attention, **mlp, **norm("LayerNorm_0"), **norm("LayerNorm_1")}
+  maphead = {**attention, **mlp, **norm("LayerNorm_0"), "probe": (1, 1, 384)}
+  assert shapes == {
+    "embedding/kernel": (16, 16, 3, 384),
+    "embedding/bias": (384,),
+    "pos_embedding": (1, 196, 384),
+    **norm("Transformer/encoder_norm"),
+    **{
+      f"Transformer/encoderblock_{i}/{k}": v
+      for i in range(12)
+      for k, v in block.items()
+    },
+    **{f"MAPHead_0/{k}": v for k, v in maphead.items()},
+    "pre_logits/kernel": (384, 384),
+    "pre_logits/bias": (384,),
+    "head/kernel": (384, 1000),
+    "head/bias": (1000,),
+  }
+  assert _shapes(tok)["cls"] == (1, 1, 384)
+
+
+def test_initialisers():
+  model = vit.Model(50, width=128, depth=1, num_heads=2, pool_type="tok",
+                    head_zeroinit=False, rep_size=64)  # fmt: skip
+  init = jax.jit(model.init)
+  params = init(jax.random.key(0), jnp.zeros((1, 256, 256, 3)))["params"]
+  flat = traverse_util.flatten_dict(params, sep="/")
+  block = "Transformer/encoderblock_0/"
+  std = {
+    "embedding/kernel": (3 * 16 * 16) ** -0.5,  # LeCun, truncated normal
+    "pos_embedding": 128**-0.5,
+    # Xavier, uniform, as matrices
+    f"{block}MultiHeadDotProductAttention_0/query/kernel": 128**-0.5,
+    f"{block}MultiHeadDotProductAttention_0/out/kernel": 128**-0.5,
+    f"{block}MlpBlock_0/Dense_0/kernel": (2 / 640) ** 0.5,
+    f"{block}MlpBlock_0/Dense_0/bias": 1e-6,
+    "pre_logits/kernel": 128**-0.5,
+    "head/kernel": 64**-0.5,
+  }
+  for name, expected in std.items():
+    assert flat[name].std() == pytest.approx(expected, rel=0.1), name
+  query = flat[f"{block}MultiHeadDotProductAttention_0/query/kernel"]
+  assert np.abs(query).max() <= (6 / 256) ** 0.5
+  for name in ("cls", "embedding/bias", "head/bias", "pre_logits/bias"):
+    assert not flat[name].any()
+  assert (flat[f"{block}LayerNorm_0/scale"] == 1).all()
+
+
+def test_drop_path_drops_whole_branches_and_keeps_the_mean():
+  assert common.drop_path_rates(0.3, 4) == pytest.approx([0, 0.1, 0.2, 0.3])
+  image = np.broadcast_to(_image((1, 8, 8, 3)), (512, 8, 8, 3))
+  model = vit.Model(
+    5, **{**SMALL, "patch_size": 4}, drop_path=0.4, pool_type="gap"
+  )
+  variables = _randomised(model, image)
+
+  @jax.jit
+  def branches(key):
+    out = model.apply(variables, image, train=True, rngs={"dropout": key})[1]
+    first, last = (out["encoder"][f"block0{i}"] for i in (0, 1))
+    return first["+mlp"], last
+
+  first, last = jax.tree.map(np.asarray, branches(jax.random.key(0)))
+  # The first block is never dropped; copies of one image agree behind it.
+  np.testing.assert_allclose(first, first[:1].repeat(512, 0), atol=1e-5)
+  added = last["+sa"] - first
+  dropped = np.abs(added).max((1, 2)) == 0
+  assert dropped.mean() == pytest.approx(0.4, abs=0.08)
+  np.testing.assert_allclose(
+    added[~dropped], last["sa"][~dropped] / 0.6, rtol=1e-3, atol=1e-4
+  )
+  mlp_dropped = np.abs(last["+mlp"] - last["+sa"]).max((1, 2)) == 0
+  assert (mlp_dropped != dropped).any()
+
+
+def test_train_without_dropout_needs_no_key_and_dropout_draws():
+  image = _image((2, 8, 8, 3))
+  small = {**SMALL, "patch_size": 4}
+  model = vit.Model(5, **small)
+  variables = _randomised(model, image)
+  apply = lambda model, **kw: jax.jit(functools.partial(model.apply, **kw))
+  a, _ = apply(model, train=True)(variables, image)
+  b, _ = apply(model)(variables, image)
+  np.testing.assert_array_equal(a, b)
+  dropout = apply(vit.Model(5, **small, dropout=0.5), train=True)
+  c, d = (
+    dropout(variables, image, rngs={"dropout": key})[0]
+    for key in jax.random.split(jax.random.key(0))
+  )
+  assert np.abs(c - d).max() > 1e-3
+
+
+def test_variants():
+  assert vit.decode_variant("mu/8") == dict(
+    width=32, depth=1, mlp_dim=128, num_heads=2, patch_size=8
+  )
+  assert vit.decode_variant("L")["depth"] == 24
+  assert "patch_size" not in vit.decode_variant("L")
+  assert vit.decode_variant(None) == {}
+  model = vit.Model(3, variant="B/32", depth=4)
+  assert (model.width, model.depth, model.patch_size) == (768, 4, 32)
+
+
+@pytest.mark.parametrize(
+  ("kw", "message"),
+  [
+    (dict(variant="s/16"), "variant 's'.*'S'|variant 's'.*Choices"),
+    (dict(variant="S/x"), "'S/x': the patch size .*'S/16'"),
+    (dict(variant="S/0"), "'S/0': the patch size"),
+    (dict(pool_typ="gap"), "'pool_typ': did you mean 'pool_type'"),
+    (dict(pool_type="mean"), "pool_type 'mean'.*gap, map, tok"),
+    (dict(posemb="sincos"), "'sincos': did you mean 'sincos2d'"),
+    (dict(dtype_mm="bf16"), "dtype_mm 'bf16'.*bfloat16"),
+    (dict(width=100, num_heads=3), "width=100 .* num_heads=3"),
+    (dict(dropout=1.0), r"dropout must be in \[0, 1\)"),
+  ],
+)
+def test_bad_arguments_get_one_line(kw, message):
+  with pytest.raises(ValueError, match=message) as e:
+    models.get_model("vit", 10, **kw)
+  assert "\n" not in str(e.value)
+
+
+def test_bad_image_or_width_gets_one_line():
+  with pytest.raises(ValueError, match=r"20x16 pixels .* 8x4"):
+    vit.Model(3, **SMALL).init(jax.random.key(0), jnp.zeros((1, 20, 16, 3)))
+  with pytest.raises(ValueError, match=r"multiple of 4 .* not 6"):
+    vit.sincos2d(2, 2, 6)
+
+
+def test_get_model(tmp_path, monkeypatch):
+  (tmp_path / "my_models_x.py").write_text(
+    "def Model(num_classes, *, depth=3):\n  return num_classes, depth\n"
+  )
+  (tmp_path / "my_broken_y.py").write_text("import not_installed_z\n")
+  (tmp_path / "pkg_w").mkdir()
+  (tmp_path / "pkg_w" / "net.py").write_text("from my_models_x import Model\n")
+  (tmp_path / "pkg_w" / "broken.py").write_text("import my_broken_y\n")
+  (tmp_path / "pkg_w" / "empty.py").write_text("")
+  monkeypatch.syspath_prepend(tmp_path)
+
+  assert models.get_model("vit", 10, variant="Ti/16").depth == 12
+  assert models.get_model("pkg_w.net", 10, depth=5) == (10, 5)
+  with pytest.raises(ValueError, match="'vitt': did you mean 'vit'"):
+    models.get_model("vitt", 10)
+  with pytest.raises(ValueError, match="'dept': did you mean 'depth'"):
+    models.get_model("pkg_w.net", 10, dept=5)
+  with pytest.raises(ValueError, match=r"No module 'pkg_w.nett'"):
+    models.get_model("pkg_w.nett", 10)
+  with pytest.raises(ValueError, match=r"'pkg_w.empty' has no Model"):
+    models.get_model("pkg_w.empty", 10)
+  with pytest.raises(ModuleNotFoundError, match="not_installed_z"):
+    models.get_model("pkg_w.broken", 10)

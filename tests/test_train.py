@@ -1,0 +1,314 @@
+"""The trainer as a whole: repeatable, resumable, clear about what is wrong."""
+
+import json
+import math
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from big_crop import config as configs
+from big_crop import errors, stop, train
+from big_crop.datasets import critters
+
+ROOT = pathlib.Path(__file__).parents[1]
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  """64 small images in class folders."""
+  root = tmp_path_factory.mktemp("images")
+  for i, (data, label) in enumerate(
+    zip(*critters.generate("train", 0, 64), strict=True)
+  ):
+    path = root / f"class_{label % 4}" / f"{i}.jpg"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+  return root
+
+
+def tiny(folder, **overrides):
+  c = configs.default_config()
+  c.total_steps = STEPS
+  data = {"name": "folder", "data_dir": str(folder)}
+  c.input.data = {**data, "split": "train"}
+  c.input.pp = "decode_jpeg_and_inception_crop_fixed(16)|value_range(-1, 1)"
+  c.input.batch_size = 16
+  c.model = {"width": 16, "depth": 1, "mlp_dim": 32, "num_heads": 2}
+  c.model.patch_size = (8, 8)
+  c.evals.val = {
+    "data": {**data, "split": "validation"},
+    "pp_fn": "decode|resize(16)|value_range(-1, 1)",
+    "batch_size": 8,
+    "log_steps": 4,
+  }
+  c.log_training_steps = 1
+  c.ckpt_steps = 2
+  for key, value in overrides.items():
+    *parents, last = key.split("__")
+    place = c
+    for parent in parents:
+      place = place[parent]
+    place[last] = value
+  return c
+
+
+def records(workdir):
+  """metrics.jsonl without what the clock says."""
+  lines = (workdir / "metrics.jsonl").read_text().splitlines()
+  out = [json.loads(line) for line in lines]
+  for record in out:
+    record.pop("images_per_s", None)
+  return out
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("undisturbed")
+  return workdir, train.run(tiny(folder), workdir)
+
+
+def test_workdir_is_complete(undisturbed):
+  workdir, summary = undisturbed
+  names = {p.name for p in workdir.iterdir()}
+  assert {
+    "config.json",
+    "metrics.jsonl",
+    "checkpoints",
+    "summary.json",
+    "curves.png",
+    "train_images.png",
+  } <= names
+  assert any(n.startswith("events.out.tfevents") for n in names)
+  assert json.loads((workdir / "summary.json").read_text()) == summary
+  assert len(summary["params_sha256"]) == 64
+  logged = records(workdir)
+  assert [r["step"] for r in logged] == list(range(1, STEPS + 1))
+  assert all(math.isfinite(r["training_loss"]) for r in logged)
+  assert [r["step"] for r in logged if "val/top1" in r] == [4, 6]
+  assert logged[-1]["val/count"] == 6  # a tenth of 64, all of them
+
+
+def test_same_command_gives_the_same_parameters(undisturbed, folder, tmp_path):
+  summary = train.run(tiny(folder, input__num_parallel_calls=1), tmp_path)
+  assert summary["params_sha256"] == undisturbed[1]["params_sha256"]
+  assert records(tmp_path) == records(undisturbed[0])
+  # Another seed does not.
+  other = train.run(tiny(folder, seed=1, evals={}), tmp_path / "other")
+  assert other["params_sha256"] != summary["params_sha256"]
+
+
+def test_sigterm_saves_that_step_and_the_run_goes_on(
+  undisturbed, folder, tmp_path, monkeypatch
+):
+  asked = iter([False, False, True])  # in the third step
+  monkeypatch.setattr(stop, "requested", lambda: next(asked))
+  assert train.run(tiny(folder), tmp_path) is None
+  assert (tmp_path / "checkpoints" / "3").is_dir()
+  assert not (tmp_path / "summary.json").exists()
+  monkeypatch.setattr(stop, "requested", lambda: False)
+  summary = train.run(tiny(folder), tmp_path)
+  assert summary["params_sha256"] == undisturbed[1]["params_sha256"]
+  assert records(tmp_path) == records(undisturbed[0])
+  # And once more: nothing is left to do, nothing changes.
+  again = train.run(tiny(folder), tmp_path)
+  assert again["params_sha256"] == summary["params_sha256"]
+  assert records(tmp_path) == records(undisturbed[0])
+
+
+def test_torn_metrics_are_cut_at_the_checkpoint(
+  undisturbed, folder, tmp_path, monkeypatch
+):
+  asked = iter([False, True])
+  monkeypatch.setattr(stop, "requested", lambda: next(asked))
+  train.run(tiny(folder), tmp_path)
+  with (tmp_path / "metrics.jsonl").open("a") as f:
+    f.write('{"step": 3, "training_loss": 1.0}\n{"step": 4, "trai')
+  monkeypatch.setattr(stop, "requested", lambda: False)
+  train.run(tiny(folder), tmp_path)
+  assert records(tmp_path) == records(undisturbed[0])
+
+
+def test_another_configs_run_is_not_touched(undisturbed, folder):
+  workdir, _ = undisturbed
+  before = {p: p.read_bytes() for p in workdir.glob("*.json*")}
+  with pytest.raises(ValueError, match=r"holds another run: config\.lr"):
+    train.run(tiny(folder, lr=0.5), workdir)
+  assert {p: p.read_bytes() for p in workdir.glob("*.json*")} == before
+
+
+def test_nan_names_the_step_and_the_last_good_checkpoint(folder, tmp_path):
+  config = tiny(folder, lr=1e38, schedule={"decay_type": "constant"})
+  config.ckpt_steps = 1
+  with pytest.raises(ValueError, match=r"loss is (nan|inf) at step (\d)") as e:
+    train.run(config, tmp_path)
+  step = int(str(e.value).split("at step ")[1].split(";")[0])
+  assert str(e.value).endswith(f"checkpoints/{step - 1}")
+  assert not (tmp_path / "summary.json").exists()
+
+
+def test_starts_from_another_run(undisturbed, folder, tmp_path):
+  workdir, _ = undisturbed
+  config = tiny(folder, model_init=str(workdir), lr=0.0, evals={})
+  config.total_steps = 1
+  summary = train.run(config, tmp_path)
+  assert summary["params_sha256"] == undisturbed[1]["params_sha256"]
+
+
+def test_corrupt_image(folder, tmp_path):
+  images = tmp_path / "images"
+  for path in sorted(folder.glob("*/*"))[:40]:
+    target = images / path.relative_to(folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(path.read_bytes())
+  bad = sorted(images.glob("*/*"))[0]
+  bad.write_bytes(bad.read_bytes()[:200])
+  config = tiny(images, evals={})
+  config.input.data.split = "all"
+  with pytest.raises(ValueError, match=bad.name):
+    train.run(config, tmp_path / "a")
+  config.input.skip_corrupt = True
+  summary = train.run(config, tmp_path / "b")
+  assert 2 <= summary["skipped_corrupt"] <= 3  # 96 images, epochs of 40
+
+
+@pytest.mark.parametrize(
+  ("override", "message"),
+  [
+    ({"input__pp": "decode|resiz(16)"}, "did you mean 'resize'"),
+    ({"input__pp": "decode|resize(16, antialia=1)"}, "mean 'antialias'"),
+    ({"input__pp": "inception_crop_fixed(8, 50, 20)"}, "area_min=50"),
+    ({"input__pp": "beta_crop(8, area_min=101)"}, "percent"),
+    ({"input__pp": "__import__('os').remove('x')"}, "is not an op"),
+    ({"input__batch_size": 12}, "is not divisible by 8 devices"),
+    ({"input__data__data_dir": "/no/such/folder"}, "is not there"),
+    ({"input__data__split": "trian"}, "did you mean 'train'"),
+    ({"model_name": "vitt"}, "vit"),
+    ({"model__depht": 3}, "depth"),
+    ({"optax_name": "scale_by_adm"}, "scale_by_adam"),
+    ({"optax": {"b3": 1}}, "b3"),
+    ({"loss": "softmax_xnt"}, "softmax_xent"),
+    ({"schedule": {"decay_typ": "cosine"}}, "decay_typ"),
+    ({"mesh": [("data", 3)]}, "does not arrange 8 devices"),
+    ({"pp_modules": ["no_such_module"]}, "no_such_module"),
+    ({"total_steps": None}, "total_epochs"),
+    ({"evals__val__type": "classificatio"}, "classification"),
+    ({"evals__val__pp": "decode"}, "pp_fn"),
+    ({"evals__val__pp_fn": "decod"}, "config.evals.val"),
+    ({"model_init": "/no/such/run"}, "/no/such/run"),
+  ],
+)
+def test_mistakes_stop_the_run_before_it_starts(
+  folder, tmp_path, override, message
+):
+  config = tiny(folder, **override)
+  with pytest.raises(ValueError, match=message) as e:
+    train.run(config, tmp_path / "run")
+  assert len(str(e.value).splitlines()) == 1
+  assert errors._is_ours(e.value)
+  assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+COMMAND = [sys.executable, "-m", "big_crop.train", "--config"]
+
+
+def start(config, workdir, **kwargs):
+  env = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+  return subprocess.Popen(
+    [*COMMAND, str(config), "--workdir", str(workdir)],
+    env=env,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    **kwargs,
+  )
+
+
+@pytest.fixture(scope="module")
+def config_file(folder, tmp_path_factory):
+  path = tmp_path_factory.mktemp("config") / "tiny.py"
+  path.write_text(
+    f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r})\n"
+    "import test_train\n"
+    "def get_config(arg=None):\n"
+    f"  c = test_train.tiny({str(folder)!r})\n"
+    "  c.total_steps, c.ckpt_steps = 400, 5\n"
+    "  c.evals.val.log_steps = 20\n"
+    "  return c\n"
+  )
+  return path
+
+
+def wait_for_step(workdir, step, timeout=240):
+  for _ in range(timeout * 10):
+    path = workdir / "metrics.jsonl"
+    if path.exists() and path.read_text().count("\n") >= step:
+      return
+    time.sleep(0.1)
+  raise TimeoutError(f"no step {step} in {workdir}")
+
+
+def test_signals_to_the_command(config_file, tmp_path):
+  """SIGTERM: status 0 and a checkpoint; a mistake: one line and status 2."""
+  process = start(config_file, tmp_path / "run")
+  try:
+    wait_for_step(tmp_path / "run", 12)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+  finally:
+    process.kill()
+  assert process.returncode == 0, output
+  saved = output.split("SIGTERM: saved checkpoint ")[1].split()[0]
+  assert pathlib.Path(saved, "state").is_dir()
+
+  process = start(f"{config_file}", tmp_path / "run", cwd=tmp_path)
+  process.kill()
+  wrong = subprocess.run(
+    [*COMMAND, str(config_file), "--workdir", "x", "--config.lrr=1"],
+    env={**os.environ, "PYTHONPATH": str(ROOT)},
+    capture_output=True,
+    text=True,
+    cwd=tmp_path,
+  )
+  assert wrong.returncode == 2
+  last = wrong.stderr.strip().splitlines()[-1]
+  assert last.startswith("error: ") and "did you mean 'lr'" in last
+  assert "Traceback" not in wrong.stderr
+  assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.slow
+def test_killed_ten_times(config_file, tmp_path):
+  """SIGKILL at any moment: the parameters of an undisturbed run."""
+  done = start(config_file, tmp_path / "whole")
+  output, _ = done.communicate(timeout=600)
+  assert done.returncode == 0, output
+  rng = np.random.default_rng(0)
+  killed = 0
+  while killed < 10:
+    process = start(config_file, tmp_path / "killed")
+    time.sleep(rng.uniform(2, 25))
+    if process.poll() is None:
+      killed += 1
+      process.kill()
+    process.wait()
+  process = start(config_file, tmp_path / "killed")
+  output, _ = process.communicate(timeout=600)
+  assert process.returncode == 0, output
+  digests = [
+    json.loads((tmp_path / d / "summary.json").read_text())["params_sha256"]
+    for d in ("whole", "killed")
+  ]
+  assert digests[0] == digests[1]
+  assert records(tmp_path / "killed") == records(tmp_path / "whole")
+
+
+def test_runs_on_all_devices(undisturbed):
+  assert jax.device_count() == 8
