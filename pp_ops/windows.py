@@ -126,6 +126,14 @@ class NativeLaw(Law):
 
   def propose(self, u, height, width, xp):
     ratio = self.ratio_min + u[..., 0] * (self.ratio_max - self.ratio_min)
+    low, high = self.height_range(ratio, height, width, xp)
+    h = xp.minimum(low + xp.floor(u[..., 1] * (high - low + 1)), high)
+    return self.repair(h, ratio, height, width, xp)
+
+  def height_range(
+    self, ratio: Array, height: Array, width: Array, xp
+  ) -> tuple[Array, Array]:
+    """Least and greatest height that is drawn at a ratio; both can be."""
     smallest = self.area_min * height * width
     largest = self.area_max * height * width
     low = xp.round(xp.sqrt(smallest / ratio))
@@ -135,8 +143,14 @@ class NativeLaw(Law):
     fits = xp.where(xp.round(fits * ratio) > width, fits - 1, fits)
     high = xp.where(xp.round(high * ratio) > width, fits, high)
     high = xp.minimum(high, height)
-    low = xp.minimum(low, high)
-    h = xp.minimum(low + xp.floor(u[..., 1] * (high - low + 1)), high)
+    return xp.minimum(low, high), high
+
+  def repair(
+    self, h: Array, ratio: Array, height: Array, width: Array, xp
+  ) -> tuple[Array, Array, Array]:
+    """The window (h, w, ok) that a drawn height becomes."""
+    smallest = self.area_min * height * width
+    largest = self.area_max * height * width
     # Rounding may have left the area range by a pixel: try one more, one less.
     h = xp.where(h * xp.round(h * ratio) < smallest, h + 1, h)
     h = xp.where(h * xp.round(h * ratio) > largest, h - 1, h)
@@ -167,6 +181,19 @@ class FixedLaw(Law):
     """Maps a uniform to the position of the area within its range, 0..1."""
     del xp
     return u
+
+  def area_cdf(self, x: np.ndarray) -> np.ndarray:
+    """The inverse of `area_quantile`, in NumPy, 0 below 0 and 1 above 1.
+
+    Found by bisection unless a subclass knows better.
+    """
+    x = np.asarray(x, np.float64)
+    low, high = np.zeros_like(x), np.ones_like(x)
+    for _ in range(52):
+      middle = (low + high) / 2
+      above = self.area_quantile(middle, np) > x
+      low, high = np.where(above, low, middle), np.where(above, middle, high)
+    return np.where(x >= 1, 1.0, np.where(x <= 0, 0.0, low))
 
   def area_range(self, height: Array, width: Array, xp) -> tuple[Array, Array]:
     """Smallest and largest target area, in pixels, for an image."""
@@ -238,6 +265,42 @@ class BetaLaw(FixedLaw):
       return 1 - (1 - u) ** (1 / self.beta)
     return _interpolated_beta_quantile(u, self.alpha, self.beta, xp)
 
+  def area_cdf(self, x: np.ndarray) -> np.ndarray:
+    """CDF of Beta(alpha, beta)."""
+    from scipy import special
+
+    return special.betainc(self.alpha, self.beta, np.clip(x, 0, 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class PowerLaw(FixedLaw):
+  """a = x^p with x uniform (section 4): p = 1 is the fixed law.
+
+  p = 2 has TensorFlow's density ~ 1 / sqrt(a) without its integer logic.
+
+  Attributes:
+    p: the power.
+  """
+
+  p: float = 2.0
+
+  def __post_init__(self):
+    super().__post_init__()
+    if not (self.p > 0 and math.isfinite(self.p)):
+      raise ValueError(f"p={self.p:g}: need a finite number above 0")
+
+  def _roots(self):
+    return self.area_min ** (1 / self.p), self.area_max ** (1 / self.p)
+
+  def area_quantile(self, u: Array, xp) -> Array:
+    """Position of x^p between area_min and area_max."""
+    del xp
+    if self.area_min == self.area_max:
+      return u
+    low, high = self._roots()
+    area = (low + u * (high - low)) ** self.p
+    return (area - self.area_min) / (self.area_max - self.area_min)
+
 
 @functools.lru_cache(maxsize=32)
 def _beta_nodes(alpha, beta, dtype, size=4097):
@@ -280,6 +343,7 @@ LAWS = {
   "inception_crop": NativeLaw,
   "inception_crop_fixed": FixedLaw,
   "beta_crop": BetaLaw,
+  "power_crop": PowerLaw,
 }
 
 

@@ -20,19 +20,27 @@ def _images(shape=(8, 16, 16, 3), seed=0):
   return rng.normal(size=shape, loc=0.5).astype(np.float32)
 
 
-def _init(model, image):
-  return jax.jit(model.init)(jax.random.key(0), image[:1])
+def _variables(model, image):
+  """Like the model's initial ones; compiling its `init` takes seconds."""
+  rng = np.random.default_rng(1)
+  values = dict(scale=1, var=1, bias=0, mean=0)
+
+  def value(path, s):
+    if path[-1].key == "kernel":
+      fan_out = np.prod(s.shape) / s.shape[-2]
+      return rng.normal(size=s.shape, scale=(2 / fan_out) ** 0.5).astype("f4")
+    return np.full(s.shape, values[path[-1].key], np.float32)
+
+  shapes = jax.eval_shape(model.init, jax.random.key(0), image)
+  return jax.tree_util.tree_map_with_path(value, shapes)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _train(model, variables, image, key=None):
+def _train(model, variables, image):
   """Logits and activations of a training batch, and the new statistics."""
+  rngs = {"dropout": jax.random.key(0)}
   return model.apply(
-    variables,
-    image,
-    train=True,
-    rngs={"dropout": key},
-    mutable=["batch_stats"],
+    variables, image, train=True, rngs=rngs, mutable=["batch_stats"]
   )
 
 
@@ -125,7 +133,7 @@ def test_batch_norm_statistics_are_pytorchs():
 def test_sharded_batch_has_global_statistics():
   model = resnet.Model(3, **TINY)
   image = _images() + np.arange(8.0)[:, None, None, None].astype(np.float32)
-  variables = _init(model, image)
+  variables = _variables(model, image)
   (logits, _), stats = _train(model, variables, image)
   mesh = jax.make_mesh((8,), ("data",))
   sharded = jax.device_put(image, NamedSharding(mesh, PartitionSpec("data")))
@@ -142,7 +150,7 @@ def test_sharded_batch_has_global_statistics():
 def test_bfloat16_is_close_with_float32_statistics():
   image = _images()
   model = resnet.Model(3, **TINY)
-  variables = _init(model, image)
+  variables = _variables(model, image)
   (exact, _), exact_stats = _train(model, variables, image)
   half = resnet.Model(3, **TINY, dtype_mm="bfloat16")
   (logits, out), stats = _train(half, variables, image)
@@ -154,21 +162,26 @@ def test_bfloat16_is_close_with_float32_statistics():
     np.testing.assert_allclose(a, b, rtol=0.05, atol=0.05)
 
 
-def test_drop_path_and_zero_init_last():
-  """With zeroed last scales, blocks without downsampling are ReLU(x)."""
+def test_initialisers_drop_path_and_dropout():
   image = np.broadcast_to(_images((1, 8, 8, 3)), (256, 8, 8, 3))
   model = resnet.Model(3, **TINY, zero_init_last=True)
-  variables = _init(model, image)
+  variables = jax.jit(model.init)(jax.random.key(0), image[:1])
   for block, params in variables["params"].items():
     if block.startswith("layer"):
       assert not params["bn2"]["scale"].any()
       assert (params["bn1"]["scale"] == 1).all()
+      # He's, by the fan-out; PyTorch's for the dense layer.
+      std = (
+        params["conv2"]["kernel"].std() * (params["bn2"]["bias"].size) ** 0.5
+      )
+      assert std == pytest.approx((2 / 9) ** 0.5, rel=0.15)
+  assert np.abs(variables["params"]["head"]["kernel"]).max() <= 64**-0.5
 
   # Only the last block's branch differs from zero: it adds 3.
   last = variables["params"]["layer4_1"]["bn2"]
   last["bias"] = jnp.full_like(last["bias"], 3.0)
   model = resnet.Model(3, **TINY, drop_path=0.4, dropout=0.5)
-  (logits, out), _ = _train(model, variables, image, jax.random.key(0))
+  (logits, out), _ = _train(model, variables, image)
   value = np.asarray(out["layer4"])[:, 0, 0]
   added = value - value.min(0)
   dropped = np.isclose(added, 0, atol=1e-3).all(-1)

@@ -121,7 +121,7 @@ def test_logits_are_those_of_the_transcription(kw):
   logits, out = jax.jit(model.apply)(variables, image)
   expected = _numpy_vit(variables["params"], image, kw["pool_type"])
   assert logits.dtype == jnp.float32
-  np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(logits, expected, rtol=5e-6, atol=5e-6)
   np.testing.assert_array_equal(out["logits"], logits)
   tokens = 8 + (kw["pool_type"] == "tok")
   assert out["encoded"].shape == (3, tokens, 32)

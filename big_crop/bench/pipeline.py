@@ -1,0 +1,118 @@
+"""How many images per second a pp string makes out of encoded files.
+
+The files are read into memory first; then tf.data maps the pp string over them,
+endlessly, in order and with a seed per example, as training does. Several
+pipelines take turns in one run, so that a busy machine slows all of them alike;
+the CPU time per image, of all threads and worker processes, suffers less from
+neighbours than images/s do.
+"""
+
+import argparse
+import functools
+import json
+import os
+import pathlib
+import platform
+import time
+
+import tensorflow as tf
+
+from big_crop.bench import peers
+from big_crop.bench.turns import BATCH, Loader, print_table, take_turns, turn
+from pp_ops import registry
+from pp_ops.random import example_seed
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+
+
+def find_images(directory: str) -> list[pathlib.Path]:
+  """The image files below a directory, sorted.
+
+  Raises:
+    ValueError: if there are none.
+  """
+  files = sorted(pathlib.Path(directory).rglob("*"))
+  files = [p for p in files if p.suffix.lower() in _SUFFIXES]
+  if not files:
+    raise ValueError(f"--images {directory}: no {', '.join(_SUFFIXES)} there.")
+  return files
+
+
+def tf_loader(spec: str, files: list[bytes], threads: int) -> Loader:
+  """A pp string over encoded images, by tf.data on `threads` threads."""
+  preprocess = registry.get_preprocess_fn(spec)
+
+  def one(index, data):
+    seed = example_seed(0, 0, index)
+    image = preprocess({"image": data, registry.SEED: seed})["image"]
+    # One pixel stands for an image that cannot be batched.
+    return image if image.shape.is_fully_defined() else image[0, 0]
+
+  data = tf.data.Dataset.from_tensor_slices(files).repeat().enumerate()
+  data = data.map(one, threads, deterministic=True).batch(BATCH, True)
+  options = tf.data.Options()
+  options.threading.private_threadpool_size = threads
+  options.autotune.enabled = False
+  batches = iter(data.with_options(options))
+  return Loader(spec, functools.partial(turn, batches, 1, time.process_time))
+
+
+def ceiling_of(spec: str) -> str | None:
+  """The fused crop that a pp string begins with, without its size.
+
+  Returns:
+    A pp string that decodes the same windows and does nothing else, or None if
+    `spec` does not begin with a fused crop.
+  """
+  name, args, kwargs = registry.parse(spec)[0]
+  if not name.startswith("decode_jpeg_and_"):
+    return None
+  parts = [repr(a) for a in [None, *args[1:]]]
+  parts += [f"{k}={v!r}" for k, v in kwargs.items() if k != "size"]
+  return f"{name}({', '.join(parts)})"
+
+
+def main(argv: list[str]) -> None:
+  parser = argparse.ArgumentParser(
+    prog="python -m big_crop.bench pipeline", description=__doc__
+  )
+  add = parser.add_argument
+  add("--images", required=True, help="directory of encoded images")
+  add("--pp", required=True, action="append", help="may be given repeatedly")
+  add("--threads", type=int, default=os.cpu_count())
+  add("--seconds", type=float, default=3.0, help="length of a turn")
+  add("--repeats", type=int, default=5, help="turns of each pipeline")
+  add("--ceiling", action="store_true",
+      help="also decode the same windows and do nothing else")  # fmt: skip
+  add("--peers", action="store_true",
+      help="also torchvision's loaders, with as many workers")  # fmt: skip
+  add("--json", help="file for the results")
+  args = parser.parse_args(argv)
+  if min(args.threads, args.repeats, args.seconds) <= 0:
+    raise ValueError("--threads, --repeats and --seconds must be above 0.")
+
+  paths = find_images(args.images)
+  specs = list(args.pp)
+  if args.ceiling:
+    specs += filter(None, dict.fromkeys(map(ceiling_of, specs)))
+  files = [p.read_bytes() for p in paths]
+  loaders = [tf_loader(spec, files, args.threads) for spec in specs]
+  if args.peers:
+    loaders += peers.start(paths, args.threads)
+  results = take_turns(loaders, args.seconds, args.repeats)
+  print(
+    f"{len(files)} images, {args.threads} threads, {args.repeats} turns of"
+    f" {args.seconds:g} s"
+  )
+  print_table(results)
+  if args.json:
+    record = {
+      "images": len(files),
+      "threads": args.threads,
+      "seconds": args.seconds,
+      "cpus": os.cpu_count(),
+      "platform": platform.platform(),
+      "tensorflow": tf.__version__,
+      "results": results,
+    }
+    pathlib.Path(args.json).write_text(json.dumps(record, indent=2) + "\n")
