@@ -1,6 +1,6 @@
 """ResNet-50 (v1.5) on ImageNet-1k in 90 epochs, with the crop of your choice.
 
-    python -m big_crop.train --config configs/resnet50_i1k.py --workdir gs://...
+    python -m big_crop.train --config configs/resnet50_i1k.py --workdir DIR
 
 SGD with Nesterov momentum 0.9, learning rate 0.1 per 256 images, five epochs
 of warm-up, cosine to zero, no decay of biases and batch norm. Decay here is

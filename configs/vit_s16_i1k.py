@@ -1,6 +1,6 @@
 """ViT-S/16 on ImageNet-1k, the "Simple ViT" recipe with the crop of your choice.
 
-    python -m big_crop.train --config configs/vit_s16_i1k.py --workdir gs://...
+    python -m big_crop.train --config configs/vit_s16_i1k.py --workdir DIR
 
 "Better plain ViT baselines for ImageNet-1k" (arXiv:2205.01580): batch 1024,
 10,000 warm-up steps, cosine, AdamW 1e-3, weight decay 1e-4, clipping 1.0,

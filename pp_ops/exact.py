@@ -23,13 +23,49 @@ import numpy as np
 from pp_ops import windows
 
 
-class SizeDistribution:
-  """The distribution of the window size (h, w) for one law and image shape.
+class SizeTable:
+  """Probabilities of the window sizes (h, w) of one image shape.
 
   Attributes:
-    height, width: the image's shape in pixels.
+    height: the image's height in pixels.
+    width: the image's width in pixels.
     prob: [height + 1, width + 1] float64; prob[h, w] is the probability of that
-      window, fallback included. Row and column 0 are zero.
+      window. Row and column 0 are zero.
+  """
+
+  def __init__(self, height: int, width: int, prob: np.ndarray):
+    self.height, self.width, self.prob = height, width, prob
+
+  @functools.cached_property
+  def scale(self) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct crop scales, ascending, and their probabilities."""
+    h, w = np.nonzero(self.prob)
+    area, index = np.unique(h * w, return_inverse=True)
+    prob = np.bincount(index, self.prob[h, w])
+    return area / (self.height * self.width), prob
+
+  def mean_scale(self) -> float:
+    """Mean crop scale (area of the window / area of the image)."""
+    scale, prob = self.scale
+    return float(scale @ prob)
+
+  def percentile(self, q: float) -> float:
+    """Smallest crop scale s with P(scale <= s) >= q / 100."""
+    return _percentile(*self.scale, q)
+
+  def cdf(self, s: np.ndarray) -> np.ndarray:
+    """P(crop scale <= s)."""
+    return _cdf(*self.scale, s)
+
+  def transposed(self) -> "SizeTable":
+    """The same windows of the transposed image."""
+    return SizeTable(self.width, self.height, self.prob.T)
+
+
+class SizeDistribution(SizeTable):
+  """The exact distribution of the window size for one law and image shape.
+
+  Attributes:
     acceptance: probability that one attempt is admissible.
     fallback: probability that all attempts fail.
   """
@@ -44,7 +80,6 @@ class SizeDistribution:
       attempt: [height + 1, width + 1], chance that an attempt gives (h, w) and
         is admissible.
     """
-    self.height, self.width = height, width
     self.acceptance = min(float(attempt.sum()), 1.0)
     reject = 1 - self.acceptance
     self.fallback = reject**law.max_attempts
@@ -54,34 +89,82 @@ class SizeDistribution:
       if 0 < self.acceptance < 1
       else (1.0 if self.acceptance else 0.0)
     )
-    self.prob = attempt * tries
+    super().__init__(height, width, attempt * tries)
     _, _, h, w = law.fallback(np.float64(height), np.float64(width), np)
     self.prob[int(h), int(w)] += self.fallback
 
-  @functools.cached_property
-  def _scale(self):
-    """Distinct crop scales, ascending, and their probabilities."""
-    h, w = np.nonzero(self.prob)
-    area, index = np.unique(h * w, return_inverse=True)
-    prob = np.bincount(index, self.prob[h, w])
-    return area / (self.height * self.width), prob
+
+# Sums of probabilities are off by as much; a percentile must not notice.
+_EPS = 1e-12
+
+
+def _percentile(scale, prob, q):
+  index = np.searchsorted(np.cumsum(prob), q / 100 - _EPS)
+  return float(scale[min(index, len(scale) - 1)])
+
+
+def _cdf(scale, prob, s):
+  index = np.searchsorted(scale, np.asarray(s) * (1 + _EPS), side="right")
+  return np.concatenate([[0.0], np.cumsum(prob)])[index]
+
+
+class Mixture:
+  """Crop scale and window size averaged over images of several shapes."""
+
+  def __init__(self, parts: list[tuple[float, SizeTable]]):
+    """Averages `parts`, (weight, distribution) with weights that sum to 1."""
+    self.parts = parts
+    weighted = [(t.scale[0], weight * t.scale[1]) for weight, t in parts]
+    scale, index = np.unique(
+      np.concatenate([s for s, _ in weighted]), return_inverse=True
+    )
+    self.scale = (
+      scale,
+      np.bincount(index, np.concatenate([p for _, p in weighted])),
+    )
+
+  @property
+  def fallback(self) -> float:
+    """Probability of the fallback, for parts that know it."""
+    return sum(weight * t.fallback for weight, t in self.parts)
 
   def mean_scale(self) -> float:
-    """Mean crop scale (area of the window / area of the image)."""
-    scale, prob = self._scale
+    """Mean crop scale."""
+    scale, prob = self.scale
     return float(scale @ prob)
 
   def percentile(self, q: float) -> float:
     """Smallest crop scale s with P(scale <= s) >= q / 100."""
-    scale, prob = self._scale
-    index = np.searchsorted(np.cumsum(prob), q / 100 - 1e-12)
-    return float(scale[min(index, len(scale) - 1)])
+    return _percentile(*self.scale, q)
 
   def cdf(self, s: np.ndarray) -> np.ndarray:
     """P(crop scale <= s)."""
-    scale, prob = self._scale
-    index = np.searchsorted(scale, np.asarray(s) * (1 + 1e-12), side="right")
-    return np.concatenate([[0.0], np.cumsum(prob)])[index]
+    return _cdf(*self.scale, s)
+
+  def binned(self, edges: np.ndarray) -> np.ndarray:
+    """Probability that the crop scale falls into each bin, right end in."""
+    return np.diff(self.cdf(edges))
+
+  def transposed(self) -> "Mixture":
+    """The same for the transposed images."""
+    return Mixture([(weight, t.transposed()) for weight, t in self.parts])
+
+  def ks_distance(self, other: "Mixture") -> float:
+    """Largest difference of the two CDFs of the crop scale."""
+    points = np.union1d(self.scale[0], other.scale[0])
+    return float(np.abs(self.cdf(points) - other.cdf(points)).max())
+
+  def tv_distance(self, other: "Mixture") -> float:
+    """Total-variation distance of (image shape, window size)."""
+    mine, theirs = (
+      {(t.height, t.width): weight * t.prob for weight, t in m.parts}
+      for m in (self, other)
+    )
+    zero = np.zeros(())
+    return 0.5 * sum(
+      float(np.abs(mine.get(s, zero) - theirs.get(s, zero)).sum())
+      for s in mine.keys() | theirs.keys()
+    )
 
 
 @functools.lru_cache(maxsize=64)
@@ -212,3 +295,19 @@ def _native_attempt(law, height, width):
       (chance / (high - low + 1))[ok],
     )
   return attempt
+
+
+def ideal_cdf(law: windows.Law, scale: float) -> float:
+  """P(crop scale <= scale) without an image: no rejection, no rounding.
+
+  Args:
+    law: any law of `pp_ops.windows`. TensorFlow's is the power law with p = 2
+      (section 4).
+    scale: crop scale.
+
+  Returns:
+    The probability.
+  """
+  if isinstance(law, windows.NativeLaw):
+    law = windows.PowerLaw(law.area_min, law.area_max)
+  return float(_area_cdf(law, law.area_min, law.area_max)(np.float64(scale)))

@@ -283,7 +283,11 @@ def test_variants():
   assert "patch_size" not in vit.decode_variant("L")
   assert vit.decode_variant(None) == {}
   model = vit.Model(3, variant="B/32", depth=4)
-  assert (model.width, model.depth, model.patch_size) == (768, 4, 32)
+  assert (model.width, model.depth, model.patch_size) == (768, 4, (32, 32))
+  # Lists, as JSON has them, would make a module that jit can't hash.
+  assert hash(vit.Model(3, patch_size=[8, 4])) == hash(
+    vit.Model(3, patch_size=(8, 4))
+  )
 
 
 @pytest.mark.parametrize(

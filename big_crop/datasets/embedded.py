@@ -4,7 +4,6 @@ import functools
 
 from big_crop.datasets import base, critters
 
-
 # Training and evaluation often share a range.
 _generate = functools.cache(critters.generate)
 

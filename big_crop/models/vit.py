@@ -215,7 +215,7 @@ class ViT(nn.Module):
   depth: int = 12
   mlp_dim: int | None = None
   num_heads: int = 12
-  patch_size: int | tuple[int, int] = (16, 16)
+  patch_size: tuple[int, int] = (16, 16)
   posemb: str = "learn"
   pool_type: str = "gap"
   rep_size: int | bool = False
@@ -238,7 +238,7 @@ class ViT(nn.Module):
   @nn.compact
   def __call__(self, image, *, train=False):
     mlp_dim = self.mlp_dim or 4 * self.width
-    patch = np.broadcast_to(self.patch_size, 2).tolist()
+    patch = self.patch_size
     out = {}
 
     if image.shape[1] % patch[0] or image.shape[2] % patch[1]:
@@ -338,6 +338,8 @@ def Model(num_classes, *, variant=None, **kw):
     ValueError: an unknown variant, argument or choice.
   """
   kw = {**decode_variant(variant), **kw}
+  if "patch_size" in kw:
+    kw["patch_size"] = tuple(np.broadcast_to(kw["patch_size"], 2).tolist())
   return common.build(ViT, num_classes, kw)
 
 

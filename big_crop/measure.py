@@ -1,0 +1,270 @@
+r"""Measures crop laws: exactly, by sampling, and against each other.
+
+    python -m big_crop.measure --crop inception_crop inception_crop_fixed \\
+      'beta_crop(alpha=2)' --image_shape 256x512 512x256 --out /tmp/measure
+
+Prints a table and writes `summary.json`, `table.md` and figures: the crop area,
+exact (lines) over sampled (steps), and heatmaps of the window size, landscape
+beside transposed portrait ("You May Be Running the Wrong Inception Crop",
+Figures 1-3, 13 and 15). A crop is any registered op that declares a law.
+"""
+
+import argparse
+import concurrent.futures
+import itertools
+import json
+import os
+from typing import Any
+
+import numpy as np
+from etils import epath
+from tqdm import tqdm
+
+from big_crop import errors, shapes
+from pp_ops import exact, registry, windows
+
+_BLOCK = 1 << 20  # windows in one piece of work
+PERCENTILES = (1, 5, 50)
+
+
+class Measurement:
+  """One law on one set of shapes: what is exact, and what was sampled.
+
+  Attributes:
+    crop: the op's spec.
+    images: label of the shapes.
+    exact: [(weight, `exact.SizeDistribution`)], one for each shape, or None for
+      a law without one.
+    sampled: likewise, from counts.
+    fallback: share of the samples that fell back.
+  """
+
+  def __init__(self, crop, law, images, image_shapes):
+    self.crop, self.law, self.images = crop, law, images
+    self.shapes = image_shapes
+    self.fallback = 0.0
+    self._counts = {
+      (h, w): np.zeros((h + 1, w + 1), np.int64) for h, w in image_shapes
+    }
+    total = sum(image_shapes.values())
+    self._weights = {s: n / total for s, n in image_shapes.items()}
+    try:
+      self.exact = exact.Mixture(
+        [
+          (weight, exact.size_distribution(law, *shape))
+          for shape, weight in self._weights.items()
+        ]
+      )
+    except ValueError:
+      self.exact = None
+    self.sampled = None
+
+  def blocks(self, samples):
+    """(shape, number of samples) pieces that make up `samples`."""
+    for shape, weight in self._weights.items():
+      num = round(samples * weight)
+      for start in range(0, num, _BLOCK):
+        yield shape, min(_BLOCK, num - start)
+
+  def sample(self, shape, num, seed):
+    """Counts of window sizes [h + 1, w + 1], and of fallbacks."""
+    height, width = shape
+    rng = np.random.default_rng(seed)
+    _, _, h, w, fell_back = windows.sample(self.law, num, height, width, rng)
+    cell = h.astype(np.int64) * (width + 1) + w
+    counts = np.bincount(cell, minlength=(height + 1) * (width + 1))
+    return counts.reshape(height + 1, width + 1), int(fell_back.sum())
+
+  def add(self, shape, counts, fallbacks):
+    """Adds a block's counts."""
+    self._counts[shape] += counts
+    self.fallback += fallbacks
+
+  def finish(self):
+    """Turns counts into frequencies."""
+    total = sum(int(c.sum()) for c in self._counts.values())
+    self.fallback /= max(total, 1)
+    self.sampled = exact.Mixture(
+      [
+        (weight, exact.SizeTable(*s, self._counts[s] / self._counts[s].sum()))
+        for s, weight in self._weights.items()
+        if self._counts[s].sum()
+      ]
+    )
+
+  def best(self):
+    """The exact distribution where there is one, else the sampled one."""
+    return self.exact or self.sampled
+
+  def row(self) -> dict[str, Any]:
+    """What the table and summary.json say."""
+    row: dict[str, Any] = {"law": self.crop, "images": self.images}
+    for kind in ("exact", "sampled"):
+      d = getattr(self, kind)
+      values = {"mean": None, "fallback": None}
+      values |= {f"p{q}": None for q in PERCENTILES}
+      if d is not None:
+        values["mean"] = d.mean_scale()
+        values |= {f"p{q}": d.percentile(q) for q in PERCENTILES}
+        values["fallback"] = d.fallback if kind == "exact" else self.fallback
+      row[kind] = values
+    return row
+
+
+def measure(
+  crops: list[str],
+  images: dict[str, shapes.Shapes],
+  samples: int,
+  seed: int = 0,
+) -> list[Measurement]:
+  """Measures every crop on every set of shapes.
+
+  Args:
+    crops: specs of crop ops.
+    images: {label: shapes}.
+    samples: windows to draw for each pair of crop and label.
+    seed: of the samples.
+
+  Returns:
+    The measurements, crops varying fastest.
+
+  Raises:
+    ValueError: if a spec is not of a crop.
+  """
+  laws = {crop: registry.law_of(crop) for crop in crops}
+  found = [
+    Measurement(crop, law, label, s)
+    for label, s in images.items()
+    for crop, law in laws.items()
+  ]
+  jobs = [(m, *block) for m in found for block in m.blocks(samples)]
+  seeds = np.random.SeedSequence(seed).spawn(len(jobs))
+  bar = tqdm(
+    total=sum(num for _, _, num in jobs), unit="window", unit_scale=True
+  )
+  # NumPy lets go of the interpreter's lock in what takes the time here.
+  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool, bar:
+    work = lambda job, s: (job, job[0].sample(*job[1:], s))
+    for (m, shape, num), counts in pool.map(work, jobs, seeds):
+      m.add(shape, *counts)
+      bar.update(num)
+  for m in found:
+    m.finish()
+  return found
+
+
+def distances(found: list[Measurement]) -> list[dict[str, Any]]:
+  """Pairwise distances of the laws on the same images.
+
+  Args:
+    found: the measurements.
+
+  Returns:
+    For each pair: the Kolmogorov-Smirnov distance of the crop scale, and the
+    total-variation distance of the window size; and the same between a law on
+    a shape and on the transposed one, transposed back.
+  """
+  rows = []
+  for a, b in itertools.combinations(found, 2):
+    if a.images == b.images:
+      pair, other = (a.crop, b.crop), b.best()
+    elif a.crop == b.crop and set(a.shapes) == {s[::-1] for s in b.shapes}:
+      pair, other = (a.crop, f"transposed {b.images}"), b.best().transposed()
+    else:
+      continue
+    rows.append(
+      {
+        "images": a.images,
+        "a": pair[0],
+        "b": pair[1],
+        "ks": a.best().ks_distance(other),
+        "tv": a.best().tv_distance(other),
+      }
+    )
+  return rows
+
+
+def table(found: list[Measurement]) -> str:
+  """The measurements and their distances as aligned Markdown."""
+  number = lambda x, digits=4: "-" if x is None else f"{x:.{digits}f}"
+  head = ["law", "images", "", "mean", *(f"{q}%" for q in PERCENTILES)]
+  rows = [[*head, "fallback"]]
+  for m in found:
+    row = m.row()
+    for kind in ("exact", "sampled"):
+      values = row[kind]
+      first = [row["law"], row["images"]] if kind == "exact" else ["", ""]
+      rows.append(
+        [
+          *first,
+          kind,
+          number(values["mean"]),
+          *(number(values[f"p{q}"]) for q in PERCENTILES),
+          "-" if values["fallback"] is None else f"{values['fallback']:.3e}",
+        ]
+      )
+  text = _aligned(rows)
+  pairs = distances(found)
+  if pairs:
+    text += "\n" + _aligned(
+      [
+        ["images", "between", "and", "KS of scale", "TV of size"],
+        *(
+          [r["images"], r["a"], r["b"], number(r["ks"]), number(r["tv"])]
+          for r in pairs
+        ),
+      ]
+    )
+  return text
+
+
+def _aligned(rows):
+  widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
+  lines = [
+    "| " + " | ".join(c.ljust(n) for c, n in zip(r, widths, strict=True)) + " |"
+    for r in rows
+  ]
+  rule = "|" + "|".join("-" * (n + 2) for n in widths) + "|"
+  return "\n".join([lines[0], rule, *lines[1:]]) + "\n"
+
+
+def main(argv=None):
+  """Runs the command."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("--crop", nargs="+", action="extend", required=True)
+  parser.add_argument("--samples", type=float, default=1e6)
+  parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--out", required=True, metavar="DIR")
+  parser.add_argument("--pp_modules", nargs="*", default=[])
+  shapes.add_arguments(parser)
+  args = parser.parse_args(argv)
+  registry.import_modules(args.pp_modules)
+  images = shapes.from_arguments(args)
+  if not images:
+    raise ValueError("give --image_shape HxW, --images DIR or --dataset NAME")
+  if args.samples < 1:
+    raise ValueError(f"--samples {args.samples:g}: need at least 1")
+  found = measure(args.crop, images, int(args.samples), args.seed)
+
+  from big_crop import measure_figures  # matplotlib takes a second
+
+  out = epath.Path(args.out)
+  out.mkdir(parents=True, exist_ok=True)
+  summary = {
+    "samples": int(args.samples),
+    "seed": args.seed,
+    "laws": [m.row() for m in found],
+    "distances": distances(found),
+  }
+  (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+  text = table(found)
+  (out / "table.md").write_text(text)
+  measure_figures.save_all(out, found)
+  print(text)
+
+
+if __name__ == "__main__":
+  with errors.one_line():
+    main()

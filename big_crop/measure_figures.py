@@ -1,0 +1,88 @@
+"""Figures of `big_crop.measure`, like the paper's 1, 2, 3, 13 and 15."""
+
+import re
+
+import matplotlib
+import numpy as np
+from etils import epath
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+
+_BINS = np.linspace(0, 1, 101)
+
+
+def save_all(out: epath.Path, found) -> None:
+  """Draws every figure.
+
+  Args:
+    out: the folder.
+    found: `measure.Measurement`s.
+  """
+  for images in dict.fromkeys(m.images for m in found):
+    some = [m for m in found if m.images == images]
+    _save_areas(out / f"areas_{_file(images)}.png", some, lambda m: m.crop)
+  for crop in dict.fromkeys(m.crop for m in found):
+    some = [m for m in found if m.crop == crop]
+    if len(some) > 1:
+      _save_areas(out / f"areas_{_file(crop)}.png", some, lambda m: m.images)
+    single = [m for m in some if len(m.shapes) == 1]
+    if single:
+      _save_heatmaps(out / f"sizes_{_file(crop)}.png", crop, single)
+
+
+def _file(label):
+  return re.sub(r"[^\w.=-]+", "_", label).strip("_")
+
+
+def _save_areas(path, found, label):
+  figure, ax = plt.subplots(figsize=(8, 4), layout="constrained")
+  for i, m in enumerate(found):
+    color = f"C{i}"
+    density = m.sampled.binned(_BINS) / np.diff(_BINS)
+    ax.stairs(density, _BINS, fill=True, color=color, alpha=0.25)
+    if m.exact is not None:
+      density = m.exact.binned(_BINS) / np.diff(_BINS)
+    ax.stairs(density, _BINS, color=color, label=label(m), linewidth=1.3)
+  kind = "exact (line) over sampled (filled)"
+  ax.set(xlabel="crop area / image area", ylabel="density", title=kind)
+  ax.set_xlim(0, 1)
+  ax.spines[["top", "right"]].set_visible(False)
+  ax.legend(frameon=False)
+  _save(figure, path)
+
+
+def _save_heatmaps(path, crop, found):
+  """Window sizes, (h, w); a portrait image beside its landscape, transposed."""
+  tables = []
+  for m in found:
+    ((height, width),) = m.shapes
+    prob = m.sampled.parts[0][1].prob
+    name = m.images
+    if height > width:
+      prob, name = prob.T, f"{name}, transposed"
+    tables.append((name, prob))
+  # One scale for all, that a heap at one size (a fallback) does not stretch.
+  top = max(np.quantile(p[p > 0], 0.999) for _, p in tables)
+  figure, axes = plt.subplots(
+    1,
+    len(tables),
+    figsize=(5 * len(tables) + 1, 3.2),
+    layout="constrained",
+    squeeze=False,
+  )
+  for ax, (name, prob) in zip(axes[0], tables, strict=True):
+    picture = ax.imshow(prob, origin="lower", cmap="viridis", vmin=0, vmax=top)
+    ax.set(xlabel="width", ylabel="height", title=name)
+    if "transposed" in name:
+      ax.set(xlabel="height", ylabel="width")
+  figure.colorbar(picture, ax=axes[0], label="probability")
+  figure.suptitle(crop)
+  _save(figure, path)
+
+
+def _save(figure, path):
+  with path.open("wb") as f:
+    figure.savefig(f, dpi=130, format="png")
+  plt.close(figure)

@@ -1,0 +1,94 @@
+"""Image shapes to measure crops on: given, or found in real data."""
+
+import collections
+import re
+
+from etils import epath
+from PIL import Image
+
+Shapes = dict[tuple[int, int], int]  # (height, width) -> how many images
+
+
+def parse(text: str) -> tuple[int, int]:
+  """(height, width) from `HxW`.
+
+  Raises:
+    ValueError: if it is not that.
+  """
+  match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+  if not match:
+    raise ValueError(f"image shape {text!r}: need HxW in pixels, as in 375x500")
+  return int(match[1]), int(match[2])
+
+
+def of_folder(path: str) -> Shapes:
+  """The shapes of all images below a folder; reads their headers only.
+
+  Raises:
+    ValueError: if there are none.
+  """
+  counts = collections.Counter()
+  for suffix in ("jpg", "jpeg", "png"):
+    for file in epath.Path(path).glob("**/*"):
+      if file.suffix.lower() == f".{suffix}":
+        with file.open("rb") as f, Image.open(f) as image:
+          counts[image.height, image.width] += 1
+  if not counts:
+    raise ValueError(f"no JPEG or PNG images in {path!r}")
+  return dict(counts)
+
+
+def of_dataset(name: str, split: str, data_dir: str | None, num: int) -> Shapes:
+  """The shapes of the first `num` images of a dataset's split.
+
+  Args:
+    name: see `datasets.get_source`.
+    split: likewise.
+    data_dir: likewise.
+    num: how many images at most.
+
+  Returns:
+    The shapes.
+
+  Raises:
+    ValueError: if the dataset is not there.
+  """
+  import io
+
+  from big_crop import datasets
+
+  counts = collections.Counter()
+  source = datasets.get_source(name, split, data_dir)
+  for example in source.epoch(None).take(num).as_numpy_iterator():
+    with Image.open(io.BytesIO(example["image"])) as image:
+      counts[image.height, image.width] += 1
+  return dict(counts)
+
+
+def add_arguments(parser) -> None:
+  """Adds the ways to name shapes to an `argparse` parser."""
+  group = parser.add_argument_group("which images")
+  group.add_argument(
+    "--image_shape", nargs="+", action="extend", default=[], metavar="HxW"
+  )
+  group.add_argument("--images", metavar="DIR", help="shapes found in a folder")
+  group.add_argument("--dataset", help="shapes found in a dataset")
+  group.add_argument("--split", default="train", help="of --dataset")
+  group.add_argument("--data_dir", help="of --dataset")
+  group.add_argument(
+    "--max_images", type=int, default=10_000, help="of --dataset"
+  )
+
+
+def from_arguments(args) -> dict[str, Shapes]:
+  """{label: shapes} of what was given, one entry for each thing to measure."""
+  found: dict[str, Shapes] = {
+    text: {parse(text): 1} for text in args.image_shape
+  }
+  if args.images:
+    found[args.images] = of_folder(args.images)
+  if args.dataset:
+    found[args.dataset] = of_dataset(
+      args.dataset, args.split, args.data_dir, args.max_images
+    )
+  return found
