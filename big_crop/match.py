@@ -82,8 +82,8 @@ def solve(
   excess = lambda value: _scale(law_with(value), images).cdf(level) - mass
   if excess(low) * excess(high) > 0:
     raise ValueError(
-      f"no {parameter} of {family!r} between {low:g} and {high:g} puts "
-      f"{percentile:g}% of the crops below scale {level:.5f}, as {target!r} does"
+      f"no {parameter} of {family!r} between {low:g} and {high:g} puts as many "
+      f"crops below scale {level:.5f} as {target!r} does"
     )
   value = optimize.brentq(excess, low, high, xtol=1e-9, rtol=1e-10)
   kwargs = {**kwargs, parameter: float(f"{value:.6g}")}

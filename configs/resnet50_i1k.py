@@ -1,4 +1,4 @@
-"""ResNet-50 (v1.5) on ImageNet-1k in 90 epochs, with the crop of your choice.
+r"""ResNet-50 (v1.5) on ImageNet-1k in 90 epochs, with the crop of your choice.
 
     python -m big_crop.train --config configs/resnet50_i1k.py --workdir DIR
 
@@ -9,7 +9,8 @@ not multiplied by the learning rate; the value is what 5e-5 inside the gradient
 
 A smoke test on the embedded dataset, a minute on a CPU:
 
-    python -m big_crop.train --config configs/resnet50_i1k.py:smoke --workdir ...
+    python -m big_crop.train --workdir DIR \
+      --config configs/resnet50_i1k.py:smoke
 
 Other arguments: crop, area_min, epochs, batch, data_dir, seed.
 """

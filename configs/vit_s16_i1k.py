@@ -1,4 +1,4 @@
-"""ViT-S/16 on ImageNet-1k, the "Simple ViT" recipe with the crop of your choice.
+"""ViT-S/16 on ImageNet-1k: the "Simple ViT" recipe, any crop.
 
     python -m big_crop.train --config configs/vit_s16_i1k.py --workdir DIR
 
@@ -9,7 +9,7 @@ which this config does not have yet. Needs imagenet2012 in TFDS.
 
 A smoke test on the embedded dataset, half a minute on a CPU:
 
-    python -m big_crop.train --config configs/vit_s16_i1k.py:smoke --workdir ...
+    python -m big_crop.train --config configs/vit_s16_i1k.py:smoke --workdir DIR
 
 Other arguments: crop, area_min, epochs, batch, data_dir, seed.
 """

@@ -264,4 +264,4 @@ def test_host_range_is_even():
   for total, count in [(41, 3), (2, 4), (1000, 7)]:
     ranges = [base.host_range(total, (i, count)) for i in range(count)]
     assert ranges[0][0] == 0 and ranges[-1][1] == total
-    assert all(a[1] == b[0] for a, b in zip(ranges, ranges[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(ranges))
