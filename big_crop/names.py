@@ -1,7 +1,8 @@
 """What to say when a name that a person typed is not known."""
 
-import difflib
 from collections.abc import Iterable
+
+from pp_ops.registry import did_you_mean
 
 
 def unknown(what: str, name: str, choices: Iterable[str]) -> ValueError:
@@ -10,14 +11,17 @@ def unknown(what: str, name: str, choices: Iterable[str]) -> ValueError:
   Args:
     what: what was named, and where, e.g. `config.loss`.
     name: what was typed.
-    choices: the names that would have been right, at least one.
+    choices: the names that would have been right.
 
   Returns:
     A one-line `ValueError`, to be raised by the caller.
   """
-  choices = sorted(choices)
-  nearest = difflib.get_close_matches(str(name), choices, 1, cutoff=0.0)[0]
-  return ValueError(
-    f"{what}: unknown name {name!r}; did you mean {nearest!r}?"
-    f" Known: {', '.join(choices)}."
-  )
+  near = did_you_mean(str(name), [str(c) for c in choices])
+  return ValueError(f"unknown {what} {name!r}: {near}")
+
+
+def check(what: str, name: str, choices: Iterable[str]) -> None:
+  """Raises `unknown` unless `name` is one of `choices`."""
+  choices = list(choices)
+  if name not in choices:
+    raise unknown(what, name, choices)

@@ -5,7 +5,8 @@ One line in a big_vision config,
     import pp_ops.big_vision
 
 and its pp strings may say `inception_crop_fixed(224)`, `beta_crop(224, 2)` and
-so on, also fused with decoding, `decode_jpeg_and_...`. Names that big_vision has keep its meaning.
+so on, also fused with decoding, `decode_jpeg_and_...`. Names that big_vision
+has keep its meaning.
 """
 
 from big_vision.pp import utils

@@ -63,7 +63,10 @@ def _resize(image, size, method, antialias):
   if image.dtype.is_floating or method == "nearest":
     return tf.cast(out, image.dtype)
   # Plain casting would darken the image by half a grey level.
-  return tf.saturate_cast(tf.round(out), image.dtype)
+  out = tf.round(out)
+  if method in ("bilinear", "area"):  # Averages stay in range.
+    return tf.cast(out, image.dtype)
+  return tf.saturate_cast(out, image.dtype)
 
 
 def check_method(method: str):

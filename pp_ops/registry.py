@@ -86,11 +86,11 @@ def names() -> list[str]:
 
 
 def did_you_mean(name: str, choices) -> str:
-  """Half a sentence that names the nearest choice, or all of them."""
-  near = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
-  if near:
-    return f"did you mean {near[0]!r}?"
-  return "choices: " + ", ".join(sorted(choices))
+  """`did you mean 'x'? choices: ...`, with the choice nearest to `name`."""
+  choices = sorted(choices)
+  near = difflib.get_close_matches(name, choices, n=1, cutoff=0.0)
+  near = f"did you mean {near[0]!r}? " if near else ""
+  return f"{near}choices: {', '.join(choices) or 'none'}"
 
 
 def parse(spec: str) -> list[tuple[str, list, dict]]:

@@ -84,8 +84,8 @@ def test_schedule_is_the_documented_formula(config):
 @pytest.mark.parametrize(
   ("config", "match"),
   [
-    ({"decay_type": "cosin"}, "decay_type: unknown.*'cosine'"),
-    ({"warmup_step": 3}, "'warmup_step'; did you mean 'warmup_steps'"),
+    ({"decay_type": "cosin"}, "decay_type 'cosin': did you mean 'cosine'"),
+    ({"warmup_step": 3}, "'warmup_step': did you mean 'warmup_steps'"),
     ({"decay_type": "cosine", "timescale": 3}, "'timescale'"),
     ({"warmup_steps": 1, "warmup_epochs": 1}, "warmup_steps and warmup_epochs"),
     ({"warmup_percent": 5}, r"warmup_percent is 5, but must be in \[0, 1\]"),

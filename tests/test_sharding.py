@@ -127,8 +127,8 @@ def test_fully_sharded_memory(mesh):
   ("strategy", "match"),
   [
     ([("kernal", "replicate")], "'kernal' matches no parameter"),
-    ([(".*", "fspd()")], "'fspd'; did you mean 'fsdp'"),
-    ([(".*", "fsdp(axis='dat')")], "'dat'; did you mean 'data'"),
+    ([(".*", "fspd()")], "'fspd': did you mean 'fsdp'"),
+    ([(".*", "fsdp(axis='dat')")], "'dat': did you mean 'data'"),
     ([(".*", "fsdp(min_size=3)")], "unexpected keyword argument 'min_size'"),
     ([(".*", "fsdp(open('x'))")], "is not a rule such as"),
     ([(".*", "replicate; import os")], "is not a rule such as"),

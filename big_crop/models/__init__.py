@@ -15,7 +15,7 @@ import importlib
 import inspect
 import pkgutil
 
-from big_crop.models import common
+from big_crop import names
 
 
 def get_model(model_name, num_classes, **kw):
@@ -35,8 +35,8 @@ def get_model(model_name, num_classes, **kw):
   """
   path = model_name
   if "." not in model_name:
-    names = [m.name for m in pkgutil.iter_modules(__path__)]
-    common.check_choice(model_name, set(names) - {"common"}, "model_name")
+    found = [m.name for m in pkgutil.iter_modules(__path__)]
+    names.check("model_name", model_name, set(found) - {"common"})
     path = f"{__name__}.{model_name}"
   try:
     module = importlib.import_module(path)
@@ -56,5 +56,5 @@ def get_model(model_name, num_classes, **kw):
   params = inspect.signature(module.Model).parameters
   if all(p.kind != p.VAR_KEYWORD for p in params.values()):
     for name in kw:
-      common.check_choice(name, params, f"argument of {path}.Model")
+      names.check(f"argument of {path}.Model", name, params)
   return module.Model(num_classes, **kw)

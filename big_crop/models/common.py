@@ -1,31 +1,10 @@
 """What every model needs: checked names and stochastic depth rates."""
 
 import dataclasses
-import difflib
+
+from big_crop import names
 
 DTYPES = ("float32", "bfloat16")
-
-
-def check_choice(name, choices, what):
-  """Raises a one-line ValueError naming the nearest of `choices`.
-
-  Args:
-    name: what the user gave.
-    choices: the names that exist.
-    what: what is being named, for the message ("ViT variant").
-
-  Raises:
-    ValueError: `name` is not one of `choices`.
-  """
-  choices = list(choices)
-  if name in choices:
-    return
-  near = difflib.get_close_matches(str(name), map(str, choices), 1, 0.5)
-  hint = f"did you mean {near[0]!r}? " if near else ""
-  raise ValueError(
-    f"Unknown {what} {name!r}: {hint}"
-    f"Choices: {', '.join(sorted(map(str, choices)))}."
-  )
 
 
 def build(module, num_classes, kw):
@@ -33,7 +12,7 @@ def build(module, num_classes, kw):
   fields = {f.name for f in dataclasses.fields(module)}
   known = fields - {"num_classes", "parent", "name"}
   for name in kw:
-    check_choice(name, known, f"argument of {module.__name__}")
+    names.check(f"argument of {module.__name__}", name, known)
   return module(num_classes, **kw)
 
 

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from big_crop import names
 from big_crop.models import common
 
 # variant: (blocks per stage, whether they are bottlenecks)
@@ -143,8 +144,8 @@ class ResNet(nn.Module):
   dtype_mm: str = "float32"
 
   def __post_init__(self):
-    common.check_choice(str(self.variant), VARIANTS, "ResNet variant")
-    common.check_choice(self.dtype_mm, common.DTYPES, "dtype_mm")
+    names.check("ResNet variant", str(self.variant), VARIANTS)
+    names.check("dtype_mm", self.dtype_mm, common.DTYPES)
     common.check_rates(dropout=self.dropout, drop_path=self.drop_path)
     super().__post_init__()
 

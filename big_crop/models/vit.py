@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from big_crop import names
 from big_crop.models import common
 
 # name: (width, depth, mlp_dim, num_heads)
@@ -225,9 +226,9 @@ class ViT(nn.Module):
   dtype_mm: str = "float32"
 
   def __post_init__(self):
-    common.check_choice(self.posemb, ("learn", "sincos2d"), "posemb")
-    common.check_choice(self.pool_type, ("gap", "tok", "map"), "pool_type")
-    common.check_choice(self.dtype_mm, common.DTYPES, "dtype_mm")
+    names.check("posemb", self.posemb, ("learn", "sincos2d"))
+    names.check("pool_type", self.pool_type, ("gap", "tok", "map"))
+    names.check("dtype_mm", self.dtype_mm, common.DTYPES)
     common.check_rates(dropout=self.dropout, drop_path=self.drop_path)
     if self.width % self.num_heads:
       raise ValueError(
@@ -348,9 +349,9 @@ def decode_variant(variant):
   if variant is None:
     return {}
   name, slash, patch = str(variant).partition("/")
-  common.check_choice(name, VARIANTS, "ViT variant")
-  names = ("width", "depth", "mlp_dim", "num_heads")
-  kw = dict(zip(names, VARIANTS[name], strict=True))
+  names.check("ViT variant", name, VARIANTS)
+  sizes = ("width", "depth", "mlp_dim", "num_heads")
+  kw = dict(zip(sizes, VARIANTS[name], strict=True))
   if slash:
     if not patch.isdecimal() or int(patch) == 0:
       raise ValueError(
