@@ -107,6 +107,37 @@ class Law:
     return y, x
 
 
+  def window(
+    self, u: Array, v: Array, height: Array, width: Array, xp
+  ) -> tuple[Array, Array, Array, Array, Array]:
+    """The whole law: the first admissible proposal, placed, or the fallback.
+
+    Args:
+      u: [..., max_attempts, draws] uniforms in [0, 1) for the proposals.
+      v: [..., 2] uniforms in [0, 1) for the place.
+      height: image height in pixels, u's float dtype, scalar or [...].
+      width: image width, likewise.
+      xp: the array namespace.
+
+    Returns:
+      y, x, h, w: [...] whole numbers of u's dtype, and fell_back: [...] bool.
+    """
+    # Shapes [...] against [..., max_attempts].
+    ones = xp.ones_like(u[..., 0, 0])
+    height, width = height * ones, width * ones
+    h, w, ok = self.propose(u, height[..., None], width[..., None], xp)
+    zero = xp.zeros_like(h)
+    first = ok & (xp.cumsum(xp.where(ok, zero + 1, zero), -1) == 1)
+    # A sum over attempts that has the same name everywhere.
+    pick = lambda a: xp.einsum("...a->...", xp.where(first, a, zero))
+    fell_back = pick(zero + 1) == 0
+    h, w = pick(h), pick(w)
+    y, x = self.place(v, h, w, height, width, xp)
+    central = self.fallback(height, width, xp)
+    choose = lambda a, b: xp.where(fell_back, b, a)
+    return *map(choose, (y, x, h, w), central), fell_back
+
+
 @dataclasses.dataclass(frozen=True)
 class NativeLaw(Law):
   """TensorFlow's `sample_distorted_bounding_box` (Algorithm 1).

@@ -74,7 +74,7 @@ def test_bad_strings_raise_one_line(spec, message):
   [
     ("decode|flip_rl", ["unknown op 'flip_rl'", "did you mean 'flip_lr'?"]),
     ("inception_crop_fix(224)", ["did you mean 'inception_crop_fixed'?"]),
-    ("xyzzy", ["unknown op 'xyzzy': choices: beta_crop, "]),
+    ("xyzzy", ["unknown op 'xyzzy'", "choices: beta_crop, "]),
     ("resize(224, metod='area')", ["op 'resize'", "did you mean 'method'?"]),
     ("resize(224, method='bilinaer')", ["did you mean 'bilinear'?"]),
     ("resize", ["op 'resize': missing a required argument: 'size'"]),
@@ -245,7 +245,7 @@ def test_seeds_of_run_epoch_example_op_and_draw_never_collide():
 
 
 def test_neighbouring_seeds_give_independent_uniforms():
-  sizes = (4, 16, 8, 2)  # Epochs, examples, op positions, draws.
+  sizes = (4, 8, 4, 2)  # Epochs, examples, op positions, draws.
 
   @tf.function
   def uniforms():
@@ -286,7 +286,7 @@ def test_a_seed_is_dropped_from_the_features():
 
 def test_the_graph_has_no_python_function():
   names = [n for n in registry.names() if n.startswith("decode_jpeg_and")]
-  assert len(names) == 3
+  assert len(names) >= 3
   for name in names:
     spec = (
       f"{name}(16)|resize(20, antialias=True)|resize_small(18)|resize_long(22)"

@@ -7,6 +7,7 @@ one: `start` runs this file, which then answers over its standard streams.
 """
 
 import functools
+import importlib.util
 import io
 import json
 import multiprocessing
@@ -31,8 +32,11 @@ def start(paths: list[pathlib.Path], workers: int) -> list[Loader]:
   """Starts one DataLoader of each kind, with `workers` processes each.
 
   Raises:
-    ValueError: if torch or torchvision are not there.
+    ValueError: if torch or torchvision are not there, or do not start.
   """
+  for package in ("torch", "torchvision"):
+    if importlib.util.find_spec(package) is None:
+      raise ValueError(f"--peers: {package} is not installed.")
   process = subprocess.Popen(
     [sys.executable, "-m", "big_crop.bench.peers", str(workers)],
     stdin=subprocess.PIPE,

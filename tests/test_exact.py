@@ -1,0 +1,263 @@
+"""Samples of every law, under every namespace, against its exact distribution.
+
+Chi-square over the window sizes, cells pooled to an expected count of at least
+20. A right law fails one case with probability ALARM; seeds are fixed.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import stats
+
+from big_crop import sampler
+from pp_ops import exact, windows
+
+ALARM = 1e-4
+LAWS = [
+  windows.NativeLaw(),
+  windows.FixedLaw(),
+  windows.PowerLaw(p=3),
+  windows.BetaLaw(alpha=2),
+  windows.BetaLaw(alpha=2.5, beta=3, area_min=0),
+]
+SHAPES = [
+  *[(256, 512), (512, 256), (375, 500), (333, 500)],
+  *[(64, 64), (32, 32), (7, 300)],
+]
+HARD = [(1, 1), (1, 500), (3, 3), (20000, 10)]
+
+
+def sample_numpy(law, num, height, width, seed):
+  rng = np.random.default_rng(seed)
+  return windows.sample(law, num, height, width, rng)[2:4]
+
+
+def sample_jax(law, num, height, width, seed):
+  key = jax.random.key(seed)
+  return [np.asarray(a) for a in sampler.sample(law, key, num, height, width)][
+    2:4
+  ]
+
+
+@functools.cache
+def _tf_window(law):
+  @tf.function(reduce_retracing=True)
+  def window(num, height, width, seed):
+    draw = lambda shape, i: tf.random.stateless_uniform(
+      shape, tf.stack([seed, i]), dtype=tf.float64
+    )
+    u = draw(tf.stack([num, law.max_attempts, law.draws]), 0)
+    return law.window(u, draw(tf.stack([num, 2]), 1), height, width, tf)
+
+  return window
+
+
+def sample_tf(law, num, height, width, seed):
+  size = [tf.constant(float(a), tf.float64) for a in (height, width)]
+  parts = []
+  chunk = 20_000
+  for i in range(0, num, chunk):
+    out = _tf_window(law)(
+      tf.constant(chunk), *size, tf.constant(seed + i, tf.int32)
+    )
+    parts.append(np.stack([out[2].numpy(), out[3].numpy()]).astype(int))
+  return np.concatenate(parts, 1)
+
+
+def native_op(law, num, height, width, seed):
+  """TensorFlow's kernel itself."""
+
+  @tf.function
+  def one(i):
+    _, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+      [height, width, 3],
+      tf.zeros([0, 0, 4]),
+      seed=tf.stack([seed, i]),
+      min_object_covered=0.0,
+      aspect_ratio_range=(law.ratio_min, law.ratio_max),
+      area_range=(law.area_min, law.area_max),
+      max_attempts=law.max_attempts,
+      use_image_if_no_bounding_boxes=True,
+    )
+    return size[:2]
+
+  ds = tf.data.Dataset.range(num).map(lambda i: one(tf.cast(i, tf.int32)))
+  return np.concatenate(list(ds.batch(10_000).as_numpy_iterator())).T
+
+
+def p_value(sizes, law, height, width):
+  """Chi-square of sampled (h, w) against the exact law."""
+  h, w = (np.asarray(s).astype(np.int64) for s in sizes)
+  assert h.min() >= 1 and w.min() >= 1
+  assert h.max() <= height and w.max() <= width
+  cell = h * (width + 1) + w
+  observed = np.bincount(cell, minlength=(height + 1) * (width + 1))
+  prob = exact.size_distribution(law, height, width).prob
+  np.testing.assert_allclose(prob.sum(), 1, atol=1e-9)
+  expected = prob.ravel() * len(h)
+  some = np.flatnonzero((expected > 0) | (observed > 0))
+  order = some[np.argsort(expected[some])]
+  # Cells in ascending order, cut where the running sum passes 20, 40, ...;
+  # from where one cell alone expects 20, each is its own.
+  rare = order[expected[order] < 20]
+  group = np.floor(np.cumsum(expected[rare]) / 20).astype(int)
+  group = np.concatenate(
+    [group, group.max(initial=-1) + 1 + np.arange(len(order) - len(rare))]
+  )
+  observed = np.bincount(group, observed[order])
+  expected = np.bincount(group, expected[order])
+  keep = expected > 0
+  assert not observed[~keep].any()
+  observed, expected = observed[keep], expected[keep]
+  if len(expected) == 1:
+    return 1.0
+  statistic = ((observed - expected) ** 2 / expected).sum()
+  return stats.chi2.sf(statistic, len(expected) - 1)
+
+
+@pytest.mark.parametrize("law", LAWS, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_numpy(law, shape):
+  num = 20_000 if shape == (7, 300) else 1_000_000
+  assert p_value(sample_numpy(law, num, *shape, 1), law, *shape) > ALARM
+
+
+@pytest.mark.parametrize("law", LAWS, ids=str)
+def test_tensorflow_and_jax(law):
+  for shape in [(375, 500), (64, 64)]:
+    some = sample_tf(law, 100_000, *shape, 2)
+    assert p_value(some, law, *shape) > ALARM
+    some = sample_jax(law, 1 << 18, *shape, 3)
+    assert p_value(some, law, *shape) > ALARM
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (7, 300), (333, 500)], ids=str)
+def test_tensorflows_own_kernel(shape):
+  law = windows.NativeLaw()
+  assert p_value(native_op(law, 100_000, *shape, 4), law, *shape) > ALARM
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("law", LAWS, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_ten_million(law, shape):
+  num = 200_000 if shape == (7, 300) else 10_000_000
+  for sample in (sample_numpy, sample_jax):
+    p = p_value(sample(law, num, *shape, 5), law, *shape)
+    print(sample.__name__, law, shape, f"p = {p:.3g}")
+    assert p > ALARM
+  p = p_value(sample_tf(law, min(num, 1_000_000), *shape, 6), law, *shape)
+  assert p > ALARM
+  if isinstance(law, windows.NativeLaw):
+    assert p_value(native_op(law, 10**6, *shape, 7), law, *shape) > ALARM
+
+
+class LinearRatioLaw(windows.FixedLaw):
+  """Wrong on purpose: the ratio, not its logarithm, is uniform."""
+
+  def propose(self, u, height, width, xp):
+    ratio = self.ratio_min + u[..., 0] * (self.ratio_max - self.ratio_min)
+    log = np.log(ratio / self.ratio_min) / np.log(
+      self.ratio_max / self.ratio_min
+    )
+    return super().propose(
+      np.stack([log, u[..., 1]], -1), height, width, xp
+    )
+
+
+@pytest.mark.parametrize(
+  ("wrong", "right"),
+  [
+    (windows.FixedLaw(area_min=0.051), windows.FixedLaw()),
+    (windows.BetaLaw(alpha=2, area_min=0.051), windows.BetaLaw(alpha=2)),
+    (windows.NativeLaw(area_min=0.051), windows.NativeLaw()),
+    (LinearRatioLaw(), windows.FixedLaw()),
+  ],
+  ids=str,
+)
+def test_a_wrong_law_fails(wrong, right):
+  """The smallest area off by 2% of its value, or a linear ratio."""
+  num = 10_000_000 if isinstance(wrong, windows.BetaLaw) else 2_000_000
+  sizes = sample_numpy(wrong, num, 256, 512, 8)
+  assert p_value(sizes, right, 256, 512) < 1e-9
+
+
+def test_known_values():
+  """256x512: acceptance and fallback by integration, by hand."""
+  d = exact.size_distribution(windows.FixedLaw(), 256, 512)
+  np.testing.assert_allclose(d.acceptance, 0.48306, atol=5e-6)
+  np.testing.assert_allclose(d.fallback, 1.3627e-3, atol=5e-8)
+  assert d.cdf(0.0499) < 1e-3 and d.cdf(1.0) == pytest.approx(1)
+  assert d.percentile(5) == min(
+    s for s in d.scale[0] if d.cdf(s) >= 0.05 - 1e-12
+  )
+
+
+def test_beta_one_one_is_the_fixed_law():
+  for height, width in [(375, 500), (64, 64), (300, 400)]:
+    fixed, beta = (
+      exact.size_distribution(law, height, width).prob
+      for law in (windows.FixedLaw(max_attempts=100), windows.BetaLaw())
+    )
+    np.testing.assert_allclose(beta, fixed, atol=1e-12)
+
+
+def test_transposing_the_image_transposes_all_laws_but_the_native():
+  distances = {}
+  for law in LAWS:
+    a, b = (
+      exact.Mixture([(1.0, exact.size_distribution(law, *shape))])
+      for shape in [(256, 512), (512, 256)]
+    )
+    distances[law] = a.tv_distance(b.transposed())
+  assert distances.pop(LAWS[0]) > 0.1
+  assert max(distances.values()) < 1e-9
+
+
+@pytest.mark.parametrize("shape", HARD, ids=str)
+@pytest.mark.parametrize(
+  "law",
+  [
+    *LAWS,
+    windows.FixedLaw(0.3, 0.3),
+    windows.FixedLaw(0.1, 0.5),
+    windows.FixedLaw(ratio_min=1, ratio_max=1),
+    windows.NativeLaw(0.3, 0.3),
+    windows.NativeLaw(ratio_min=1, ratio_max=1),
+    windows.BetaLaw(0.4, 0.4, alpha=3),
+    windows.BetaLaw(0.9, 1.0, alpha=3, beta=2),
+  ],
+  ids=str,
+)
+def test_hard_shapes(law, shape):
+  y, x, h, w, fell_back = windows.sample(
+    law, 2_000, *shape, np.random.default_rng(9)
+  )
+  assert h.min() >= 1 and w.min() >= 1
+  assert y.min() >= 0 and x.min() >= 0
+  assert (y + h).max() <= shape[0] and (x + w).max() <= shape[1]
+  d = exact.size_distribution(law, *shape)
+  assert p_value((h, w), law, *shape) > ALARM
+  assert stats.binomtest(int(fell_back.sum()), 2_000, d.fallback).pvalue > 1e-4
+
+
+def test_window_is_the_same_in_every_namespace():
+  rng = np.random.default_rng(10)
+  for law in LAWS:
+    u = rng.random((500, law.max_attempts, law.draws))
+    v = rng.random((500, 2))
+    size = np.float64(375), np.float64(500)
+    mine = law.window(u, v, *size, np)
+    other = law.window(
+      tf.constant(u), tf.constant(v), *map(tf.constant, size), tf
+    )
+    for a, b in zip(mine, other, strict=True):
+      np.testing.assert_array_equal(a, b)
+    # Float32 may round a window's edge the other way, rarely.
+    other = law.window(jnp.array(u), jnp.array(v), *map(float, size), jnp)
+    for a, b in zip(mine, other, strict=True):
+      assert np.mean(np.asarray(a) != np.asarray(b)) < 0.01
