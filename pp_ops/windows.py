@@ -106,7 +106,6 @@ class Law:
     x = xp.minimum(xp.floor(u[..., 1] * (width - w + 1)), width - w)
     return y, x
 
-
   def window(
     self, u: Array, v: Array, height: Array, width: Array, xp
   ) -> tuple[Array, Array, Array, Array, Array]:

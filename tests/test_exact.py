@@ -89,34 +89,46 @@ def native_op(law, num, height, width, seed):
   return np.concatenate(list(ds.batch(10_000).as_numpy_iterator())).T
 
 
-def p_value(sizes, law, height, width):
-  """Chi-square of sampled (h, w) against the exact law."""
-  h, w = (np.asarray(s).astype(np.int64) for s in sizes)
-  assert h.min() >= 1 and w.min() >= 1
-  assert h.max() <= height and w.max() <= width
-  cell = h * (width + 1) + w
-  observed = np.bincount(cell, minlength=(height + 1) * (width + 1))
-  prob = exact.size_distribution(law, height, width).prob
-  np.testing.assert_allclose(prob.sum(), 1, atol=1e-9)
-  expected = prob.ravel() * len(h)
-  some = np.flatnonzero((expected > 0) | (observed > 0))
-  order = some[np.argsort(expected[some])]
-  # Cells in ascending order, cut where the running sum passes 20, 40, ...;
-  # from where one cell alone expects 20, each is its own.
-  rare = order[expected[order] < 20]
-  group = np.floor(np.cumsum(expected[rare]) / 20).astype(int)
-  group = np.concatenate(
-    [group, group.max(initial=-1) + 1 + np.arange(len(order) - len(rare))]
-  )
-  observed = np.bincount(group, observed[order])
-  expected = np.bincount(group, expected[order])
-  keep = expected > 0
-  assert not observed[~keep].any()
-  observed, expected = observed[keep], expected[keep]
+def chi_square(observed, expected, group):
+  """P-value over groups of cells; group numbers ascend from 0."""
+  observed = np.bincount(group, observed)
+  expected = np.bincount(group, expected)
+  if observed[expected == 0].any():
+    return 0.0
+  observed, expected = observed[expected > 0], expected[expected > 0]
   if len(expected) == 1:
     return 1.0
   statistic = ((observed - expected) ** 2 / expected).sum()
   return stats.chi2.sf(statistic, len(expected) - 1)
+
+
+def p_value(sizes, law, height, width):
+  """Sampled (h, w) against the exact law: by window size, and by crop scale.
+
+  The first sees any difference of shape; the second, a hundred bins of equal
+  probability, sees small shifts that are diluted over thousands of sizes.
+  """
+  h, w = (np.asarray(s).astype(np.int64) for s in sizes)
+  assert h.min() >= 1 and w.min() >= 1
+  assert h.max() <= height and w.max() <= width
+  cells = (height + 1) * (width + 1)
+  observed = np.bincount(h * (width + 1) + w, minlength=cells)
+  prob = exact.size_distribution(law, height, width).prob.ravel()
+  np.testing.assert_allclose(prob.sum(), 1, atol=1e-9)
+  some = np.flatnonzero((prob > 0) | (observed > 0))
+  expected, observed = prob[some] * len(h), observed[some]
+
+  # Rare sizes are pooled where their running sum passes 20, 40, ...
+  order = np.argsort(expected)
+  rare = np.cumsum(np.where(expected[order] < 20, expected[order], 0)) // 20
+  group = rare + np.cumsum(expected[order] >= 20)
+  by_size = chi_square(observed[order], expected[order], group.astype(int))
+
+  area = (some // (width + 1)) * (some % (width + 1))
+  order = np.argsort(area, kind="stable")
+  bins = np.minimum(np.cumsum(expected[order]) * 100 // len(h), 99)
+  by_scale = chi_square(observed[order], expected[order], bins.astype(int))
+  return min(1.0, 2 * min(by_size, by_scale))
 
 
 @pytest.mark.parametrize("law", LAWS, ids=str)
@@ -164,9 +176,7 @@ class LinearRatioLaw(windows.FixedLaw):
     log = np.log(ratio / self.ratio_min) / np.log(
       self.ratio_max / self.ratio_min
     )
-    return super().propose(
-      np.stack([log, u[..., 1]], -1), height, width, xp
-    )
+    return super().propose(np.stack([log, u[..., 1]], -1), height, width, xp)
 
 
 @pytest.mark.parametrize(
