@@ -86,7 +86,12 @@ def solve(
       f"crops below scale {level:.5f} as {target!r} does"
     )
   value = optimize.brentq(excess, low, high, xtol=1e-9, rtol=1e-10)
-  kwargs = {**kwargs, parameter: float(f"{value:.6g}")}
+  found = float(f"{value:.6g}")
+  place = ["size", *names].index(parameter)
+  if place < len(args):
+    args = [*args[:place], found, *args[place + 1 :]]
+  else:
+    kwargs = {**kwargs, parameter: found}
   spec = _spec(name, args, kwargs)
   return spec, level, _scale(law_with(value), images).percentile(percentile)
 

@@ -28,10 +28,10 @@ def of_folder(path: str) -> Shapes:
     ValueError: if there are none.
   """
   counts = collections.Counter()
-  for suffix in ("jpg", "jpeg", "png"):
-    for file in epath.Path(path).glob("**/*"):
-      if file.suffix.lower() == f".{suffix}":
-        with file.open("rb") as f, Image.open(f) as image:
+  for folder, _, files in epath.Path(path).walk():
+    for file in files:
+      if file.lower().endswith((".jpg", ".jpeg", ".png")):
+        with (folder / file).open("rb") as f, Image.open(f) as image:
           counts[image.height, image.width] += 1
   if not counts:
     raise ValueError(f"no JPEG or PNG images in {path!r}")

@@ -1,11 +1,11 @@
-"""Runs one benchmark: `python -m big_crop.bench pipeline|step ...`."""
+"""Runs one benchmark: `python -m big_crop.bench pipeline|sampler|step ...`."""
 
 import importlib
 import sys
 
 from big_crop import errors
 
-COMMANDS = ("pipeline", "step")
+COMMANDS = ("pipeline", "sampler", "step")
 
 
 def main(argv: list[str]) -> None:

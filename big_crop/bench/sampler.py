@@ -1,0 +1,79 @@
+"""How many crop windows a second each law gives, under NumPy and JAX."""
+
+import argparse
+import importlib.util
+import json
+import pathlib
+import statistics
+import time
+
+import jax
+import numpy as np
+
+from big_crop import sampler, shapes
+from pp_ops import registry, windows
+
+
+def _rate(draw, num, repeats):
+  """Windows per second of CPU: the median of `repeats` draws of `num`."""
+  draw(0)  # compiles
+  rates = []
+  for seed in range(1, repeats + 1):
+    start = time.process_time()
+    draw(seed)
+    rates.append(num / (time.process_time() - start))
+  return statistics.median(rates)
+
+
+def _torchvision(law, height, width, num):
+  import torch
+  from torchvision.transforms import v2
+
+  image = torch.empty((3, height, width), dtype=torch.uint8)
+  scale = [law.area_min, law.area_max]
+  crop = v2.RandomResizedCrop(
+    1, scale=scale, ratio=(law.ratio_min, law.ratio_max)
+  )
+  return lambda seed: [crop.make_params([image]) for _ in range(num)]
+
+
+def main(argv: list[str]) -> None:
+  """Runs the command."""
+  parser = argparse.ArgumentParser(
+    prog="python -m big_crop.bench sampler", description=__doc__
+  )
+  add = parser.add_argument
+  add("--crop", nargs="+", default=list(windows.LAWS), metavar="SPEC")
+  add("--image_shape", default="375x500", metavar="HxW")
+  add("--samples", type=float, default=2**21)
+  add("--repeats", type=int, default=5)
+  add("--json", help="file for the results")
+  args = parser.parse_args(argv)
+  height, width = shapes.parse(args.image_shape)
+  num = int(args.samples)
+  results = []
+  for spec in args.crop:
+    law = registry.law_of(spec)
+    draws = {
+      "numpy": lambda seed, law=law: windows.sample(
+        law, num, height, width, np.random.default_rng(seed)
+      ),
+      "jax": lambda seed, law=law: jax.block_until_ready(
+        sampler.sample(law, jax.random.key(seed), num, height, width)
+      ),
+    }
+    for name, draw in draws.items():
+      results.append((spec, name, _rate(draw, num, args.repeats)))
+    if type(law) is windows.FixedLaw and importlib.util.find_spec(
+      "torchvision"
+    ):
+      few = 20_000
+      draw = _torchvision(law, height, width, few)
+      results.append((spec, "torchvision", _rate(draw, few, args.repeats)))
+  print(f"windows per second and core, {args.image_shape}")
+  for spec, name, rate in results:
+    print(f"{spec:32} {name:12} {rate:14,.0f}")
+  if args.json:
+    keys = ("crop", "backend", "windows_per_s_per_core")
+    record = [dict(zip(keys, r, strict=True)) for r in results]
+    pathlib.Path(args.json).write_text(json.dumps(record, indent=2) + "\n")

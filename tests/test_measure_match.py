@@ -1,0 +1,166 @@
+"""The laboratory's two commands."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from big_crop import match, measure, shapes
+from pp_ops import registry, windows
+
+
+@pytest.mark.parametrize(
+  ("area_min", "alpha"),
+  [
+    (2.5, 1.149),
+    (5, 1.287),
+    (10, 1.551),
+    (15, 1.818),
+    (20, 2.099),
+    (25, 2.403),
+  ],
+)
+def test_match_gives_the_papers_alphas(area_min, alpha):
+  """Section 5: Beta crops of the fixed crop's strength, ideal laws."""
+  spec, level, reached = match.solve(
+    f"inception_crop_fixed(area_min={area_min})",
+    "beta_crop(area_min=0, beta=1)",
+    "alpha",
+  )
+  assert round(registry.law_of(spec).alpha, 3) == alpha
+  np.testing.assert_allclose([level, reached], 0.95 * area_min / 100 + 0.05)
+
+
+def test_match_gives_section_6_2():
+  """The 5.3rd percentile is 1/19, the fixed crop's share from 5 to 10%."""
+  spec, level, _ = match.solve(
+    "beta_crop(area_min=5, alpha=2)",
+    "inception_crop_fixed(224)",
+    "area_min",
+    100 / 19,
+  )
+  assert spec.startswith("inception_crop_fixed(224, area_min=22.7")
+  assert round(level, 3) == 0.268
+
+
+def test_match_on_images_equates_the_exact_percentiles():
+  images = {(375, 500): 2, (500, 333): 1}
+  spec, level, reached = match.solve(
+    "inception_crop(area_min=8)",
+    "inception_crop_fixed",
+    "area_min",
+    5,
+    images,
+  )
+  assert abs(level - reached) < 2e-4
+  assert 5 < registry.law_of(spec).area_min * 100 < 8
+
+
+def test_match_of_a_crop_with_itself_gives_its_own_parameter():
+  spec, _, _ = match.solve("beta_crop(96, 3.0)", "beta_crop(96, 1.5)", "alpha")
+  assert registry.law_of(spec).alpha == pytest.approx(3, rel=1e-5)
+
+
+def test_match_mistakes():
+  for args, message in [
+    (("resize(3)", "beta_crop", "alpha"), "declares no crop law"),
+    (("beta_crop", "inception_crop_fixed", "alpha"), "did you mean"),
+    (("inception_crop", "beta_crop(area_min=30)", "alpha"), "no alpha of"),
+    (("inception_crop", "beta_crop", "alpha", 0), "percentile"),
+  ]:
+    with pytest.raises(ValueError, match=message):
+      match.solve(*args)
+
+
+def test_match_prints_a_spec_to_paste(capsys):
+  match.main(
+    [
+      *("--target", "inception_crop(area_min=5)"),
+      *("--family", "inception_crop_fixed", "--solve", "area_min"),
+      *("--image_shape", "375x500"),
+    ]
+  )
+  spec = capsys.readouterr().out.split("  ")[0]
+  registry.law_of(spec)
+
+
+def test_measure_writes_everything(tmp_path, capsys):
+  measure.main(
+    [
+      *("--crop", "inception_crop", "beta_crop(alpha=2)"),
+      *("--image_shape", "32x64", "64x32", "--samples", "2e5"),
+      *("--out", str(tmp_path)),
+    ]
+  )
+  names = {p.name for p in tmp_path.iterdir()}
+  assert {"summary.json", "table.md", "areas_32x64.png"} <= names
+  assert "sizes_inception_crop.png" in names
+  assert (tmp_path / "table.md").read_text() in capsys.readouterr().out
+  summary = json.loads((tmp_path / "summary.json").read_text())
+  assert len(summary["laws"]) == 4
+  for row in summary["laws"]:
+    exact, sampled = row["exact"], row["sampled"]
+    # Five standard errors of a mean in [0, 1] from 2e5 samples.
+    assert abs(exact["mean"] - sampled["mean"]) < 5 * 0.25 / 2e5**0.5
+  turned = [r for r in summary["distances"] if r["b"].startswith("transposed")]
+  assert [r["tv"] > 0.1 for r in turned] == [True, False]
+
+
+def test_measure_averages_over_images_and_takes_a_users_law(
+  tmp_path, monkeypatch
+):
+  from PIL import Image
+
+  for i, size in enumerate([(30, 20), (30, 20), (20, 30)]):
+    Image.new("RGB", size).save(tmp_path / f"{i}.png")
+  assert shapes.of_folder(str(tmp_path)) == {(20, 30): 2, (30, 20): 1}
+  module = tmp_path / "their_ops.py"
+  module.write_text(
+    "import dataclasses\n"
+    "from pp_ops import registry, windows\n"
+    "class HalfLaw(windows.Law):\n"
+    "  def propose(self, u, height, width, xp):\n"
+    "    h = xp.ones_like(u[..., 0]) * height / 2\n"
+    "    return h, h, h > 0\n"
+    "  def fallback(self, height, width, xp):\n"
+    "    return height, width, height, width\n"
+    "@registry.register('half_crop', law=HalfLaw)\n"
+    "def get_half_crop():\n"
+    "  return lambda image: image\n"
+  )
+  monkeypatch.syspath_prepend(str(tmp_path))
+  registry.import_modules(["their_ops"])
+  try:
+    found = measure.measure(
+      ["half_crop", "inception_crop_fixed"],
+      {"folder": shapes.of_folder(str(tmp_path))},
+      30_000,
+    )
+  finally:
+    registry._OPS.pop("half_crop")
+    sys.modules.pop("their_ops")
+  theirs, fixed = (m.row() for m in found)
+  assert theirs["exact"]["mean"] is None
+  # Squares of half the height: 100 and 225 of 600 pixels.
+  expected = (2 * 100 + 225) / 3 / 600
+  assert theirs["sampled"]["mean"] == pytest.approx(expected)
+  assert fixed["exact"]["mean"] == pytest.approx(
+    fixed["sampled"]["mean"], abs=0.01
+  )
+
+
+def test_shape_mistakes(tmp_path):
+  for text in ("32", "0x3", "3x", "axb"):
+    with pytest.raises(ValueError, match="need HxW"):
+      shapes.parse(text)
+  with pytest.raises(ValueError, match="no JPEG or PNG"):
+    shapes.of_folder(str(tmp_path))
+
+
+def test_op_arguments_are_percent_and_own_ones_first():
+  from pp_ops.crops import op_arguments
+
+  arguments = op_arguments(windows.BetaLaw)
+  assert list(arguments)[:4] == ["alpha", "beta", "area_min", "area_max"]
+  assert arguments["area_min"] == 5 and arguments["area_max"] == 100
