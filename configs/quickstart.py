@@ -56,13 +56,15 @@ def get_config(arg=None):
   c.model_name = kind
   if variant:
     c.model = dict(variant=variant)
+    if kind == "resnet":
+      c.model.zero_init_last = True
   elif kind == "vit":
     c.model = dict(
       width=128, depth=4, mlp_dim=512, num_heads=4, patch_size=(8, 8)
     )
     c.model.update(posemb="sincos2d", pool_type="gap")
   elif kind == "resnet":
-    c.model = dict(variant="18", width=16, small_stem=True)
+    c.model = dict(variant="18", width=16, small_stem=True, zero_init_last=True)
 
   c.lr = 1e-3
   c.wd = 1e-4
