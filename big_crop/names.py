@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from pp_ops.registry import did_you_mean
+from pp_ops.op_table import did_you_mean
 
 
 def unknown(what: str, name: str, choices: Iterable[str]) -> ValueError:

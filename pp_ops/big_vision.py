@@ -12,7 +12,6 @@ has keep its meaning.
 from big_vision.pp import utils
 from big_vision.pp.registry import Registry
 
-import pp_ops.crops  # noqa: F401
 from pp_ops import registry
 from pp_ops.random import Rng
 

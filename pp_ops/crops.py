@@ -16,8 +16,8 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from pp_ops import image as image_ops
+from pp_ops.op_table import register
 from pp_ops.random import Rng
-from pp_ops.registry import register
 from pp_ops.windows import LAWS, Law, NativeLaw, check_range
 
 _AREAS = ("area_min", "area_max")

@@ -15,82 +15,35 @@ function with a parameter named `rng` is random and gets a `pp_ops.random.Rng`.
 """
 
 import ast
-import difflib
 import importlib
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
+
+import tensorflow as tf
+
+# These register the ops that come with the package.
+import pp_ops.crops
+import pp_ops.labels  # noqa: F401
+from pp_ops.op_table import did_you_mean, lookup, names, register
+from pp_ops.random import Rng
+
+__all__ = [
+  "call_factory",
+  "did_you_mean",
+  "get_preprocess_fn",
+  "import_modules",
+  "law_of",
+  "lookup",
+  "names",
+  "parse",
+  "register",
+]
 
 Features = dict[str, Any]
 
 SEED = "_seed"  # The feature that `pp_ops.random.example_seed` travels in.
-
-
-class _Op(NamedTuple):
-  factory: Callable
-  inkey: str | None  # None: the op works on the whole feature dict.
-  outkey: str | None
-  law: Callable | None
-
-
-_OPS: dict[str, _Op] = {}
 _KEY_ARGS = ("key", "inkey", "outkey")
-
-
-def register(
-  name: str,
-  *,
-  inkey: str | None = "image",
-  outkey: str | None = None,
-  law: Callable | None = None,
-) -> Callable[[Callable], Callable]:
-  """Decorator: registers an op factory under a name.
-
-  Args:
-    name: what the pp string calls it.
-    inkey: the feature that the op reads unless the string gives `key` or
-      `inkey`; None for an op on the whole feature dict.
-    outkey: the feature that it writes unless the string gives `key` or
-      `outkey`; the one it reads by default.
-    law: for crops: a function of the op's arguments that returns its
-      `pp_ops.windows` law, so that it can be measured and matched.
-
-  Returns:
-    The factory, unchanged.
-
-  Raises:
-    ValueError: if another factory has the name.
-  """
-
-  def add(factory):
-    old = _OPS.get(name)
-    # A reloaded module may register again; someone else's name may not be
-    # taken.
-    if old and _origin(old.factory) != _origin(factory):
-      raise ValueError(
-        f"op {name!r} is already registered by {_origin(old.factory)}"
-      )
-    _OPS[name] = _Op(factory, inkey, outkey or inkey, law)
-    return factory
-
-  return add
-
-
-def _origin(factory):
-  return f"{factory.__module__}.{factory.__qualname__}"
-
-
-def names() -> list[str]:
-  """The registered op names, sorted."""
-  return sorted(_OPS)
-
-
-def did_you_mean(name: str, choices) -> str:
-  """`did you mean 'x'? choices: ...`, with the choice nearest to `name`."""
-  choices = sorted(choices)
-  near = difflib.get_close_matches(name, choices, n=1, cutoff=0.0)
-  near = f"did you mean {near[0]!r}? " if near else ""
-  return f"{near}choices: {', '.join(choices) or 'none'}"
 
 
 def parse(spec: str) -> list[tuple[str, list, dict]]:
@@ -137,17 +90,6 @@ def _parse_op(node, spec):
   return node.func.id, args, kwargs
 
 
-def lookup(name: str) -> _Op:
-  """The registered op.
-
-  Raises:
-    ValueError: if there is none; names the nearest.
-  """
-  if name not in _OPS:
-    raise ValueError(f"unknown op {name!r}: {did_you_mean(name, _OPS)}")
-  return _OPS[name]
-
-
 def call_factory(name: str, factory: Callable, args, kwargs) -> Any:
   """Calls `factory`; mismatched arguments give a one-line ValueError."""
   parameters = inspect.signature(factory).parameters
@@ -189,8 +131,6 @@ def law_of(spec: str) -> Any:
   Raises:
     ValueError: if the op is unknown, has wrong arguments, or is not a crop.
   """
-  import pp_ops.crops  # noqa: F401
-
   ops = parse(spec)
   if len(ops) != 1:
     raise ValueError(f"{spec!r}: need one crop op, got {len(ops)} ops")
@@ -198,7 +138,7 @@ def law_of(spec: str) -> Any:
   kwargs = {k: v for k, v in kwargs.items() if k not in _KEY_ARGS}
   law = lookup(name).law
   if law is None:
-    crops = [n for n, op in _OPS.items() if op.law]
+    crops = [n for n in names() if lookup(n).law]
     raise ValueError(f"op {name!r} declares no crop law; {', '.join(crops)} do")
   return call_factory(name, law, args, kwargs)
 
@@ -246,13 +186,6 @@ def get_preprocess_fn(spec: str) -> Callable[[Features], Features]:
   Raises:
     ValueError: unknown op, wrong argument or bad syntax, in one line.
   """
-  # TensorFlow, which parsing does without.
-  import tensorflow as tf
-
-  import pp_ops.crops
-  import pp_ops.labels  # noqa: F401
-  from pp_ops.random import Rng
-
   try:
     ops = [_build(*op, position) for position, op in enumerate(parse(spec))]
   except ValueError as e:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pp_ops import registry, windows
+from pp_ops import op_table, registry, windows
 from pp_ops.random import Rng, example_seed
 from pp_ops.registry import get_preprocess_fn, law_of, parse, register
 
@@ -12,7 +12,7 @@ from pp_ops.registry import get_preprocess_fn, law_of, parse, register
 @pytest.fixture
 def ops(monkeypatch):
   """Lets a test register ops that do not outlive it."""
-  monkeypatch.setattr(registry, "_OPS", dict(registry._OPS))
+  monkeypatch.setattr(op_table, "_OPS", dict(op_table._OPS))
 
 
 def run(spec, **features):
