@@ -22,8 +22,32 @@ import numpy as np
 
 from pp_ops import windows
 
+# Sums of probabilities are off by as much; a percentile must not notice.
+_EPS = 1e-12
 
-class SizeTable:
+
+class _CropScale:
+  """What follows from `self.scale`: crop scales, ascending, and their chances."""
+
+  def mean_scale(self) -> float:
+    """Mean crop scale (area of the window / area of the image)."""
+    scale, prob = self.scale
+    return float(scale @ prob)
+
+  def percentile(self, q: float) -> float:
+    """Smallest crop scale s with P(scale <= s) >= q / 100."""
+    scale, prob = self.scale
+    index = np.searchsorted(np.cumsum(prob), q / 100 - _EPS)
+    return float(scale[min(index, len(scale) - 1)])
+
+  def cdf(self, s: np.ndarray) -> np.ndarray:
+    """P(crop scale <= s)."""
+    scale, prob = self.scale
+    index = np.searchsorted(scale, np.asarray(s) * (1 + _EPS), side="right")
+    return np.concatenate([[0.0], np.cumsum(prob)])[index]
+
+
+class SizeTable(_CropScale):
   """Probabilities of the window sizes (h, w) of one image shape.
 
   Attributes:
@@ -43,19 +67,6 @@ class SizeTable:
     area, index = np.unique(h * w, return_inverse=True)
     prob = np.bincount(index, self.prob[h, w])
     return area / (self.height * self.width), prob
-
-  def mean_scale(self) -> float:
-    """Mean crop scale (area of the window / area of the image)."""
-    scale, prob = self.scale
-    return float(scale @ prob)
-
-  def percentile(self, q: float) -> float:
-    """Smallest crop scale s with P(scale <= s) >= q / 100."""
-    return _percentile(*self.scale, q)
-
-  def cdf(self, s: np.ndarray) -> np.ndarray:
-    """P(crop scale <= s)."""
-    return _cdf(*self.scale, s)
 
   def transposed(self) -> "SizeTable":
     """The same windows of the transposed image."""
@@ -94,21 +105,7 @@ class SizeDistribution(SizeTable):
     self.prob[int(h), int(w)] += self.fallback
 
 
-# Sums of probabilities are off by as much; a percentile must not notice.
-_EPS = 1e-12
-
-
-def _percentile(scale, prob, q):
-  index = np.searchsorted(np.cumsum(prob), q / 100 - _EPS)
-  return float(scale[min(index, len(scale) - 1)])
-
-
-def _cdf(scale, prob, s):
-  index = np.searchsorted(scale, np.asarray(s) * (1 + _EPS), side="right")
-  return np.concatenate([[0.0], np.cumsum(prob)])[index]
-
-
-class Mixture:
+class Mixture(_CropScale):
   """Crop scale and window size averaged over images of several shapes."""
 
   def __init__(self, parts: list[tuple[float, SizeTable]]):
@@ -127,19 +124,6 @@ class Mixture:
   def fallback(self) -> float:
     """Probability of the fallback, for parts that know it."""
     return sum(weight * t.fallback for weight, t in self.parts)
-
-  def mean_scale(self) -> float:
-    """Mean crop scale."""
-    scale, prob = self.scale
-    return float(scale @ prob)
-
-  def percentile(self, q: float) -> float:
-    """Smallest crop scale s with P(scale <= s) >= q / 100."""
-    return _percentile(*self.scale, q)
-
-  def cdf(self, s: np.ndarray) -> np.ndarray:
-    """P(crop scale <= s)."""
-    return _cdf(*self.scale, s)
 
   def binned(self, edges: np.ndarray) -> np.ndarray:
     """Probability that the crop scale falls into each bin, right end in."""
