@@ -27,7 +27,7 @@ _EPS = 1e-12
 
 
 class _CropScale:
-  """What follows from `self.scale`: crop scales, ascending, and their chances."""
+  """What follows from `self.scale`: ascending crop scales and their chances."""
 
   def mean_scale(self) -> float:
     """Mean crop scale (area of the window / area of the image)."""
