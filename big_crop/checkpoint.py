@@ -104,6 +104,13 @@ def _check_same(saved, target, where):
       )
 
 
+def latest_step(workdir: str) -> int | None:
+  """The step of the last complete checkpoint in a workdir, if any."""
+  folder = epath.Path(workdir).resolve() / DIRECTORY
+  steps = ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
+  return max(steps, default=None)
+
+
 def load_variables(path: str) -> dict[str, Any]:
   """Loads another run's parameters and model state as NumPy arrays.
 
@@ -117,10 +124,8 @@ def load_variables(path: str) -> dict[str, Any]:
     ValueError: if there is no checkpoint.
   """
   folder = epath.Path(path).resolve()
-  if (folder / DIRECTORY).is_dir():
-    folder = folder / DIRECTORY
-    steps = ocp.utils.checkpoint_steps(folder)
-    folder = folder / str(max(steps)) if steps else folder
+  if (step := latest_step(path)) is not None:
+    folder = folder / DIRECTORY / str(step)
   if not (folder / "state").is_dir():
     raise ValueError(f"no checkpoint in {path}")
   with ocp.PyTreeCheckpointer() as checkpointer:

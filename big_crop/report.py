@@ -19,17 +19,20 @@ def write_atomically(path: epath.Path, text: str) -> None:
 def check_workdir(
   workdir: epath.Path, config: dict[str, Any], free: tuple[str, ...]
 ) -> None:
-  """Makes the workdir this config's, or says why it is not.
+  """Checks that the workdir is free, or holds this config's run.
 
   Args:
-    workdir: the run's folder; made if need be.
+    workdir: the run's folder; it need not exist.
     config: the resolved config, as JSON values.
     free: keys (dotted) that may change between restarts of one run.
 
   Raises:
-    ValueError: if another config's run is in the folder; nothing is written.
+    ValueError: if another config's run is in the folder.
   """
   path = workdir / "config.json"
+  begun = [workdir / "checkpoints", workdir / "metrics.jsonl"]
+  if not any(p.exists() for p in begun):
+    return
   if path.exists():
     old = _flat(json.loads(path.read_text()))
     new = _flat(config)
@@ -41,12 +44,15 @@ def check_workdir(
           f"{old.get(key)!r} there and {new.get(key)!r} here; use another "
           "workdir"
         )
-  elif (workdir / "checkpoints").exists() or (
-    workdir / "metrics.jsonl"
-  ).exists():
+  else:
     raise ValueError(f"workdir {workdir} holds a run without a config.json")
+
+
+def write_config(workdir: epath.Path, config: dict[str, Any]) -> None:
+  """Makes the workdir and writes config.json."""
   workdir.mkdir(parents=True, exist_ok=True)
-  write_atomically(path, json.dumps(config, indent=2) + "\n")
+  text = json.dumps(config, indent=2) + "\n"
+  write_atomically(workdir / "config.json", text)
 
 
 def _flat(tree, prefix=""):

@@ -71,6 +71,7 @@ def run(config, workdir: str) -> dict | None:
   workdir = epath.Path(workdir)
   first_process = jax.process_index() == 0
   hosts = jax.process_count()
+  report.check_workdir(workdir, configs.as_json(config), FREE_KEYS)
 
   # Data.
   mesh = sharding.make_mesh(config.mesh)
@@ -139,20 +140,20 @@ def run(config, workdir: str) -> dict | None:
   }
 
   # State: where the last checkpoint left it, or new.
-  if first_process:
-    report.check_workdir(workdir, configs.as_json(config), FREE_KEYS)
-  checkpoints = checkpoint.Checkpoints(workdir, config.keep_ckpt_steps)
-  start, host = checkpoints.latest(), {}
-  if start is not None:
-    state, host = checkpoints.restore(start, abstract)
-    print(f"going on from checkpoint {checkpoints.path / str(start)}")
-  else:
-    start = 0
+  start, host = checkpoint.latest_step(workdir), {}
+  if start is None:
     state = steps.init_state(*state_args, seed=config.seed, ema=ema)
     if config.model_init:
       state = model_init.initialise(
         state, config.model_init, **config.model_load
       )
+  if first_process:
+    report.write_config(workdir, configs.as_json(config))
+  checkpoints = checkpoint.Checkpoints(workdir, config.keep_ckpt_steps)
+  if start is not None:
+    state, host = checkpoints.restore(start, abstract)
+    print(f"going on from checkpoint {checkpoints.path / str(start)}")
+  start = start or 0
   if first_process:
     print(
       parameter_overview.get_parameter_overview(

@@ -312,3 +312,10 @@ def test_killed_ten_times(config_file, tmp_path):
 
 def test_runs_on_all_devices(undisturbed):
   assert jax.device_count() == 8
+
+
+def test_a_failed_start_leaves_the_workdir_free(undisturbed, folder, tmp_path):
+  config = tiny(folder, model_init=str(undisturbed[0]), model__width=32)
+  with pytest.raises(ValueError, match="dont_load"):
+    train.run(config, tmp_path / "run")
+  assert not (tmp_path / "run").exists()
