@@ -8,6 +8,8 @@ goes on from the last checkpoint; SIGTERM saves one and ends with status 0.
 import json
 import math
 import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from big_crop import stop
 
@@ -53,32 +55,50 @@ FREE_KEYS = (
 STEPS_IN_FLIGHT = 3
 
 
-def run(config, workdir: str) -> dict | None:
-  """Trains to the end, or to a SIGTERM.
+class Parts(NamedTuple):
+  """What a config amounts to, before anything is written or trained.
 
-  Args:
-    config: as `big_crop.config.default_config`.
-    workdir: the run's folder, local or remote.
+  Attributes:
+    mesh: the devices.
+    source: this host's share of the training data.
+    pp: its pp function.
+    total_steps: steps of the whole run.
+    abstract: the train state as shapes with shardings.
+    init: () -> a new train state.
+    mix: (batch, step) -> images, labels and a key, see `step.make_mix`.
+    train_step: (state, batch) -> (state, metrics).
+    lr: step -> learning rate.
+    evals: {name: (evaluator, every how many steps)}.
+  """
 
-  Returns:
-    The contents of summary.json, or None after a SIGTERM.
+  mesh: jax.sharding.Mesh
+  source: datasets.Source
+  pp: Callable
+  total_steps: int
+  abstract: steps.TrainState
+  init: Callable[[], steps.TrainState]
+  mix: Callable
+  train_step: Callable
+  lr: Callable[[int], float]
+  evals: dict[str, tuple[Any, int]]
+
+
+def build(config) -> Parts:
+  """Builds what a run needs, so that mistakes show before it starts.
 
   Raises:
-    ValueError: for anything wrong with the config, the data or the workdir; and
-      when the loss is not finite.
+    ValueError: for anything wrong with the config or the data, in one line.
   """
-  began = time.time()
-  workdir = epath.Path(workdir)
-  first_process = jax.process_index() == 0
   hosts = jax.process_count()
-  report.check_workdir(workdir, configs.as_json(config), FREE_KEYS)
-
-  # Data.
   mesh = sharding.make_mesh(config.mesh)
   batch_size = config.input.batch_size
   sharding.check_batch_size(
     batch_size, mesh, config.grad_accum, "config.input.batch_size"
   )
+  for key in ("log_training_steps", "ckpt_steps"):
+    if config[key] < 1:
+      raise ValueError(f"config.{key} is {config[key]}: need at least 1")
+
   registry.import_modules(config.pp_modules)
   if not config.input.pp:
     raise ValueError("config.input.pp is not set")
@@ -96,13 +116,17 @@ def run(config, workdir: str) -> dict | None:
   num_classes = config.num_classes or source.num_classes
   if not num_classes:
     raise ValueError("the dataset does not say; set config.num_classes")
+  if num_classes < (source.num_classes or 0):
+    raise ValueError(
+      f"config.num_classes is {num_classes}, but the dataset has "
+      f"{source.num_classes} classes"
+    )
   durations = {"batch_size": batch_size, "data_size": source.total_examples}
   total_steps = to_steps("total", config, **durations)
   if not total_steps:
     raise ValueError("set config.total_epochs, total_steps or total_examples")
   durations["total_steps"] = total_steps
 
-  # Model, optimiser, step.
   model = models.get_model(config.model_name, num_classes, **config.model)
   input_shape = input_pipeline.image_shape(source, pp)
   shapes = steps.param_shapes(model, input_shape)
@@ -116,69 +140,115 @@ def run(config, workdir: str) -> dict | None:
     tx,
     loss=config.loss,
     num_classes=num_classes,
-    **mixing,
     mesh=mesh,
     state_sharding=steps.shardings_of(abstract),
     grad_accum=config.grad_accum,
     ema_decay=config.ema_decay,
     frozen=optim.frozen_mask(config, shapes),
+    **mixing,
   )
-  predict = steps.make_predict(model)
+  context = {
+    "predict": steps.make_predict(model),
+    "mesh": mesh,
+    "num_classes": num_classes,
+    "seed": config.seed,
+  }
   evals = {
     name: (
-      evaluators.make(
-        name,
-        args.to_dict(),
-        predict=predict,
-        mesh=mesh,
-        num_classes=num_classes,
-        seed=config.seed,
-      ),
+      evaluators.make(name, args.to_dict(), **context),
       to_steps("log", args, default=total_steps, **durations),
     )
     for name, args in config.evals.items()
   }
+  return Parts(
+    mesh=mesh,
+    source=source,
+    pp=pp,
+    total_steps=total_steps,
+    abstract=abstract,
+    init=lambda: steps.init_state(*state_args, seed=config.seed, ema=ema),
+    mix=jax.jit(steps.make_mix(num_classes, **mixing)),
+    train_step=train_step,
+    lr=lambda step: config.lr * float(schedules[0](step)),
+    evals=evals,
+  )
 
-  # State: where the last checkpoint left it, or new.
+
+def start_or_resume(config, workdir: epath.Path, parts: Parts) -> tuple:
+  """The state to train on, from the last checkpoint or new.
+
+  Args:
+    config: the config.
+    workdir: the run's folder; made and given its config.json here.
+    parts: of `build`.
+
+  Returns:
+    The state, its step, what the host remembers (`checkpoint`), and the open
+    checkpoints.
+  """
   start, host = checkpoint.latest_step(workdir), {}
   if start is None:
-    state = steps.init_state(*state_args, seed=config.seed, ema=ema)
+    state = parts.init()
     if config.model_init:
       state = model_init.initialise(
         state, config.model_init, **config.model_load
       )
-  if first_process:
+  if jax.process_index() == 0:
     report.write_config(workdir, configs.as_json(config))
   checkpoints = checkpoint.Checkpoints(workdir, config.keep_ckpt_steps)
   if start is not None:
-    state, host = checkpoints.restore(start, abstract)
+    state, host = checkpoints.restore(start, parts.abstract)
     print(f"going on from checkpoint {checkpoints.path / str(start)}")
-  start = start or 0
-  if first_process:
+  elif jax.process_index() == 0:
     print(
       parameter_overview.get_parameter_overview(
         state.params, include_stats=False
       )
     )
-  positions = host.get("positions", [])
-  if len(positions) != hosts:
+  start, hosts = start or 0, jax.process_count()
+  if len(host.get("positions", [])) != hosts:
     # Another number of hosts has other streams: enter them at the same epoch.
-    positions = [start * batch_size // hosts] * hosts
-  position, skipped = positions[jax.process_index()], host.get("skipped", 0)
-  elapsed = host.get("elapsed_s", 0.0)
+    host["positions"] = [start * config.input.batch_size // hosts] * hosts
+  return state, start, host, checkpoints
+
+
+def run(config, workdir: str) -> dict | None:
+  """Trains to the end, or to a SIGTERM.
+
+  Args:
+    config: as `big_crop.config.default_config`.
+    workdir: the run's folder, local or remote.
+
+  Returns:
+    The contents of summary.json, or None after a SIGTERM and on all hosts but
+    the first.
+
+  Raises:
+    ValueError: for anything wrong with the config, the data or the workdir; and
+      when the loss is not finite.
+  """
+  began = time.time()
+  workdir = epath.Path(workdir)
+  first_process = jax.process_index() == 0
+  report.check_workdir(workdir, configs.as_json(config), FREE_KEYS)
+  parts = build(config)
+  state, start, host, checkpoints = start_or_resume(config, workdir, parts)
+  position = host["positions"][jax.process_index()]
+  skipped, elapsed = host.get("skipped", 0), host.get("elapsed_s", 0.0)
+  batch_size, total_steps = config.input.batch_size, parts.total_steps
 
   batches = input_pipeline.prefetch_to_device(
     input_pipeline.train_batches(
-      source,
-      pp,
-      batch_size // hosts,
+      parts.source,
+      parts.pp,
+      batch_size // jax.process_count(),
       seed=config.seed,
       start=position,
       num_parallel_calls=config.input.num_parallel_calls,
       prefetch=config.input.prefetch,
       skip_corrupt=config.input.skip_corrupt,
     ),
-    lambda data: sharding.make_global_batch(data, mesh),
+    lambda data: sharding.make_global_batch(data, parts.mesh),
   )
   metrics_file = report.Metrics(workdir, start) if first_process else None
   progress = report.Progress(total_steps, batch_size, start)
@@ -187,12 +257,11 @@ def run(config, workdir: str) -> dict | None:
   for step in range(start + 1, total_steps + 1):
     batch, origin = next(batches)
     if step == 1 and first_process:
-      images = jax.jit(steps.make_mix(num_classes, **mixing))(batch, 0)[0]
-      local = [s.data for s in images.addressable_shards]
+      images = parts.mix(batch, 0)[0].addressable_shards
       pictures.save_image_grid(
-        workdir / "train_images.png", np.concatenate(local)
+        workdir / "train_images.png", np.concatenate([s.data for s in images])
       )
-    state, metrics = train_step(state, batch)
+    state, metrics = parts.train_step(state, batch)
     position, skipped = origin.position, skipped + origin.skipped
     unchecked.append((step, metrics))
     if len(unchecked) > STEPS_IN_FLIGHT:
@@ -200,28 +269,22 @@ def run(config, workdir: str) -> dict | None:
 
     last, stopping = step == total_steps, stop.requested()
     log = last or step % config.log_training_steps == 0
-    due = [n for n, (_, every) in evals.items() if last or step % every == 0]
+    due = [
+      name
+      for name, (_, every) in parts.evals.items()
+      if last or step % every == 0
+    ]
     save = last or stopping or step % config.ckpt_steps == 0
     if not (log or due or save):
       continue
 
     unchecked = jax.device_get(unchecked)
-    for at, values in unchecked:
-      if not math.isfinite(values["training_loss"]):
-        good = checkpoints.latest()
-        raise ValueError(
-          f"the loss is {values['training_loss']} at step {at}; last good "
-          + (
-            f"checkpoint: {checkpoints.path / str(good)}"
-            if good
-            else ("checkpoint: none yet")
-          )
-        )
+    _check_finite(unchecked, checkpoints)
     measured = {}
     if log:
       measured = {k: float(v) for k, v in unchecked[-1][1].items()}
-      measured["lr"] = config.lr * float(schedules[0](step - 1))
-      measured["epoch"] = step * batch_size / source.total_examples
+      measured["lr"] = parts.lr(step - 1)
+      measured["epoch"] = step * batch_size / parts.source.total_examples
       measured["images_per_s"] = progress.update(
         step, measured["training_loss"], measured["lr"]
       )
@@ -229,7 +292,7 @@ def run(config, workdir: str) -> dict | None:
         measured["skipped_corrupt"] = skipped
     unchecked = []
     for name in due:
-      results = evals[name][0].run(state.variables())
+      results = parts.evals[name][0].run(state.variables())
       measured |= {f"{name}/{k}": v for k, v in results.items()}
       text = "  ".join(f"{k} {v:.4g}" for k, v in results.items())
       progress.show(f"step {step}  {name}: {text}")
@@ -267,6 +330,18 @@ def run(config, workdir: str) -> dict | None:
       "wall_time_s": elapsed + time.time() - began,
     },
   )
+
+
+def _check_finite(logged, checkpoints):
+  """Raises at the first step whose loss is not finite."""
+  for step, metrics in logged:
+    loss = float(metrics["training_loss"])
+    if not math.isfinite(loss):
+      good = checkpoints.latest()
+      where = "none yet" if good is None else checkpoints.path / str(good)
+      raise ValueError(
+        f"the loss is {loss} at step {step}; last good checkpoint: {where}"
+      )
 
 
 def _gather(position):
