@@ -40,9 +40,10 @@ def sample(
 
   def propose(carry):
     attempt, h, w, done = carry
-    u = jax.random.uniform(
-      jax.random.fold_in(attempts_key, attempt), (law.draws, num)
-    )
+    key = jax.random.fold_in(attempts_key, attempt)
+    # Float32 uniforms are multiples of 2^-23; their midpoints keep the ratio
+    # off its bounds, where rounding would tie and give impossible windows.
+    u = jax.random.uniform(key, (law.draws, num)) + 2**-24
     new_h, new_w, ok = law.propose(jnp.moveaxis(u, 0, -1), height, width, jnp)
     use = ok & ~done
     return (

@@ -268,8 +268,11 @@ def _native_attempt(law, height, width):
     if lo == hi:
       ratio, chance = np.array([lo]), np.ones(1)
     else:
-      ratio = (points[1:] + points[:-1]) / 2
-      chance = np.diff(points) / (hi - lo)
+      # The kernel's uniforms are multiples of 2^-23: one in so many is 0, the
+      # least ratio itself, where products tie and round another way.
+      ratio = np.concatenate([[lo], (points[1:] + points[:-1]) / 2])
+      chance = np.diff(points) / (hi - lo) * (1 - 2**-23)
+      chance = np.concatenate([[2**-23], chance])
     low, high = law.height_range(ratio, big_h, big_w, np)
     h, w, ok = law.repair(np.full_like(ratio, drawn), ratio, big_h, big_w, np)
     ok &= (low <= drawn) & (drawn <= high)
