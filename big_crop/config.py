@@ -169,7 +169,12 @@ def _override(config, text):
       raise names.unknown(where, part, place or ["(none)"])
     if depth < len(parents):
       place = place[part]
-  parsed = _parse(value, place[last], f"--config.{key}")
+  # What is None by default may be taken back.
+  optional = default_config()
+  for part in [*parents, last]:
+    optional = optional.get(part, {}) if isinstance(optional, ConfigDict) else 0
+  old = None if optional is None and value == "None" else place[last]
+  parsed = _parse(value, old, f"--config.{key}")
   with place.ignore_type():
     place[last] = parsed
 

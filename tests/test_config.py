@@ -30,6 +30,7 @@ def test_overrides_have_the_type_of_what_they_replace():
       "--config.input.skip_corrupt=true",
       "--config.mesh=[('data', 2), ('fsdp', -1)]",
       "--config.total_steps=7",
+      "--config.total_epochs=None",
       "--config.optax={'b2': 0.95}",
       "--config.evals.val.batch_size=16",
       "--config.model.dropout=0.1",
@@ -40,6 +41,7 @@ def test_overrides_have_the_type_of_what_they_replace():
   assert c.input.skip_corrupt is True
   assert c.mesh == [("data", 2), ("fsdp", -1)]
   assert c.total_steps == 7 and c.optax.b2 == 0.95
+  assert c.total_epochs is None
   assert c.evals.val.batch_size == 16 and c.model.dropout == 0.1
 
 
@@ -52,6 +54,7 @@ def test_overrides_have_the_type_of_what_they_replace():
     (QUICKSTART, ["--config.lrr=1"], "did you mean 'lr'"),
     (QUICKSTART, ["--config.input.batchsize=1"], "did you mean 'batch_size'"),
     (QUICKSTART, ["--config.lr=fast"], "need a value of type float"),
+    (QUICKSTART, ["--config.lr=None"], "need a value of type float"),
     (QUICKSTART, ["--config.input.batch_size=1.5"], "of type int"),
     (QUICKSTART, ["--config.lr.x=1"], "is a value, it has no key 'x'"),
     (QUICKSTART, ["--conf.lr=1"], "overrides are --config.key=value"),
