@@ -36,10 +36,11 @@ def _shapes(tree):
 # The independent transcription: loops and float64.
 
 
-def _layer_norm(x, p):
-  x = x - x.mean(-1, keepdims=True)
+def _norm(x, p):
+  if "bias" in p:  # RMSNorm has none, and does not centre
+    x = x - x.mean(-1, keepdims=True)
   x = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6)
-  return x * p["scale"] + p["bias"]
+  return x * p["scale"] + p.get("bias", 0)
 
 
 def _attention(x_q, x_kv, p):
@@ -57,13 +58,14 @@ def _attention(x_q, x_kv, p):
   return result
 
 
-def _mlp(x, p):
+def _mlp(x, p, gain):
   x = x @ p["Dense_0"]["kernel"] + p["Dense_0"]["bias"]
   x = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+  x = gain * x
   return x @ p["Dense_1"]["kernel"] + p["Dense_1"]["bias"]
 
 
-def _numpy_vit(params, image, pool_type):
+def _numpy_vit(params, image, pool_type, norm="LayerNorm", gain=1.0):
   p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
   ph, pw, _, width = p["embedding"]["kernel"].shape
   h, w = image.shape[1] // ph, image.shape[2] // pw
@@ -87,10 +89,10 @@ def _numpy_vit(params, image, pool_type):
   blocks = p["Transformer"]
   for i in range(len(blocks) - 1):
     b = blocks[f"encoderblock_{i}"]
-    y = _layer_norm(x, b["LayerNorm_0"])
+    y = _norm(x, b[f"{norm}_0"])
     x = x + _attention(y, y, b["MultiHeadDotProductAttention_0"])
-    x = x + _mlp(_layer_norm(x, b["LayerNorm_1"]), b["MlpBlock_0"])
-  x = _layer_norm(x, blocks["encoder_norm"])
+    x = x + _mlp(_norm(x, b[f"{norm}_1"]), b["MlpBlock_0"], gain)
+  x = _norm(x, blocks["encoder_norm"])
   if pool_type == "gap":
     x = x.mean(1)
   elif pool_type == "tok":
@@ -99,7 +101,8 @@ def _numpy_vit(params, image, pool_type):
     m = p["MAPHead_0"]
     probe = np.repeat(m["probe"], len(x), 0)
     x = _attention(probe, x, m["MultiHeadDotProductAttention_0"])
-    x = (x + _mlp(_layer_norm(x, m["LayerNorm_0"]), m["MlpBlock_0"]))[:, 0]
+    x = x + _mlp(_norm(x, m[f"{norm}_0"]), m["MlpBlock_0"], gain)
+    x = x[:, 0]
   if "pre_logits" in p:
     x = np.tanh(x @ p["pre_logits"]["kernel"] + p["pre_logits"]["bias"])
   return x @ p["head"]["kernel"] + p["head"]["bias"]
@@ -126,6 +129,68 @@ def test_logits_are_those_of_the_transcription(kw):
   tokens = 8 + (kw["pool_type"] == "tok")
   assert out["encoded"].shape == (3, tokens, 32)
   assert out["encoder"]["block01"]["+mlp"].shape == (3, tokens, 32)
+
+
+@pytest.mark.parametrize("pool_type", ["gap", "map"])
+def test_rms_norm_and_scaled_gelu(pool_type):
+  image = _image()
+  kw = dict(**SMALL, pool_type=pool_type, norm="rmsnorm", act="sqrt2_gelu")
+  model = vit.Model(7, **kw)
+  variables = _randomised(model, image)
+  logits, _ = jax.jit(model.apply)(variables, image)
+  expected = _numpy_vit(
+    variables["params"], image, pool_type, norm="RMSNorm", gain=np.sqrt(2)
+  )
+  np.testing.assert_allclose(logits, expected, rtol=5e-6, atol=5e-6)
+
+
+def test_scaled_gelu_preserves_the_second_moment():
+  x = np.random.default_rng(0).normal(size=10**6)
+  moment = np.square(vit.ACTIVATIONS["sqrt2_gelu"](x)).mean()
+  assert 0.8 < moment < 0.9  # GELU's alone is 0.425
+  assert moment == pytest.approx(2 * np.square(jax.nn.gelu(x)).mean())
+
+
+@pytest.mark.parametrize(
+  "kw",
+  [
+    dict(variant="S/16", pool_type="gap", posemb="sincos2d", rep_size=True),
+    dict(variant="B/32", pool_type="tok", posemb="learn"),
+  ],
+  ids=lambda kw: kw["variant"],
+)
+def test_logits_of_the_papers_sizes(kw):
+  image = _image((1, 224, 224, 3))
+  model = vit.Model(1000, **kw, head_zeroinit=False)
+  params = jax.jit(model.init)(jax.random.key(0), image)["params"]
+  # Biases and positions that do something.
+  rng = np.random.default_rng(0)
+  params = jax.tree.map(
+    lambda x: x + rng.normal(size=x.shape, scale=0.02).astype(np.float32),
+    params,
+  )
+  logits, _ = jax.jit(model.apply)({"params": params}, image)
+  expected = _numpy_vit(params, image, kw["pool_type"])
+  error = np.linalg.norm(logits - expected) / np.linalg.norm(expected)
+  assert error < 1e-5
+  np.testing.assert_allclose(
+    logits, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max()
+  )
+
+
+@pytest.mark.parametrize("pool_type", ["gap", "tok", "map"])
+def test_float64_all_the_way(pool_type):
+  kw = dict(**SMALL, pool_type=pool_type, rep_size=24)
+  image = _image().astype(np.float64)
+  with jax.enable_x64(True):
+    model = vit.Model(7, **kw, dtype_mm="float64")
+    variables = jax.tree.map(
+      np.float64, _randomised(vit.Model(7, **kw), np.float32(image))
+    )
+    logits, _ = jax.jit(model.apply)(variables, image)
+    assert logits.dtype == np.float64
+  expected = _numpy_vit(variables["params"], image, pool_type)
+  np.testing.assert_allclose(logits, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_bfloat16_is_close_and_keeps_parameters_in_float32():

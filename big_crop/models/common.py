@@ -2,9 +2,12 @@
 
 import dataclasses
 
+import jax.numpy as jnp
+
 from big_crop import names
 
-DTYPES = ("float32", "bfloat16")
+# float64 is for checking gradients; it needs jax.enable_x64.
+DTYPES = ("float32", "bfloat16", "float64")
 
 
 def build(module, num_classes, kw):
@@ -14,6 +17,11 @@ def build(module, num_classes, kw):
   for name in kw:
     names.check(f"argument of {module.__name__}", name, known)
   return module(num_classes, **kw)
+
+
+def accumulator(dtype):
+  """The dtype for sums and statistics over values of `dtype`."""
+  return jnp.promote_types(dtype, jnp.float32)
 
 
 def check_rates(**rates):

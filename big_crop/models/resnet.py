@@ -59,7 +59,7 @@ class BatchNorm(nn.Module):
       # that is to the mean, the less the difference below cancels.
       n = x.size // x.shape[-1]
       axes = tuple(range(x.ndim - 1))
-      centred = x.astype(jnp.float32) - mean
+      centred = x.astype(common.accumulator(x.dtype)) - mean
       shift = jnp.mean(centred, axes)
       var = jnp.mean(jnp.square(centred), axes) - jnp.square(shift)
       var = jnp.maximum(var, 0)
@@ -175,7 +175,9 @@ class ResNet(nn.Module):
         )(x, train=train)
       out[f"layer{i + 1}"] = x
 
-    x = out["pre_logits"] = jnp.mean(x, (1, 2), dtype=jnp.float32)
+    x = out["pre_logits"] = jnp.mean(
+      x, (1, 2), dtype=common.accumulator(x.dtype)
+    )
     x = nn.Dropout(self.dropout, deterministic=not train)(x)
     # The distribution of torch.nn.Linear's weights.
     init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -205,8 +207,10 @@ def Model(num_classes, **kw):
       dropout: rate before the head;
       drop_path: stochastic depth rate of the last block, see
         `common.drop_path_rates`; each example draws its own;
-      dtype_mm: "float32" or "bfloat16" for convolutions and activations.
-        Parameters, batch statistics and logits are float32 either way.
+      dtype_mm: "float32" or "bfloat16" for convolutions and activations;
+        "float64" for checks.
+        Parameters, batch statistics and logits are float32 with either of the
+        first two.
 
   Returns:
     A `ResNet`.

@@ -32,6 +32,16 @@ VARIANTS = {
   "e": (1792, 56, 15360, 16),
 }
 
+NORMS = {"layernorm": nn.LayerNorm, "rmsnorm": nn.RMSNorm}
+
+# The tanh approximation of GELU; times sqrt(2) it keeps a normal input's
+# variance near one, as Scion's recipe has it (Pethick et al.,
+# https://arxiv.org/abs/2502.07529).
+ACTIVATIONS = {
+  "gelu": nn.gelu,
+  "sqrt2_gelu": lambda x: 2**0.5 * nn.gelu(x),
+}
+
 _xavier = nn.initializers.xavier_uniform()
 
 
@@ -95,7 +105,7 @@ class Attention(nn.Module):
       q,
       k,
       precision=jax.lax.DotAlgorithmPreset.BF16_BF16_F32 if bf16 else None,
-      preferred_element_type=jnp.float32,
+      preferred_element_type=common.accumulator(q.dtype),
     )
     weights = jax.nn.softmax(logits).astype(v.dtype)
     x = jnp.einsum("bnts,bnsh->bnth", weights, v)
@@ -108,11 +118,17 @@ class Attention(nn.Module):
     )(x)
 
 
+def norm_layer(norm, dtype):
+  """Returns a constructor of the normalisation layer `norm`, one of `NORMS`."""
+  return functools.partial(NORMS[norm], dtype=dtype)
+
+
 class MlpBlock(nn.Module):
-  """Two dense layers with the tanh-approximate GELU between them."""
+  """Two dense layers with an activation of `ACTIVATIONS` between them."""
 
   mlp_dim: int
   dtype: str
+  act: str
   dropout: float = 0.0
 
   @nn.compact
@@ -124,7 +140,7 @@ class MlpBlock(nn.Module):
       kernel_init=_xavier,
       bias_init=nn.initializers.normal(1e-6),
     )
-    x = nn.gelu(dense(self.mlp_dim)(x), approximate=True)
+    x = ACTIVATIONS[self.act](dense(self.mlp_dim)(x))
     x = nn.Dropout(self.dropout, deterministic=not train)(x)
     return dense(width)(x)
 
@@ -135,6 +151,8 @@ class EncoderBlock(nn.Module):
   mlp_dim: int
   num_heads: int
   dtype: str
+  norm: str
+  act: str
   dropout: float
   drop_path: float
 
@@ -147,27 +165,30 @@ class EncoderBlock(nn.Module):
       return x + drop(y)
 
     out = {}
-    y = nn.LayerNorm(dtype=self.dtype)(x)
+    norm = norm_layer(self.norm, self.dtype)
+    y = norm()(x)
     attention = Attention(
       self.num_heads, self.dtype, name="MultiHeadDotProductAttention_0"
     )
     y = out["sa"] = attention(y, y)
     x = out["+sa"] = add(x, y)
 
-    y = nn.LayerNorm(dtype=self.dtype)(x)
-    mlp = MlpBlock(self.mlp_dim, self.dtype, self.dropout)
+    y = norm()(x)
+    mlp = MlpBlock(self.mlp_dim, self.dtype, self.act, self.dropout)
     y = out["mlp"] = mlp(y, train=train)
     x = out["+mlp"] = add(x, y)
     return x, out
 
 
 class Encoder(nn.Module):
-  """The blocks and the final, float32 layer norm."""
+  """The blocks and the final normalisation, in float32."""
 
   depth: int
   mlp_dim: int
   num_heads: int
   dtype: str
+  norm: str
+  act: str
   dropout: float
   drop_path: float
 
@@ -181,12 +202,15 @@ class Encoder(nn.Module):
         mlp_dim=self.mlp_dim,
         num_heads=self.num_heads,
         dtype=self.dtype,
+        norm=self.norm,
+        act=self.act,
         dropout=self.dropout,
         drop_path=rate,
         name=f"encoderblock_{i}",
       )(x, train=train)
     out["pre_ln"] = x
-    return nn.LayerNorm(dtype=jnp.float32, name="encoder_norm")(x), out
+    norm = norm_layer(self.norm, common.accumulator(self.dtype))
+    return norm(name="encoder_norm")(x), out
 
 
 class MAPHead(nn.Module):
@@ -195,6 +219,8 @@ class MAPHead(nn.Module):
   mlp_dim: int
   num_heads: int
   dtype: str
+  norm: str
+  act: str
 
   @nn.compact
   def __call__(self, x):
@@ -204,8 +230,8 @@ class MAPHead(nn.Module):
       self.num_heads, self.dtype, name="MultiHeadDotProductAttention_0"
     )
     x = attention(jnp.broadcast_to(probe, (b, 1, d)), x)
-    y = nn.LayerNorm(dtype=self.dtype)(x)
-    return (x + MlpBlock(self.mlp_dim, self.dtype)(y))[:, 0]
+    y = norm_layer(self.norm, self.dtype)()(x)
+    return (x + MlpBlock(self.mlp_dim, self.dtype, self.act)(y))[:, 0]
 
 
 class ViT(nn.Module):
@@ -220,6 +246,8 @@ class ViT(nn.Module):
   posemb: str = "learn"
   pool_type: str = "gap"
   rep_size: int | bool = False
+  norm: str = "layernorm"
+  act: str = "gelu"
   dropout: float = 0.0
   drop_path: float = 0.0
   head_zeroinit: bool = True
@@ -228,6 +256,8 @@ class ViT(nn.Module):
   def __post_init__(self):
     names.check("posemb", self.posemb, ("learn", "sincos2d"))
     names.check("pool_type", self.pool_type, ("gap", "tok", "map"))
+    names.check("norm", self.norm, NORMS)
+    names.check("act", self.act, ACTIVATIONS)
     names.check("dtype_mm", self.dtype_mm, common.DTYPES)
     common.check_rates(dropout=self.dropout, drop_path=self.drop_path)
     if self.width % self.num_heads:
@@ -274,6 +304,8 @@ class ViT(nn.Module):
       mlp_dim=mlp_dim,
       num_heads=self.num_heads,
       dtype=self.dtype_mm,
+      norm=self.norm,
+      act=self.act,
       dropout=self.dropout,
       drop_path=self.drop_path,
       name="Transformer",
@@ -285,8 +317,10 @@ class ViT(nn.Module):
     elif self.pool_type == "tok":
       x = x[:, 0]
     else:
-      head = MAPHead(mlp_dim, self.num_heads, self.dtype_mm)
-      x = head(x).astype(jnp.float32)
+      head = MAPHead(
+        mlp_dim, self.num_heads, self.dtype_mm, self.norm, self.act
+      )
+      x = head(x).astype(common.accumulator(self.dtype_mm))
     out["head_input"] = x
 
     if self.rep_size:
@@ -324,13 +358,15 @@ def Model(num_classes, *, variant=None, **kw):
       pool_type: "gap" (mean of the tokens), "tok" (class token) or "map"
         (attention pooling);
       rep_size: True or an int adds a tanh layer of that width before the head;
+      norm: "layernorm" or "rmsnorm";
+      act: "gelu" or "sqrt2_gelu", that times sqrt(2);
       dropout: rate on embeddings, branches and MLP hidden layers;
       drop_path: stochastic depth rate of the last block, see
         `common.drop_path_rates`; each example and branch draws its own;
       head_zeroinit: whether the head starts at zero;
       dtype_mm: "float32" or "bfloat16" for matrix products and the residual
-        stream. Parameters, normalisation statistics, softmax and logits are
-        float32 either way.
+        stream; "float64" for checks. Parameters, normalisation statistics,
+        softmax and logits are float32 with either of the first two.
 
   Returns:
     A `ViT`.

@@ -6,7 +6,10 @@ from typing import Any
 import optax
 
 from big_crop import trees
-from big_crop.optim import schedules
+from big_crop.optim import (
+  schedules,
+  scion,  # noqa: F401  registers scale_by_scion
+)
 from big_crop.optim.factories import build, register
 
 __all__ = ["frozen_mask", "make", "register"]

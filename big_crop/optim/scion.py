@@ -1,0 +1,193 @@
+"""Scion: steps that are steepest in a norm chosen for each layer.
+
+Pethick et al., "Training Deep Learning Models with Norm-Constrained LMOs"
+(https://arxiv.org/abs/2502.07529), the constrained variant, as appendix I of
+"You May Be Running the Wrong Inception Crop" restates it: with momentum alpha,
+learning rate gamma_l and weight decay lambda_l of layer l,
+
+    m_l <- (1 - alpha) m_l + alpha g_l
+    theta_l <- theta_l + gamma_l (-lambda_l theta_l + lmo_l(m_l))
+
+`scale_by_scion` is the momentum and the lmo. The rest is `optim.make`'s:
+gamma_l is `lr` times `lr_mults`, and gamma_l lambda_l is `wd` times `wd_mults`.
+
+The lmos are Table 17's, written here for Flax's kernels [d_in, d_out], which
+are the transposes of its matrices A. Kernels of more axes count as matrices:
+a convolution's as [height * width * channels, d_out], those of attention's
+query, key and value as [d, heads * head_dim] each, and that of its output as
+[heads * head_dim, d].
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from big_crop import names, trees
+from big_crop.optim.factories import register
+
+# The quintic of Muon (Jordan et al., https://kellerjordan.github.io/posts/muon)
+# multiplies small singular values by 3.4 and brings those above 1e-6 to
+# [0.68, 1.21]; from there the classical quintic converges with order 3.
+_NS_COEFFICIENTS = 12 * [(3.4445, -4.7750, 2.0315)] + 2 * [
+  (15 / 8, -10 / 8, 3 / 8)
+]
+# The kernels of attention that map one axis to two, rather than two to one.
+_SPLITS_OUTPUT = re.compile(r"(.*/)?(query|key|value)/kernel")
+
+LMOS_OF_VIT = (
+  ("head/kernel", "sign"),
+  (".*/kernel", "spectral"),
+  (".*/(bias|scale)", "bias"),
+)
+
+
+def newton_schulz(x: jax.Array) -> jax.Array:
+  """The orthogonal factor of a matrix, by matrix products alone.
+
+  Args:
+    x: [m, n] float.
+
+  Returns:
+    [m, n], U V^T of the reduced SVD x = U S V^T. Singular values above 1e-6 of
+    the Frobenius norm become 1 to 1e-3; zero stays zero.
+  """
+  tall = x.shape[0] > x.shape[1]
+  if tall:
+    x = x.T
+  # Twice, since squares of what is below 1e-19 underflow.
+  for norm in (lambda x: jnp.abs(x).max(), jnp.linalg.norm):
+    size = norm(x)
+    x = x / jnp.where(size > 0, size, 1)
+
+  def step(x, coefficients):
+    a, b, c = coefficients
+    square = x @ x.T
+    return a * x + (b * square + c * square @ square) @ x, None
+
+  with jax.default_matmul_precision("highest"):
+    x, _ = jax.lax.scan(step, x, jnp.array(_NS_COEFFICIENTS, x.dtype))
+  return x.T if tall else x
+
+
+def svd(x: jax.Array) -> jax.Array:
+  """What `newton_schulz` approximates, by the SVD: for checks, slow.
+
+  Args:
+    x: [m, n] float.
+
+  Returns:
+    [m, n] U V^T, without the directions whose singular value is zero.
+  """
+  u, s, vt = jnp.linalg.svd(x, full_matrices=False)
+  rank = s > jnp.finfo(x.dtype).eps * max(x.shape) * s.max()
+  return (u * rank) @ vt
+
+
+ORTHOGONALISERS = {"newton_schulz": newton_schulz, "svd": svd}
+
+
+def sign(m: jax.Array, orthogonalise: Callable) -> jax.Array:
+  """-sign(m) / d_in, of norm d_in max |A_ij|."""
+  del orthogonalise
+  return -jnp.sign(m) / m.shape[0]
+
+
+def spectral(m: jax.Array, orthogonalise: Callable) -> jax.Array:
+  """-sqrt(d_out / d_in) U V^T, of norm sqrt(d_in / d_out) max sigma."""
+  d_in, d_out = m.shape
+  return -((d_out / d_in) ** 0.5) * orthogonalise(m)
+
+
+def bias(m: jax.Array, orthogonalise: Callable) -> jax.Array:
+  """-m / RMS(m), of root mean square one; zero where m is."""
+  del orthogonalise
+  size = jnp.abs(m).max()
+  m = m / jnp.where(size > 0, size, 1)
+  rms = jnp.sqrt(jnp.mean(jnp.square(m)))
+  return -m / jnp.where(rms > 0, rms, 1)
+
+
+LMOS = {"sign": sign, "spectral": spectral, "bias": bias}
+
+
+@register("scale_by_scion")
+def scale_by_scion(
+  momentum: float = 0.1,
+  lmos: Sequence[tuple[str, str]] = LMOS_OF_VIT,
+  orthogonalise: str = "newton_schulz",
+) -> optax.GradientTransformation:
+  """Momentum, then -lmo_l of it: an ascent direction of norm one.
+
+  Args:
+    momentum: alpha, the weight of the new gradient, in (0, 1].
+    lmos: (regex, name) pairs over parameter names, the first match wins; names
+      are `sign` and `spectral`, for kernels, and `bias`, for anything, taken as
+      one vector. The default is the paper's choice for a ViT without learnt
+      positions: sign for the head, spectral for the patchifier and all hidden
+      matrices, bias for biases and for the scales of norms.
+    orthogonalise: `newton_schulz` or `svd`.
+
+  Returns:
+    The transformation.
+
+  Raises:
+    ValueError: for an unknown name, a momentum out of range, and, at `init`, a
+      parameter that no pattern matches or that is not a matrix where it must
+      be.
+  """
+  if not 0 < momentum <= 1:
+    raise ValueError(
+      f"config.optax.momentum is {momentum}, but must be in (0, 1]: it is the"
+      " weight of the new gradient."
+    )
+  names.check("config.optax.orthogonalise", orthogonalise, ORTHOGONALISERS)
+  for _, lmo in lmos:
+    names.check("lmo in config.optax.lmos", lmo, LMOS)
+
+  def lmo_of_each(params):
+    leaves = trees.named_leaves(params)
+    matches = trees.first_match(
+      [name for name, _ in leaves], lmos, "config.optax.lmos"
+    )
+    for name, leaf in leaves:
+      if name not in matches:
+        raise ValueError(
+          f"config.optax.lmos: no pattern matches {name!r}; add (regex, lmo)"
+          f" with one of {', '.join(LMOS)}."
+        )
+      if leaf.ndim < 2 and lmos[matches[name]][1] != "bias":
+        raise ValueError(
+          f"config.optax.lmos: {lmos[matches[name]][1]} needs a matrix, but"
+          f" {name!r} has shape {leaf.shape}; use bias."
+        )
+    return {name: lmos[index][1] for name, index in matches.items()}
+
+  average = optax.ema(1 - momentum, debias=False)
+
+  def init(params):
+    lmo_of_each(params)
+    return average.init(params)
+
+  def update(gradients, state, params=None):
+    del params
+    moments, state = average.update(gradients, state)
+    chosen = lmo_of_each(moments)
+
+    def direction(name, m):
+      lmo = LMOS[chosen[name]]
+      x = m.reshape(-1) if lmo is bias else _as_matrix(name, m)
+      return -lmo(x, ORTHOGONALISERS[orthogonalise]).reshape(m.shape)
+
+    return trees.map_with_names(direction, moments), state
+
+  return optax.GradientTransformation(init, update)
+
+
+def _as_matrix(name: str, kernel: Any) -> Any:
+  if _SPLITS_OUTPUT.fullmatch(name):
+    return kernel.reshape(kernel.shape[0], -1)
+  return kernel.reshape(-1, kernel.shape[-1])
