@@ -12,6 +12,17 @@ from ml_collections import ConfigDict
 
 from big_crop import names
 
+# What may differ between restarts of one run: it does not change the result,
+# or only its last bits.
+FREE_KEYS = (
+  "mesh",
+  "sharding_strategy",
+  "ckpt_steps",
+  "keep_ckpt_steps",
+  "input.num_parallel_calls",
+  "input.prefetch",
+)
+
 
 def default_config() -> ConfigDict:
   """The keys that the trainer reads, with their defaults.
@@ -43,7 +54,7 @@ def default_config() -> ConfigDict:
   c.model_load = ConfigDict(dict(dont_load=[]))  # regexes of parameter names
 
   c.loss = "softmax_xent"
-  c.mixup = ConfigDict(dict(p=0.0))
+  c.mixup = ConfigDict(dict(p=0.0, per="batch"))
 
   c.optax_name = "scale_by_adam"
   c.optax = ConfigDict()

@@ -1,11 +1,42 @@
 """Ops that mix the examples of a batch, on device, inside the train step."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
+from big_crop import names
+
+Mix = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+
+
+def make(p: float = 0.0, per: str = "batch") -> Mix:
+  """Returns what `config.mixup` describes.
+
+  Args:
+    p: see `mixup`; 0 mixes nothing.
+    per: see `mixup`.
+
+  Returns:
+    (rng, image, labels) -> image and labels, mixed.
+
+  Raises:
+    ValueError: for a negative p or an unknown `per`.
+  """
+  names.check("config.mixup.per", per, ("batch", "example"))
+  if p < 0:
+    raise ValueError(f"config.mixup.p is {p}, but must be at least 0.")
+  if not p:
+    return lambda rng, image, labels: (image, labels)
+  return lambda rng, image, labels: mixup(rng, image, labels, p, per)
+
 
 def mixup(
-  rng: jax.Array, image: jax.Array, labels: jax.Array, p: float
+  rng: jax.Array,
+  image: jax.Array,
+  labels: jax.Array,
+  p: float,
+  per: str = "batch",
 ) -> tuple[jax.Array, jax.Array]:
   """Mixes every example with the one before it in the global batch.
 
@@ -13,23 +44,26 @@ def mixup(
   l ~ Beta(p, p): mixup (Zhang et al., https://arxiv.org/abs/1710.09412,
   section 2) in big_vision's convention: one l for the whole batch, folded to
   max(l, 1 - l), so that an example always keeps the larger part of itself.
-  Unlike big_vision, which rolls within each device, the partner is taken from
-  the global batch, so that the numbers do not depend on the sharding.
+  The partner is taken from the global batch, and one l from the whole of it,
+  so that the numbers do not depend on the sharding.
 
   Args:
     rng: a key.
     image: [B, ...] float.
     labels: [B, C] float.
     p: both parameters of the Beta distribution, > 0.
+    per: who shares an l: "batch", all of the global batch, or "example", nobody
+      (big_vision's `fold_in="sample"`).
 
   Returns:
     The mixed images and labels, shapes and dtypes as given.
   """
-  weight = jax.random.beta(rng, p, p)
+  shape = {"batch": (), "example": (len(image),)}[per]
+  weight = jax.random.beta(rng, p, p, shape)
   weight = jnp.maximum(weight, 1.0 - weight)
 
   def mix(x):
-    w = weight.astype(x.dtype)
+    w = weight.reshape(*shape, *(x.ndim - len(shape)) * (1,)).astype(x.dtype)
     return w * x + (1 - w) * jnp.roll(x, 1, axis=0)
 
   return mix(image), mix(labels)

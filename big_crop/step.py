@@ -111,7 +111,7 @@ def shardings_of(tree: Any) -> Any:
 
 
 def make_mix(
-  num_classes: int, *, seed: int, mixup_p: float = 0.0
+  num_classes: int, *, seed: int, mixup: Mapping[str, Any] = {}
 ) -> Callable[[Batch, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]:
   """Returns the part of a step that comes before the model.
 
@@ -121,13 +121,13 @@ def make_mix(
     (batch, step) -> image and labels [B, num_classes] as the model sees them,
     and the key of the model's own randomness.
   """
+  mix_examples = mixing.make(**mixup)
 
   def mix(batch, step):
     image, labels = _read_batch(batch, num_classes)
     rng = jax.random.fold_in(_keys(seed)[1], step)
     mix_rng, model_rng = jax.random.split(rng)
-    if mixup_p:
-      image, labels = mixing.mixup(mix_rng, image, labels, mixup_p)
+    image, labels = mix_examples(mix_rng, image, labels)
     return image, labels, model_rng
 
   return mix
@@ -142,7 +142,7 @@ def make_train_step(
   mesh: Mesh,
   state_sharding: TrainState,
   seed: int,
-  mixup_p: float = 0.0,
+  mixup: Mapping[str, Any] = {},
   grad_accum: int = 1,
   ema_decay: float | None = None,
   frozen: Any | None = None,
@@ -168,7 +168,7 @@ def make_train_step(
     mesh: the mesh.
     state_sharding: the shardings of the state, see `shardings_of`.
     seed: for mixup, dropout and stochastic depth.
-    mixup_p: see `mixing.mixup`; 0 mixes nothing.
+    mixup: arguments of `mixing.make`.
     grad_accum: microbatches in a batch.
     ema_decay: d of ema = d * ema + (1 - d) * new, for parameters and model
       state, after the update. None where the state holds no averages.
@@ -185,7 +185,7 @@ def make_train_step(
       and, at the first call, a batch that does not fit the description.
   """
   loss_fn = losses.get(loss)
-  mix = make_mix(num_classes, seed=seed, mixup_p=mixup_p)
+  mix = make_mix(num_classes, seed=seed, mixup=mixup)
   if (ema_decay is None) != (state_sharding.ema is None):
     raise ValueError(
       f"ema_decay is {ema_decay}, but the state holds"

@@ -41,16 +41,6 @@ from big_crop import step as steps
 from big_crop.optim.schedules import to_steps
 from pp_ops import registry
 
-# What may differ between restarts of one run: it does not change the result,
-# or only its last bits.
-FREE_KEYS = (
-  "mesh",
-  "sharding_strategy",
-  "ckpt_steps",
-  "keep_ckpt_steps",
-  "input.num_parallel_calls",
-  "input.prefetch",
-)
 # How far the host may run ahead of the devices.
 STEPS_IN_FLIGHT = 3
 
@@ -134,7 +124,7 @@ def build(config) -> Parts:
   state_args = (model, tx, mesh, config.sharding_strategy, input_shape)
   ema = config.ema_decay is not None
   abstract = steps.abstract_state(*state_args, ema=ema)
-  mixing = {"seed": config.seed, "mixup_p": config.mixup.p}
+  mixing = {"seed": config.seed, "mixup": config.mixup.to_dict()}
   train_step = steps.make_train_step(
     model,
     tx,
@@ -148,6 +138,7 @@ def build(config) -> Parts:
     **mixing,
   )
   context = {
+    "model": model,
     "predict": steps.make_predict(model),
     "mesh": mesh,
     "num_classes": num_classes,
@@ -230,7 +221,9 @@ def run(config, workdir: str) -> dict | None:
   began = time.time()
   workdir = epath.Path(workdir)
   first_process = jax.process_index() == 0
-  report.check_workdir(workdir, configs.as_json(config), FREE_KEYS)
+  report.check_workdir(
+    workdir, configs.as_json(config), configs.FREE_KEYS
+  )
   parts = build(config)
   state, start, host, checkpoints = start_or_resume(config, workdir, parts)
   position = host["positions"][jax.process_index()]

@@ -64,13 +64,43 @@ def test_mixup_is_one_weight_and_a_rolled_batch():
     np.testing.assert_allclose(mixed_labels[i], expected, atol=1e-6)
 
 
+def folded_beta_pvalue(weights):
+  beta = scipy.stats.beta(0.4, 0.4)
+  cdf = lambda x: beta.cdf(x) - beta.cdf(1 - x)
+  return scipy.stats.kstest(np.asarray(weights), cdf).pvalue
+
+
 def test_weight_has_the_folded_beta_law():
   one = jnp.array([[1.0], [0.0]])
   weight = lambda key: mixing.mixup(key, one, one, 0.4)[0][0, 0]
   weights = jax.vmap(weight)(jax.random.split(jax.random.key(0), 4000))
-  beta = scipy.stats.beta(0.4, 0.4)
-  cdf = lambda x: beta.cdf(x) - beta.cdf(1 - x)
-  assert scipy.stats.kstest(np.asarray(weights), cdf).pvalue > 1e-3
+  assert folded_beta_pvalue(weights) > 1e-3
+
+
+def test_mixup_per_example_draws_a_weight_for_each():
+  image, labels = batch(4000)
+  mixed, mixed_labels = mixing.mixup(
+    jax.random.key(3), image, labels, 0.4, "example"
+  )
+  weights = np.diagonal(mixed_labels)
+  assert folded_beta_pvalue(weights) > 1e-3
+  w = weights[:, None, None, None]
+  expected = w * image + (1 - w) * np.roll(image, 1, axis=0)
+  np.testing.assert_allclose(mixed, expected, rtol=1e-5, atol=1e-6)
+  partners = np.diagonal(np.roll(mixed_labels, 1, axis=1))
+  np.testing.assert_allclose(partners, 1 - weights, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ("kw", "message"),
+  [
+    (dict(p=-0.1), "config.mixup.p is -0.1"),
+    (dict(p=0.2, per="sample"), "unknown config.mixup.per 'sample'"),
+  ],
+)
+def test_bad_mixup_gets_one_line(kw, message):
+  with pytest.raises(ValueError, match=message):
+    mixing.make(**kw)
 
 
 @pytest.mark.parametrize("axes", [[("data", 8)], [("data", 2), ("fsdp", 4)]])

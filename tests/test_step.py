@@ -235,7 +235,7 @@ def test_losses_do_not_depend_on_the_devices(model):
 
 def test_accumulation_equals_the_full_batch():
   config = {"optax_name": "identity", "lr": 0.1, "grad_clip_norm": 0.5}
-  kw = {"config": config, "mixup_p": 0.2}
+  kw = {"config": config, "mixup": {"p": 0.2}}
   full = Run(Mlp(), **kw)
   losses = full(batches(3))
   for strategy in [(), ALWAYS_FSDP]:
@@ -285,7 +285,7 @@ def test_frozen_parameters_get_no_gradient():
 
 
 def test_restart_is_exact_and_steps_differ():
-  run = Run(Mlp(dropout=0.5, norm=True), mixup_p=0.2, ema_decay=0.99)
+  run = Run(Mlp(dropout=0.5, norm=True), mixup={"p": 0.2}, ema_decay=0.99)
   again, resumed = run.fresh(), run.fresh()
   data = list(batches(4))
   expected = run(data)
@@ -300,7 +300,7 @@ def test_restart_is_exact_and_steps_differ():
 
 
 def test_no_transfer_no_recompilation_no_warning():
-  run = Run(Mlp(norm=True), ema_decay=0.9, mixup_p=0.2)
+  run = Run(Mlp(norm=True), ema_decay=0.9, mixup={"p": 0.2})
   first = run.state
   data = [sharding.make_global_batch(b, run.mesh) for b in batches(3)]
   with warnings.catch_warnings(), jax.transfer_guard("disallow"):
