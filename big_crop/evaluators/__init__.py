@@ -1,7 +1,13 @@
 """Evaluators: one file each, named in the config by `type`.
 
-A module here has `Evaluator(predict, mesh, num_classes, seed, **config)`, whose
-`run(variables)` returns a dict of floats.
+A module here has an `Evaluator`, whose `run(variables)` returns a dict of
+floats. Its keyword arguments are those of its entry in `config.evals`, and what
+it names of the run's own:
+  model: the Flax module, see `big_crop.models`.
+  predict: (variables, image [B, H, W, C]) -> logits [B, num_classes], jitted.
+  mesh: the mesh.
+  num_classes: number of classes.
+  seed: the run's seed.
 """
 
 import importlib
@@ -19,7 +25,7 @@ def make(name: str, config: dict[str, Any], **context):
   Args:
     name: its name in the config, for errors.
     config: its `type`, and the arguments of that type.
-    **context: what the trainer gives every evaluator.
+    **context: the run's own, see above.
 
   Returns:
     The evaluator.
@@ -45,6 +51,7 @@ def make(name: str, config: dict[str, Any], **context):
       raise names.unknown(
         where, key, [*own, *(p for p in parameters if p not in context)]
       )
+  context = {k: v for k, v in context.items() if k in parameters}
   try:
     return module.Evaluator(**context, **arguments)
   except ValueError as e:
