@@ -4,6 +4,8 @@ A checkpoint holds the train state and what the host must remember: where each
 host is in its stream of examples, and for how long the run has been going.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -43,13 +45,31 @@ class Checkpoints:
     return self._manager.latest_step()
 
   def save(self, step: int, state: Any, host: dict[str, Any]) -> None:
-    """Starts to save; the state may be used up at once."""
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardSave(state), host=ocp.args.JsonSave(host)
-      ),
-    )
+    """Starts to save; the state may be used up at once.
+
+    Raises:
+      ValueError: if this or the last save failed, because the disk is full,
+        say; so do `wait` and `close`.
+    """
+    with self._naming_the_last():
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardSave(state), host=ocp.args.JsonSave(host)
+        ),
+      )
+
+  @contextlib.contextmanager
+  def _naming_the_last(self) -> Iterator[None]:
+    """One line for a save that failed."""
+    try:
+      yield
+    except (OSError, ValueError) as e:
+      step = self.latest()
+      last = "none yet" if step is None else self.path / str(step)
+      raise ValueError(
+        f"a checkpoint could not be saved; last good checkpoint: {last}: {e}"
+      ) from e
 
   def restore(self, step: int, target: Any) -> tuple[Any, dict[str, Any]]:
     """Restores a checkpoint onto the devices.
@@ -77,11 +97,13 @@ class Checkpoints:
 
   def wait(self) -> None:
     """Waits until what was saved is complete on disk."""
-    self._manager.wait_until_finished()
+    with self._naming_the_last():
+      self._manager.wait_until_finished()
 
   def close(self) -> None:
     """Waits, and gives the threads back."""
-    self._manager.close()
+    with self._naming_the_last():
+      self._manager.close()
 
 
 def _shapes(tree):

@@ -191,24 +191,22 @@ def _override(config, text):
 
 
 def parse_command_line(
-  description: str, argv: Sequence[str] | None = None
-) -> tuple[ConfigDict, str]:
-  """Reads `--config FILE[:arg] --workdir DIR [--config.key=value ...]`.
+  parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
+) -> tuple[ConfigDict, argparse.Namespace]:
+  """Reads `--config FILE[:arg] [--config.key=value ...]` and other flags.
 
   Args:
-    description: of the command, for `--help`.
+    parser: has the command's other arguments; it may not allow abbreviations.
     argv: the arguments, `sys.argv[1:]` by default.
 
   Returns:
-    The config and the workdir.
+    The config, and the values of the parser's arguments.
   """
-  parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
   parser.add_argument(
     "--config", required=True, help="config file, with arguments after a colon"
   )
-  parser.add_argument("--workdir", required=True, help="where the run is kept")
   args, rest = parser.parse_known_args(argv)
-  return load(args.config, rest), args.workdir
+  return load(args.config, rest), args
 
 
 def as_json(config: ConfigDict) -> dict[str, Any]:

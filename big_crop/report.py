@@ -34,18 +34,34 @@ def check_workdir(
   if not any(p.exists() for p in begun):
     return
   if path.exists():
-    old = _flat(json.loads(path.read_text()))
-    new = _flat(config)
-    for key in sorted(old.keys() | new.keys()):
-      same = old.get(key) == new.get(key)
-      if not same and not key.startswith(free):
-        raise ValueError(
-          f"workdir {workdir} holds another run: config.{key} is "
-          f"{old.get(key)!r} there and {new.get(key)!r} here; use another "
-          "workdir"
-        )
+    change = changed_key(json.loads(path.read_text()), config, free)
+    if change:
+      raise ValueError(
+        f"workdir {workdir} holds another run: {change}; use another workdir"
+      )
   else:
     raise ValueError(f"workdir {workdir} holds a run without a config.json")
+
+
+def changed_key(
+  old: dict[str, Any], new: dict[str, Any], free: tuple[str, ...]
+) -> str | None:
+  """`config.KEY is A there and B here` for two configs that differ.
+
+  Args:
+    old: a resolved config, as JSON values.
+    new: another.
+    free: keys (dotted) in which they may differ.
+
+  Returns:
+    The first key with its values, or None.
+  """
+  old, new = flat(old), flat(new)
+  for key in sorted(old.keys() | new.keys()):
+    there, here = old.get(key), new.get(key)
+    if there != here and not key.startswith(free):
+      return f"config.{key} is {there!r} there and {here!r} here"
+  return None
 
 
 def write_config(workdir: epath.Path, config: dict[str, Any]) -> None:
@@ -55,12 +71,13 @@ def write_config(workdir: epath.Path, config: dict[str, Any]) -> None:
   write_atomically(workdir / "config.json", text)
 
 
-def _flat(tree, prefix=""):
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+  """{dotted key: value} of nested dicts."""
   if not isinstance(tree, dict) or not tree:
     return {prefix.rstrip("."): tree}
   out = {}
   for k, v in tree.items():
-    out |= _flat(v, f"{prefix}{k}.")
+    out |= flat(v, f"{prefix}{k}.")
   return out
 
 
@@ -112,9 +129,16 @@ def read_metrics(workdir: epath.Path) -> list[dict[str, float]]:
 class Progress:
   """The live line: step, loss, learning rate, images/s and time left."""
 
-  def __init__(self, total_steps: int, batch_size: int, start_step: int):
+  def __init__(
+    self,
+    total_steps: int,
+    batch_size: int,
+    start_step: int,
+    *,
+    silent: bool = False,
+  ):
     self._total, self._batch_size = total_steps, batch_size
-    self._live = sys.stderr.isatty()
+    self._live, self._silent = sys.stderr.isatty(), silent
     self._last_line = 0.0
     self.resume(start_step)
 
@@ -146,6 +170,8 @@ class Progress:
 
   def show(self, text: str, keep: bool = True) -> None:
     """Prints a line; one that is not kept is written over by the next."""
+    if self._silent:
+      return
     if self._live:
       text = f"\r\033[K{text}"
     print(text, end="\n" if keep else "", file=sys.stderr, flush=True)

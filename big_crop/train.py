@@ -5,6 +5,7 @@ This file wires the parts together. An example goes record -> seed -> pp string
 goes on from the last checkpoint; SIGTERM saves one and ends with status 0.
 """
 
+import argparse
 import json
 import math
 import time
@@ -20,13 +21,13 @@ import jax
 import numpy as np
 from clu import parameter_overview
 from etils import epath
-from jax.experimental import multihost_utils
 
 from big_crop import (
   checkpoint,
   datasets,
   errors,
   evaluators,
+  hosts,
   input_pipeline,
   model_init,
   models,
@@ -79,7 +80,7 @@ def build(config) -> Parts:
   Raises:
     ValueError: for anything wrong with the config or the data, in one line.
   """
-  hosts = jax.process_count()
+  num_hosts = jax.process_count()
   mesh = sharding.make_mesh(config.mesh)
   batch_size = config.input.batch_size
   sharding.check_batch_size(
@@ -95,13 +96,13 @@ def build(config) -> Parts:
   pp = registry.get_preprocess_fn(config.input.pp)
   source = datasets.get_source(
     **config.input.data,
-    shard=(jax.process_index(), hosts),
+    shard=(jax.process_index(), num_hosts),
     shuffle_buffer_size=config.input.shuffle_buffer_size,
   )
-  if source.total_examples < hosts:
+  if source.total_examples < num_hosts:
     raise ValueError(
       f"config.input.data.split {config.input.data.split!r} has "
-      f"{source.total_examples} examples for {hosts} hosts"
+      f"{source.total_examples} examples for {num_hosts} hosts"
     )
   num_classes = config.num_classes or source.num_classes
   if not num_classes:
@@ -177,8 +178,10 @@ def start_or_resume(config, workdir: epath.Path, parts: Parts) -> tuple:
     The state, its step, what the host remembers (`checkpoint`), and the open
     checkpoints.
   """
-  start, host = checkpoint.latest_step(workdir), {}
-  if start is None:
+  latest, host = checkpoint.latest_step(workdir), {}
+  # Disks of several hosts may differ for a moment.
+  start = hosts.agree_on_first(0 if latest is None else latest)
+  if not start:
     state = parts.init()
     if config.model_init:
       state = model_init.initialise(
@@ -187,19 +190,21 @@ def start_or_resume(config, workdir: epath.Path, parts: Parts) -> tuple:
   if jax.process_index() == 0:
     report.write_config(workdir, configs.as_json(config))
   checkpoints = checkpoint.Checkpoints(workdir, config.keep_ckpt_steps)
-  if start is not None:
+  if start:
     state, host = checkpoints.restore(start, parts.abstract)
-    print(f"going on from checkpoint {checkpoints.path / str(start)}")
+    if jax.process_index() == 0:
+      print(f"going on from checkpoint {checkpoints.path / str(start)}")
   elif jax.process_index() == 0:
     print(
       parameter_overview.get_parameter_overview(
         state.params, include_stats=False
       )
     )
-  start, hosts = start or 0, jax.process_count()
-  if len(host.get("positions", [])) != hosts:
+  num_hosts = jax.process_count()
+  if len(host.get("positions", [])) != num_hosts:
     # Another number of hosts has other streams: enter them at the same epoch.
-    host["positions"] = [start * config.input.batch_size // hosts] * hosts
+    position = start * config.input.batch_size // num_hosts
+    host["positions"] = [position] * num_hosts
   return state, start, host, checkpoints
 
 
@@ -221,13 +226,14 @@ def run(config, workdir: str) -> dict | None:
   began = time.time()
   workdir = epath.Path(workdir)
   first_process = jax.process_index() == 0
-  report.check_workdir(
-    workdir, configs.as_json(config), configs.FREE_KEYS
-  )
+  hosts.agree(json.dumps(configs.as_json(config)), "the config")
+  report.check_workdir(workdir, configs.as_json(config), configs.FREE_KEYS)
   parts = build(config)
   state, start, host, checkpoints = start_or_resume(config, workdir, parts)
   position = host["positions"][jax.process_index()]
-  skipped, elapsed = host.get("skipped", 0), host.get("elapsed_s", 0.0)
+  skipped, elapsed = 0, host.get("elapsed_s", 0.0)
+  skipped_before = all_skipped = host.get("skipped", 0)
+  state_bytes = sharding.bytes_per_device(state)
   batch_size, total_steps = config.input.batch_size, parts.total_steps
 
   batches = input_pipeline.prefetch_to_device(
@@ -244,23 +250,30 @@ def run(config, workdir: str) -> dict | None:
     lambda data: sharding.make_global_batch(data, parts.mesh),
   )
   metrics_file = report.Metrics(workdir, start) if first_process else None
-  progress = report.Progress(total_steps, batch_size, start)
+  progress = report.Progress(
+    total_steps, batch_size, start, silent=not first_process
+  )
+  progress.show(
+    f"{jax.process_count()} hosts, {parts.mesh.size} devices, "
+    f"{state_bytes / 1e6:.1f} MB of train state on each"
+  )
   unchecked = []  # (step, metrics on the devices)
 
   for step in range(start + 1, total_steps + 1):
     batch, origin = next(batches)
-    if step == 1 and first_process:
+    if step == 1:
       images = parts.mix(batch, 0)[0].addressable_shards
-      pictures.save_image_grid(
-        workdir / "train_images.png", np.concatenate([s.data for s in images])
-      )
+      if first_process:
+        pictures.save_image_grid(
+          workdir / "train_images.png", np.concatenate([s.data for s in images])
+        )
     state, metrics = parts.train_step(state, batch)
     position, skipped = origin.position, skipped + origin.skipped
     unchecked.append((step, metrics))
     if len(unchecked) > STEPS_IN_FLIGHT:
       jax.block_until_ready(unchecked[-1 - STEPS_IN_FLIGHT])
 
-    last, stopping = step == total_steps, stop.requested()
+    last, stopping = step == total_steps, hosts.stop_requested(step)
     log = last or step % config.log_training_steps == 0
     due = [
       name
@@ -273,6 +286,7 @@ def run(config, workdir: str) -> dict | None:
 
     unchecked = jax.device_get(unchecked)
     _check_finite(unchecked, checkpoints)
+    all_skipped = skipped_before + sum(hosts.gather(skipped))
     measured = {}
     if log:
       measured = {k: float(v) for k, v in unchecked[-1][1].items()}
@@ -281,8 +295,8 @@ def run(config, workdir: str) -> dict | None:
       measured["images_per_s"] = progress.update(
         step, measured["training_loss"], measured["lr"]
       )
-      if skipped:
-        measured["skipped_corrupt"] = skipped
+      if all_skipped:
+        measured["skipped_corrupt"] = all_skipped
     unchecked = []
     for name in due:
       results = parts.evals[name][0].run(state.variables())
@@ -296,8 +310,8 @@ def run(config, workdir: str) -> dict | None:
         step,
         state,
         {
-          "positions": _gather(position),
-          "skipped": skipped,
+          "positions": hosts.gather(position),
+          "skipped": all_skipped,
           "elapsed_s": elapsed + time.time() - began,
         },
       )
@@ -319,7 +333,8 @@ def run(config, workdir: str) -> dict | None:
       "step": total_steps,
       "num_params": sum(x.size for x in jax.tree.leaves(state.params)),
       "params_sha256": digest,
-      "skipped_corrupt": skipped,
+      "skipped_corrupt": all_skipped,
+      "state_bytes_per_device": state_bytes,
       "wall_time_s": elapsed + time.time() - began,
     },
   )
@@ -335,11 +350,6 @@ def _check_finite(logged, checkpoints):
       raise ValueError(
         f"the loss is {loss} at step {step}; last good checkpoint: {where}"
       )
-
-
-def _gather(position):
-  everywhere = multihost_utils.process_allgather(np.int64(position))
-  return np.atleast_1d(everywhere).tolist()
 
 
 def _summarise(workdir, facts):
@@ -361,6 +371,18 @@ def _summarise(workdir, facts):
   return summary
 
 
+def main():
+  """Runs the command."""
+  parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+  parser.add_argument("--workdir", required=True, help="where the run is kept")
+  hosts.add_arguments(parser)
+  config, args = configs.parse_command_line(parser)
+  hosts.initialize(
+    args.coordinator_address, args.num_processes, args.process_id
+  )
+  run(config, args.workdir)
+
+
 if __name__ == "__main__":
-  with errors.one_line():
-    run(*configs.parse_command_line(__doc__))
+  with hosts.failing_together(), errors.one_line():
+    main()

@@ -1,5 +1,7 @@
 """Checkpoints: the same bits back, on any devices, and of no other model."""
 
+import resource
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -92,3 +94,30 @@ def test_a_torn_checkpoint_is_not_seen(tmp_path):
 def test_no_checkpoint(tmp_path):
   with pytest.raises(ValueError, match="no checkpoint in"):
     checkpoint.load_variables(str(tmp_path))
+
+
+def test_a_save_that_fails_names_the_last_good_checkpoint(tmp_path):
+  state = step.init_state(*state_args(1, "replicate", width=4000), seed=0)
+  saved = checkpoint.Checkpoints(tmp_path)
+  saved.save(1, state, {})
+  saved.wait()
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  # Like a full disk: the system refuses to write more than that to a file.
+  resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+  try:
+    with pytest.raises(ValueError, match=r"last good checkpoint: .*/1:"):
+      saved.save(2, state, {})
+      saved.wait()
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+  assert checkpoint.latest_step(tmp_path) == 1
+  again = checkpoint.Checkpoints(tmp_path)
+  restored, _ = again.restore(
+    1, step.abstract_state(*state_args(1, "replicate", 4000))
+  )
+  np.testing.assert_array_equal(
+    restored.params["Dense_0"]["kernel"], state.params["Dense_0"]["kernel"]
+  )
+  again.save(2, state, {})
+  again.close()
+  assert checkpoint.latest_step(tmp_path) == 2

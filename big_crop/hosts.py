@@ -1,0 +1,151 @@
+"""Several hosts, one program: they start, stop and fail together."""
+
+import argparse
+import contextlib
+import os
+import sys
+import traceback
+import zlib
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from big_crop import stop
+
+# A host that has been silent for so long is taken for dead.
+_HEARTBEAT_S = 60
+# Status of a run that lost another host: start all of them again.
+LOST_HOST = 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the flags by which hosts find each other where JAX cannot tell."""
+  group = parser.add_argument_group(
+    "several hosts",
+    "Nothing is needed on TPU pods, Slurm, GKE and Open MPI, which JAX detects;"
+    " elsewhere give all three, on each host.",
+  )
+  group.add_argument(
+    "--coordinator_address", metavar="HOST:PORT", help="of process 0"
+  )
+  group.add_argument("--num_processes", type=int)
+  group.add_argument("--process_id", type=int, help="0 to num_processes - 1")
+
+
+def initialize(
+  coordinator_address: str | None = None,
+  num_processes: int | None = None,
+  process_id: int | None = None,
+) -> None:
+  """Joins the other hosts, if there are any; call it before any computation.
+
+  Args:
+    coordinator_address: `host:port` of process 0, None to let JAX detect the
+      cluster.
+    num_processes: how many there are.
+    process_id: which of them this is.
+
+  Raises:
+    ValueError: if only some of the three are given, or they do not fit.
+  """
+  given = {
+    "--coordinator_address": coordinator_address,
+    "--num_processes": num_processes,
+    "--process_id": process_id,
+  }
+  missing = [flag for flag, value in given.items() if value is None]
+  if missing and len(missing) < len(given):
+    raise ValueError(f"{missing[0]} is missing: give all of {', '.join(given)}")
+  if not missing and not 0 <= process_id < num_processes:
+    raise ValueError(
+      f"--process_id {process_id} must be from 0 to num_processes - 1, which is"
+      f" {num_processes - 1}"
+    )
+  try:
+    jax.distributed.initialize(
+      coordinator_address,
+      num_processes,
+      process_id,
+      heartbeat_timeout_seconds=_HEARTBEAT_S,
+    )
+  except ValueError as e:
+    if missing and "coordinator_address" in str(e):
+      return  # JAX detects no cluster: this host is alone.
+    raise
+  # JAX takes over SIGTERM; one that came before must not be lost.
+  if stop.requested():
+    stop.repeat()
+
+
+def stop_requested(step: int) -> bool:
+  """Whether all hosts are to stop at this step.
+
+  A SIGTERM to any host makes all of them stop at the same step, one or a few
+  later: JAX's preemption service agrees on it.
+
+  Args:
+    step: the step; every host must ask at every step.
+  """
+  if not jax.distributed.is_initialized():
+    return stop.requested()
+  return multihost_utils.reached_preemption_sync_point(step)
+
+
+def gather(value: float | int) -> list:
+  """Every host's value, in the order of the hosts."""
+  everywhere = multihost_utils.process_allgather(np.asarray(value))
+  return np.atleast_1d(everywhere).tolist()
+
+
+def agree(text: str, what: str) -> None:
+  """Checks that all hosts have the same text.
+
+  Raises:
+    ValueError: if not.
+  """
+  if len(set(gather(zlib.crc32(text.encode())))) > 1:
+    raise ValueError(
+      f"{what} differs between the hosts: start all of them alike"
+    )
+
+
+def agree_on_first(number: int) -> int:
+  """The number that the first host has."""
+  return int(multihost_utils.broadcast_one_to_all(np.int64(number)))
+
+
+@contextlib.contextmanager
+def failing_together() -> Iterator[None]:
+  """Ends the process at once when something fails, if there are other hosts.
+
+  An orderly end would wait for them, and they wait for this one. They notice
+  when its connections close, or after the heartbeat's time.
+  """
+  try:
+    yield
+  except BaseException as e:
+    if not jax.distributed.is_initialized() or jax.process_count() == 1:
+      raise
+    os._exit(_report(e))
+
+
+def _report(error):
+  status = 1
+  if isinstance(error, SystemExit):
+    status = error.code if isinstance(error.code, int) else 1
+  elif isinstance(error, jax.errors.JaxRuntimeError):
+    # What XLA says when a connection closes in the midst of a collective.
+    status = LOST_HOST
+    print(
+      "error: a computation over all hosts failed; if one of them is gone,"
+      " start all again and the run goes on from its last checkpoint:"
+      f" {str(error).splitlines()[0]}",
+      file=sys.stderr,
+    )
+  else:
+    traceback.print_exception(error)
+  sys.stdout.flush()
+  sys.stderr.flush()
+  return status

@@ -1,0 +1,225 @@
+"""Several processes on this machine train as one; faults lose nothing."""
+
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from big_crop import hosts
+from big_crop.datasets import critters
+
+ROOT = pathlib.Path(__file__).parents[1]
+CONFIG = """
+from big_crop.config import default_config
+
+def get_config(arg=None):
+  model, steps = arg.split(",")
+  c = default_config()
+  data = {{"name": "folder", "data_dir": {folder!r}}}
+  c.total_steps = int(steps)
+  c.input.data = {{**data, "split": "train"}}
+  c.input.pp = "decode_jpeg_and_inception_crop_fixed(16)|value_range(-1, 1)"
+  c.input.batch_size = 16
+  c.mixup.p = 0.2
+  c.model_name = model
+  c.model = dict(width=16, depth=1, num_heads=2, patch_size=(8, 8))
+  if model == "resnet":
+    c.model = dict(variant=18, width=8, small_stem=True, zero_init_last=True)
+  c.evals.val = dict(
+    data={{**data, "split": "validation"}},
+    pp_fn="decode|resize(16)|value_range(-1, 1)",
+    batch_size=8, log_percent=0.5,
+  )
+  c.log_training_steps = max(1, c.total_steps // 50)
+  c.ckpt_steps = max(2, c.total_steps // 10)
+  return c
+"""
+FSDP = "--config.sharding_strategy=[('.*', 'fsdp(min_size_to_shard_mb=0)')]"
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+  """A config file over 77 images in class folders."""
+  root = tmp_path_factory.mktemp("hosts")
+  examples = zip(*critters.generate("train", 0, 77), strict=True)
+  for i, (data, label) in enumerate(examples):
+    path = root / "images" / f"class_{label % 4}" / f"{i}.jpg"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+  path = root / "config.py"
+  path.write_text(CONFIG.format(folder=str(root / "images")))
+  return path
+
+
+class Hosts:
+  """Processes that train together."""
+
+  def __init__(self, num, devices, config, workdir, *overrides):
+    with socket.socket() as s:
+      s.bind(("127.0.0.1", 0))
+      address = f"127.0.0.1:{s.getsockname()[1]}"
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    env = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+    self.logs = [pathlib.Path(f"{workdir}.{i}.log") for i in range(num)]
+    self.processes = []
+    for i, log in enumerate(self.logs):
+      command = [sys.executable, "-m", "big_crop.train", "--config", config]
+      command += ["--workdir", workdir, *overrides]
+      if num > 1:
+        command += ["--coordinator_address", address, "--num_processes", num]
+        command += ["--process_id", i]
+      self.processes.append(
+        subprocess.Popen(
+          list(map(str, command)),
+          cwd=ROOT,
+          env=env,
+          stdout=log.open("w"),
+          stderr=subprocess.STDOUT,
+        )
+      )
+
+  def wait(self, timeout=300):
+    """The exit statuses."""
+    try:
+      return [p.wait(timeout) for p in self.processes]
+    finally:
+      for p in self.processes:
+        p.kill()
+
+  def wait_for(self, text):
+    """Waits until the first process has printed the text."""
+    while text not in self.logs[0].read_text():
+      assert self.processes[0].poll() is None, self.logs[0].read_text()
+      time.sleep(0.1)
+
+
+def train(*args):
+  """Trains to the end; the losses, the val metrics and the summary."""
+  running = Hosts(*args)
+  assert set(running.wait()) == {0}, running.logs[0].read_text()
+  return read(args[3])
+
+
+def read(workdir):
+  lines = (workdir / "metrics.jsonl").read_text().splitlines()
+  records = [json.loads(line) for line in lines]
+  losses = [r["training_loss"] for r in records]
+  val = [
+    {k: v for k, v in r.items() if k.startswith("val/")}
+    for r in records
+    if "val/top1" in r
+  ]
+  return losses, val, json.loads((workdir / "summary.json").read_text())
+
+
+def counts(val):
+  """What must be equal to the unit."""
+  return [
+    (r["val/count"], round(r["val/top1"] * r["val/count"], 3)) for r in val
+  ]
+
+
+def stop_at(step, num, devices, config, workdir):
+  """SIGTERM to the last process after a step; the checkpoint's step."""
+  running = Hosts(num, devices, config, workdir)
+  running.wait_for(f"step {step}/")
+  running.processes[-1].send_signal(signal.SIGTERM)
+  assert running.wait() == [0] * num, running.logs[0].read_text()
+  return max(int(p.name) for p in (workdir / "checkpoints").iterdir())
+
+
+def test_two_hosts_stop_at_one_step_and_go_on_as_if_nothing_happened(
+  config, tmp_path
+):
+  spec = f"{config}:vit,400"
+  step = stop_at(8, 2, 2, spec, tmp_path / "run")
+  assert 0 < step < 400
+  assert not (tmp_path / "run" / "summary.json").exists()
+  losses, val, summary = train(2, 2, spec, tmp_path / "run")
+  assert len(losses) == 50 and losses[-1] < losses[0]
+  assert summary["step"] == 400
+  # Each file once; the others write nothing.
+  names = [p.name for p in (tmp_path / "run").iterdir()]
+  assert len([n for n in names if n.startswith("events")]) == 2  # two starts
+  # One process restores the checkpoint, evaluates and ends.
+  _, _, again = train(1, 4, spec, tmp_path / "run")
+  assert again["params_sha256"] == summary["params_sha256"]
+  assert val[-1]["val/count"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["vit", "resnet"])
+def test_any_number_of_hosts_gives_the_same_counts(model, config, tmp_path):
+  spec = f"{config}:{model},6"
+  runs = {
+    (n, d): train(n, d, spec, tmp_path / f"{n}x{d}")
+    for n, d in [(2, 4), (4, 2)]
+  }
+  for (n, d), (losses, val, summary) in runs.items():
+    # One process on the same checkpoint: its last evaluation over again.
+    alone = tmp_path / f"alone_{n}x{d}"
+    shutil.copytree(tmp_path / f"{n}x{d}", alone)
+    shutil.rmtree(alone / "checkpoints" / "6")
+    assert len(losses) == 6 and all(loss < 10 for loss in losses)
+    again = train(1, 8, spec, alone)
+    assert len(again[0]) == 6
+    shutil.rmtree(alone / "metrics.jsonl", ignore_errors=True)
+    assert summary["step"] == 6
+    assert [c for c, _ in counts(again[1])] == [c for c, _ in counts(val)]
+
+
+@pytest.mark.slow
+def test_a_checkpoint_restores_on_other_hosts_and_shardings(config, tmp_path):
+  spec = f"{config}:vit,4"
+  _, _, first = train(1, 8, spec, tmp_path / "run")
+  sizes = {}
+  for n, d in [(2, 4), (2, 2)]:
+    for strategy in [(), (FSDP,)]:
+      workdir = tmp_path / f"{n}x{d}{len(strategy)}"
+      shutil.copytree(tmp_path / "run", workdir)
+      # The run is over: the summary is of what was restored.
+      _, _, summary = train(n, d, spec, workdir, *strategy)
+      assert summary["params_sha256"] == first["params_sha256"]
+      sizes[n * d, len(strategy)] = summary["state_bytes_per_device"]
+      shutil.rmtree(workdir / "checkpoints" / "4")
+      losses, _, summary = train(n, d, spec, workdir, *strategy)
+      assert len(losses) == 4 and summary["step"] == 4
+  assert sizes[8, 1] < 1.3 / 8 * sizes[8, 0]
+
+
+@pytest.mark.slow
+def test_twenty_faults_lose_nothing(config, tmp_path):
+  spec = f"{config}:vit,2000"
+  expected = train(2, 1, spec, tmp_path / "undisturbed")
+  rng = random.Random(0)
+  for fault in range(20):
+    running = Hosts(2, 1, spec, tmp_path / "run")
+    time.sleep(rng.uniform(5, 40))
+    victim = rng.choice(running.processes)
+    victim.send_signal(rng.choice([signal.SIGTERM, signal.SIGKILL]))
+    running.wait(timeout=200)
+    print(fault, [p.returncode for p in running.processes], flush=True)
+  losses, val, summary = train(2, 1, spec, tmp_path / "run")
+  assert summary["params_sha256"] == expected[2]["params_sha256"]
+  assert (losses, val) == expected[:2]
+
+
+@pytest.mark.parametrize(
+  ("args", "message"),
+  [
+    (("127.0.0.1:1", None, 0), "--num_processes is missing"),
+    ((None, None, 1), "--coordinator_address is missing"),
+    (("127.0.0.1:1", 2, 2), "--process_id 2 must be from 0 to"),
+  ],
+)
+def test_bad_flags_get_one_line(args, message):
+  with pytest.raises(ValueError, match=message):
+    hosts.initialize(*args)
