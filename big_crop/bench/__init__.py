@@ -1,1 +1,1 @@
-"""Speed: `python -m big_crop.bench pipeline|step ...`; each has `--help`."""
+"""Speed: `python -m big_crop.bench NAME ...`; each has `--help`."""

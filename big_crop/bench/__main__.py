@@ -1,11 +1,11 @@
-"""Runs one benchmark: `python -m big_crop.bench pipeline|sampler|step ...`."""
+"""Runs one benchmark: `python -m big_crop.bench NAME ...`, see COMMANDS."""
 
 import importlib
 import sys
 
 from big_crop import errors
 
-COMMANDS = ("pipeline", "sampler", "step")
+COMMANDS = ("pipeline", "sampler", "scaling", "step", "train")
 
 
 def main(argv: list[str]) -> None:

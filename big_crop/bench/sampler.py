@@ -2,8 +2,6 @@
 
 import argparse
 import importlib.util
-import json
-import pathlib
 import statistics
 import time
 
@@ -11,6 +9,7 @@ import jax
 import numpy as np
 
 from big_crop import sampler, shapes
+from big_crop.bench import output
 from pp_ops import registry, windows
 
 
@@ -47,7 +46,7 @@ def main(argv: list[str]) -> None:
   add("--image_shape", default="375x500", metavar="HxW")
   add("--samples", type=float, default=2**21)
   add("--repeats", type=int, default=5)
-  add("--json", help="file for the results")
+  output.add_flag(parser)
   args = parser.parse_args(argv)
   height, width = shapes.parse(args.image_shape)
   num = int(args.samples)
@@ -73,7 +72,5 @@ def main(argv: list[str]) -> None:
   print(f"windows per second and core, {args.image_shape}")
   for spec, name, rate in results:
     print(f"{spec:32} {name:12} {rate:14,.0f}")
-  if args.json:
-    keys = ("crop", "backend", "windows_per_s_per_core")
-    record = [dict(zip(keys, r, strict=True)) for r in results]
-    pathlib.Path(args.json).write_text(json.dumps(record, indent=2) + "\n")
+  keys = ("crop", "backend", "windows_per_s_per_core")
+  output.write(args, results=[dict(zip(keys, r, strict=True)) for r in results])

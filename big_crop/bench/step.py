@@ -1,52 +1,72 @@
 """How long a train step takes: forward, backward and update, on random data.
 
-FLOPs are XLA's count for the compiled step: all its operations, forward,
-backward and update, as they are executed. A multiplication and an addition
-count as two.
+Needs no TensorFlow. FLOPs are XLA's count for the compiled step: all its
+operations, forward, backward and update, as they are executed; a multiplication
+and an addition count as two. The peak is what a large matrix product of the
+same dtype reaches on the same devices in the same process, and MFU is the
+step's share of it.
 """
 
 import argparse
-import json
-import pathlib
-import platform
+import ast
 import statistics
 import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from big_crop import models, sharding
 from big_crop import step as steps
+from big_crop.bench import output, timm_peer
 
 _CLASSES = 1000
+_REPLICATE = [(".*", "replicate")]
+
+
+class Step(NamedTuple):
+  """A compiled train step and what it works on.
+
+  Attributes:
+    run: (state, batch) -> (state, metrics).
+    state: the first state.
+    batch: a batch, on the devices.
+    flops: of one step, over all devices.
+    state_bytes: of the state, on each device.
+  """
+
+  run: Callable
+  state: Any
+  batch: Any
+  flops: float
+  state_bytes: int
 
 
 def build(
-  model_name: str, variant: str, batch: int, res: int, dtype: str
-) -> tuple:
+  model_name: str,
+  model_args: dict[str, Any],
+  batch: int,
+  res: int,
+  *,
+  mesh: jax.sharding.Mesh,
+  strategy: list[tuple[str, str]] = _REPLICATE,
+) -> Step:
   """Compiles a train step as a run has it: AdamW, clipping, cross-entropy.
-
-  The batch is split over all devices, the state is replicated.
 
   Args:
     model_name: see `models.get_model`.
-    variant: the model's.
-    batch: examples in a step.
+    model_args: the model's.
+    batch: examples in a step, over all devices.
     res: height and width of the images.
-    dtype: `dtype_mm` of the model.
-
-  Returns:
-    The compiled step, its first state, a batch on the devices, and the step's
-    FLOPs over all devices.
+    mesh: the mesh; the batch is split over all its axes.
+    strategy: see `sharding.infer_sharding`.
   """
-  model = models.get_model(
-    model_name, _CLASSES, variant=variant, dtype_mm=dtype
-  )
-  mesh = sharding.make_mesh([("data", -1)])
-  sharding.check_batch_size(batch, mesh)
+  model = models.get_model(model_name, _CLASSES, **model_args)
+  sharding.check_batch_size(batch, mesh, where="--batch")
   tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
-  strategy = [(".*", "replicate")]
   state = steps.init_state(model, tx, mesh, strategy, (res, res, 3), seed=0)
   train_step = steps.make_train_step(
     model,
@@ -57,74 +77,173 @@ def build(
     state_sharding=steps.shardings_of(state),
     seed=0,
   )
-  rng = np.random.default_rng(0)
-  data = {
-    "image": rng.uniform(-1, 1, (batch, res, res, 3)).astype(np.float32),
-    "label": rng.integers(0, _CLASSES, batch, np.int32),
-  }
-  data = jax.device_put(data, sharding.batch_sharding(mesh))
+  split = sharding.batch_sharding(mesh)
+
+  def random_batch():
+    image, label = jax.random.split(jax.random.key(0))
+    return {
+      "image": jax.random.uniform(image, (batch, res, res, 3), minval=-1.0),
+      "label": jax.random.randint(label, (batch,), 0, _CLASSES),
+    }
+
+  # Made on the devices: the largest batch would take long to get there.
+  data = jax.jit(random_batch, out_shardings=split)()
   compiled = train_step.lower(state, data).compile()
   # Of one device's program; all run the same.
   flops = compiled.cost_analysis()["flops"] * mesh.size
-  return compiled, state, data, flops
+  return Step(compiled, state, data, flops, sharding.bytes_per_device(state))
 
 
-def time_steps(compiled, state, data, num: int, repeats: int) -> list[float]:
+def time_steps(step: Step, num: int, repeats: int) -> list[float]:
   """Seconds per step of `repeats` runs of `num` steps, after a warm-up."""
-  times = []
+  state, times = step.state, []
   for repeat in range(repeats + 1):
     start = time.perf_counter()
     for _ in range(num if repeat else 2):
-      state, metrics = compiled(state, data)
+      state, metrics = step.run(state, step.batch)
     jax.block_until_ready((state, metrics))
     if repeat:
       times.append((time.perf_counter() - start) / num)
   return times
 
 
+def peak_flops(mesh: jax.sharding.Mesh, dtype: str, repeats: int = 5) -> float:
+  """FLOP/s of a matrix product on all devices at once: the best of several.
+
+  Args:
+    mesh: the devices.
+    dtype: of both factors.
+    repeats: how many readings.
+  """
+  size = 2048 if mesh.devices.flat[0].platform == "cpu" else 8192
+  split = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+  make = jax.jit(
+    lambda: jnp.ones((mesh.size, size, size), dtype), out_shardings=split
+  )
+  x, times = make(), []
+  # Several in a row, so that starting one costs nothing.
+  chain = 1 if size == 2048 else 10
+
+  def product(x):
+    for _ in range(chain):
+      x = jnp.einsum("nij,njk->nik", x, x) / size
+    return x
+
+  run = jax.jit(product, out_shardings=split)
+  for _ in range(repeats + 1):
+    start = time.perf_counter()
+    jax.block_until_ready(run(x))
+    times.append(time.perf_counter() - start)
+  return mesh.size * chain * 2 * size**3 / min(times[1:])
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+  """Adds the flags that `model_args` reads."""
+  add = parser.add_argument
+  add("--model", default="vit")
+  add("--variant", default="S/16")
+  add("--model_args", default="{}", metavar="DICT",
+      help="more arguments of the model")  # fmt: skip
+  add("--res", type=int, default=224)
+  add("--dtype", default="float32", choices=("float32", "bfloat16"))
+
+
+def model_args(args: argparse.Namespace) -> dict[str, Any]:
+  """The model's arguments, from the flags."""
+  more = literal("--model_args", args.model_args, dict)
+  return {"variant": args.variant, "dtype_mm": args.dtype, **more}
+
+
+def literal(flag: str, text: str, kind: type) -> Any:
+  """Reads a Python literal.
+
+  Raises:
+    ValueError: if it is none of that kind.
+  """
+  try:
+    value = ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    value = None
+  if not isinstance(value, kind):
+    raise ValueError(f"{flag} {text}: need a {kind.__name__} literal")
+  return value
+
+
 def main(argv: list[str]) -> None:
+  """Runs the command."""
   parser = argparse.ArgumentParser(
     prog="python -m big_crop.bench step", description=__doc__
   )
   add = parser.add_argument
-  add("--model", default="vit")
-  add("--variant", default="S/16")
+  add_model_flags(parser)
   add("--batch", type=int, default=16, help="over all devices")
-  add("--res", type=int, default=224)
-  add("--dtype", default="float32", choices=("float32", "bfloat16"))
+  add("--mesh", default="[('data', -1)]", help="as config.mesh")
+  add("--sharding_strategy", default=str(_REPLICATE), metavar="LIST")
   add("--steps", type=int, default=3, help="steps between two readings")
   add("--repeats", type=int, default=5, help="readings")
-  add("--json", help="file for the results")
+  add("--peers", action="store_true", help="also timm's model, in turns")
+  output.add_flag(parser)
   args = parser.parse_args(argv)
   if min(args.batch, args.res, args.steps, args.repeats) < 1:
     raise ValueError("--batch, --res, --steps, --repeats must be at least 1.")
 
-  compiled, state, data, flops = build(
-    args.model, args.variant, args.batch, args.res, args.dtype
+  mesh = sharding.make_mesh(literal("--mesh", args.mesh, list))
+  step = build(
+    args.model,
+    model_args(args),
+    args.batch,
+    args.res,
+    mesh=mesh,
+    strategy=literal("--sharding_strategy", args.sharding_strategy, list),
   )
-  times = time_steps(compiled, state, data, args.steps, args.repeats)
+  peer = None
+  if args.peers:
+    peer = timm_peer.start(
+      args.model, args.variant, args.batch, args.res, args.dtype
+    )
+  times, peer_times = [], []
+  for _ in range(args.repeats):
+    times += time_steps(step._replace(state=_copy(step.state)), args.steps, 1)
+    if peer:
+      peer_times.append(peer.time(args.steps))
+  peak = peak_flops(mesh, args.dtype)
   seconds = statistics.median(times)
-  device = jax.devices()[0]
-  record = {
-    **{k: v for k, v in vars(args).items() if k != "json"},
-    "devices": f"{jax.device_count()} {device.device_kind}",
-    "platform": platform.platform(),
-    "jax": jax.__version__,
+  results = {
+    "devices": f"{mesh.size} {mesh.devices.flat[0].device_kind}",
     "step_ms": 1000 * seconds,
     "all_step_ms": [1000 * t for t in times],
     "images_per_s": args.batch / seconds,
-    "gflop_per_step": flops / 1e9,
-    "gflop_per_s": flops / seconds / 1e9,
+    "gflop_per_step": step.flops / 1e9,
+    "gflop_per_s": step.flops / seconds / 1e9,
+    "peak_gflop_per_s": peak / 1e9,
+    "mfu": step.flops / seconds / peak,
+    "state_mb_per_device": step.state_bytes / 1e6,
   }
   print(
     f"{args.model} {args.variant}, batch {args.batch}, {args.res} pixels,"
-    f" {args.dtype}, {record['devices']}\n"
-    f"step time       {record['step_ms']:10.2f} ms (median of"
+    f" {args.dtype}, {results['devices']}\n"
+    f"step time       {results['step_ms']:10.2f} ms (median of"
     f" {', '.join(f'{1000 * t:.1f}' for t in times)})\n"
-    f"images/s        {record['images_per_s']:10.2f}\n"
-    f"model GFLOP     {record['gflop_per_step']:10.2f} per step: forward,"
+    f"images/s        {results['images_per_s']:10.2f}\n"
+    f"model GFLOP     {results['gflop_per_step']:10.2f} per step: forward,"
     " backward and update, XLA's count\n"
-    f"model GFLOP/s   {record['gflop_per_s']:10.2f}"
+    f"model GFLOP/s   {results['gflop_per_s']:10.2f}\n"
+    f"peak GFLOP/s    {results['peak_gflop_per_s']:10.2f} of a matrix product\n"
+    f"MFU             {100 * results['mfu']:10.1f} %\n"
+    f"train state     {results['state_mb_per_device']:10.1f} MB per device"
   )
-  if args.json:
-    pathlib.Path(args.json).write_text(json.dumps(record, indent=2) + "\n")
+  if peer:
+    theirs = statistics.median(peer_times)
+    results["timm_step_ms"] = 1000 * theirs
+    results["all_timm_step_ms"] = [1000 * t for t in peer_times]
+    print(
+      f"timm images/s   {args.batch / theirs:10.2f}, median of"
+      f" {', '.join(f'{1000 * t:.1f}' for t in peer_times)} ms; ours is"
+      f" {theirs / seconds:.2f} times as fast"
+    )
+  output.write(args, **results)
+
+
+def _copy(state):
+  """The step consumes the state that it gets."""
+  return jax.tree.map(lambda x: jnp.array(x, copy=True), state)

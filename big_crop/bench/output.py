@@ -1,0 +1,36 @@
+"""What every benchmark writes: its figures, and where they were measured."""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+from typing import Any
+
+_PACKAGES = ("jax", "jaxlib", "flax", "tensorflow", "torch", "timm")
+
+
+def add_flag(parser: argparse.ArgumentParser) -> None:
+  """Adds `--json`."""
+  parser.add_argument("--json", help="file for the results")
+
+
+def write(args: argparse.Namespace, **results: Any) -> None:
+  """Writes arguments, machine and results to the file of `--json`, if given."""
+  if not args.json:
+    return
+  versions = {}
+  for name in _PACKAGES:
+    try:
+      versions[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      continue
+  record = {
+    "arguments": {k: v for k, v in vars(args).items() if k != "json"},
+    "cpus": os.cpu_count(),
+    "platform": platform.platform(),
+    "versions": versions,
+    **results,
+  }
+  pathlib.Path(args.json).write_text(json.dumps(record, indent=2) + "\n")

@@ -1,0 +1,102 @@
+"""timm's train step, to compare with; needs torch and timm.
+
+It lives in a process of its own, since torch and JAX each take all cores:
+`start` runs this file, which answers over its standard streams.
+"""
+
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+from typing import NamedTuple
+
+# Ours: timm's, without the heads and tokens that do not matter for speed.
+_NAMES = {
+  ("vit", "Ti/16"): "vit_tiny_patch16_224",
+  ("vit", "S/16"): "vit_small_patch16_224",
+  ("vit", "B/16"): "vit_base_patch16_224",
+  ("vit", "L/16"): "vit_large_patch16_224",
+  **{("resnet", n): f"resnet{n}" for n in ("18", "34", "50", "101", "152")},
+}
+
+
+class Peer(NamedTuple):
+  """A running peer."""
+
+  process: subprocess.Popen
+
+  def time(self, steps: int) -> float:
+    """Seconds per step over `steps` steps."""
+    return self._ask(steps)
+
+  def _ask(self, question):
+    self.process.stdin.write(json.dumps(question) + "\n")
+    self.process.stdin.flush()
+    answer = json.loads(self.process.stdout.readline() or "null")
+    if answer is None:
+      raise ValueError("--peers: torch and timm did not answer, see above.")
+    return answer
+
+
+def start(model: str, variant: str, batch: int, res: int, dtype: str) -> Peer:
+  """Builds timm's model of that name and takes two steps.
+
+  Raises:
+    ValueError: if timm is not there or has no such model.
+  """
+  for package in ("torch", "timm"):
+    if importlib.util.find_spec(package) is None:
+      raise ValueError(f"--peers: {package} is not installed.")
+  if (model, variant) not in _NAMES:
+    known = ", ".join(f"{m} {v}" for m, v in _NAMES)
+    raise ValueError(f"--peers: no peer of {model} {variant}; of {known}")
+  peer = Peer(
+    subprocess.Popen(
+      [sys.executable, "-m", "big_crop.bench.timm_peer"],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+  )
+  peer._ask([_NAMES[model, variant], batch, res, dtype])
+  return peer
+
+
+def _serve():
+  """First [name, batch, res, dtype], then a number of steps at a time."""
+  import timm
+  import torch
+
+  name, batch, res, dtype = json.loads(input())
+  device = "cuda" if torch.cuda.is_available() else "cpu"
+  kw = {"img_size": res} if name.startswith("vit") else {}
+  model = timm.create_model(name, num_classes=1000, **kw).to(device).train()
+  optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
+  image = torch.rand(batch, 3, res, res, device=device) * 2 - 1
+  label = torch.randint(1000, (batch,), device=device)
+  cast = torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16")
+
+  def step():
+    optimiser.zero_grad(set_to_none=True)
+    with cast:
+      loss = torch.nn.functional.cross_entropy(model(image), label)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimiser.step()
+    return float(loss.detach())  # waits for the device
+
+  step()
+  step()
+  print(json.dumps(True), flush=True)
+  for line in sys.stdin:
+    steps = json.loads(line)
+    start_time = time.perf_counter()
+    for _ in range(steps):
+      step()
+    seconds = (time.perf_counter() - start_time) / steps
+    print(json.dumps(seconds), flush=True)
+
+
+if __name__ == "__main__":
+  _serve()

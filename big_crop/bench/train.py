@@ -1,0 +1,110 @@
+"""Pipeline and step together: how much of its time a device waits for data.
+
+Trains a config for some steps, without checkpoints and evaluations. A device
+waits from the moment that it is done with a step until the next one is handed
+to it; what the host does then, but for making the batch, counts too.
+"""
+
+import argparse
+import concurrent.futures
+import itertools
+import statistics
+import time
+
+import jax
+
+from big_crop import config as configs
+from big_crop import input_pipeline, sharding, train
+from big_crop.bench import output
+
+
+def measure(config, warmup: int, steps: int) -> dict[str, float]:
+  """Trains and times.
+
+  Args:
+    config: of a run.
+    warmup: steps before the clock starts, at least 1.
+    steps: steps that are timed.
+
+  Returns:
+    `images_per_s` of the whole, `step_images_per_s` of the step alone and
+    `pipeline_images_per_s` of the pipeline alone; `waiting`, the fraction of
+    the time in which the device had nothing to do.
+  """
+  parts = train.build(config)
+  size = config.input.batch_size
+  batches = input_pipeline.train_batches(
+    parts.source,
+    parts.pp,
+    size // jax.process_count(),
+    seed=config.seed,
+    num_parallel_calls=config.input.num_parallel_calls,
+    prefetch=config.input.prefetch,
+  )
+  put = lambda data: sharding.make_global_batch(data, parts.mesh)
+  state = parts.init()
+  done_at = concurrent.futures.ThreadPoolExecutor(1)
+
+  def when_ready(x):
+    jax.block_until_ready(x)
+    return time.perf_counter()
+
+  ready, handed = [], []
+  device_batches = input_pipeline.prefetch_to_device(batches, put)
+  for batch, _ in itertools.islice(device_batches, warmup + steps):
+    handed.append(time.perf_counter())
+    state, metrics = parts.train_step(state, batch)
+    ready.append(done_at.submit(when_ready, metrics))
+    if len(ready) > train.STEPS_IN_FLIGHT:
+      ready[-1 - train.STEPS_IN_FLIGHT].result()
+  ready = [r.result() for r in ready]
+  pairs = zip(ready[warmup - 1 : -1], handed[warmup:], strict=True)
+  waited = sum(max(0.0, begun - free) for free, begun in pairs)
+  seconds = ready[-1] - ready[warmup - 1]
+
+  def rate(work, num=10, turns=3):
+    """Images per second of some work that makes or takes one batch."""
+    rates = []
+    for _ in range(turns):
+      start = time.perf_counter()
+      for _ in range(num):
+        out = work()
+      jax.block_until_ready(out)
+      rates.append(num * size / (time.perf_counter() - start))
+    return statistics.median(rates)
+
+  def one_step():
+    nonlocal state
+    state, metrics = parts.train_step(state, batch)
+    return metrics
+
+  return {
+    "images_per_s": steps * size / seconds,
+    "step_images_per_s": rate(one_step),
+    "pipeline_images_per_s": rate(lambda: next(batches).data),
+    "waiting": waited / seconds,
+  }
+
+
+def main(argv: list[str]) -> None:
+  """Runs the command."""
+  parser = argparse.ArgumentParser(
+    prog="python -m big_crop.bench train",
+    description=__doc__,
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  add("--warmup", type=int, default=20, help="steps that are not timed")
+  add("--steps", type=int, default=100)
+  output.add_flag(parser)
+  config, args = configs.parse_command_line(parser, argv)
+  if min(args.warmup, args.steps) < 1:
+    raise ValueError("--warmup and --steps must be at least 1.")
+  results = measure(config, args.warmup, args.steps)
+  print(
+    f"together        {results['images_per_s']:10.1f} images/s\n"
+    f"step alone      {results['step_images_per_s']:10.1f}\n"
+    f"pipeline alone  {results['pipeline_images_per_s']:10.1f}\n"
+    f"device waits    {100 * results['waiting']:10.1f} % of the time"
+  )
+  output.write(args, **results)
