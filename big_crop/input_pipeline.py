@@ -58,6 +58,13 @@ def _stream(source, seed, start):
   return tf.data.Dataset.range(first_epoch, 1 << 24).flat_map(one_epoch)
 
 
+def _one_pass(source, start=0):
+  """Raw examples in stored order from `start` on, with an epoch."""
+  return source.epoch(None, start).map(
+    lambda features: {**features, "_epoch": tf.constant(0, tf.int64)}
+  )
+
+
 def _preprocessed(raw, pp, seed, start, features, *, threads, skip_corrupt):
   """Examples of `raw` after the pp function, with their `"_position"`."""
 
@@ -136,16 +143,25 @@ def _find_corrupt(raw, pp, seed, source, num):
   return None, None
 
 
-def image_shape(source: Source, pp: Callable) -> tuple[int, ...]:
-  """Shape of the images that a pp function leaves: (height, width, channels).
+def feature_specs(source: Source, pp: Callable) -> dict[str, tf.TensorSpec]:
+  """Shapes and dtypes, without the batch, of what a pp function leaves.
 
   Raises:
     ValueError: if the pp function does not lead to fixed shapes.
   """
   ds = _preprocessed(
-    _stream(source, 0, 0), pp, 0, 0, FEATURES, threads=1, skip_corrupt=False
+    _one_pass(source), pp, 0, 0, FEATURES, threads=1, skip_corrupt=False
   )
-  return tuple(ds.element_spec["image"].shape)
+  return {k: v for k, v in ds.element_spec.items() if k in FEATURES}
+
+
+def image_shape(source: Source, pp: Callable) -> tuple[int, ...]:
+  """Shape of the images that a pp function leaves: (height, width, channels).
+
+  Raises:
+    ValueError: as `feature_specs`.
+  """
+  return tuple(feature_specs(source, pp)["image"].shape)
 
 
 def train_batches(
@@ -226,14 +242,8 @@ def eval_batches(
   Yields:
     `Batch`, with a mask.
   """
-
-  def raw_from(position):
-    return source.epoch(None, position).map(
-      lambda features: {**features, "_epoch": tf.constant(0, tf.int64)}
-    )
-
   ds = _preprocessed(
-    raw_from(0),
+    _one_pass(source),
     pp,
     seed,
     0,
@@ -255,7 +265,7 @@ def eval_batches(
   num_batches = -(-largest_share // batch_size)
   batches = _iterate(
     ds.batch(batch_size).prefetch(2),
-    raw_from,
+    lambda position: _one_pass(source, position),
     pp,
     seed,
     source,

@@ -20,7 +20,7 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from big_crop import errors, shapes
+from big_crop import errors, shapes, tables
 from pp_ops import exact, registry, windows
 
 _BLOCK = 1 << 20  # windows in one piece of work
@@ -203,10 +203,10 @@ def table(found: list[Measurement]) -> str:
           "-" if values["fallback"] is None else f"{values['fallback']:.3e}",
         ]
       )
-  text = _aligned(rows)
+  text = tables.markdown(rows)
   pairs = distances(found)
   if pairs:
-    text += "\n" + _aligned(
+    text += "\n" + tables.markdown(
       [
         ["images", "between", "and", "KS of scale", "TV of size"],
         *(
@@ -216,16 +216,6 @@ def table(found: list[Measurement]) -> str:
       ]
     )
   return text
-
-
-def _aligned(rows):
-  widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
-  lines = [
-    "| " + " | ".join(c.ljust(n) for c, n in zip(r, widths, strict=True)) + " |"
-    for r in rows
-  ]
-  rule = "|" + "|".join("-" * (n + 2) for n in widths) + "|"
-  return "\n".join([lines[0], rule, *lines[1:]]) + "\n"
 
 
 def main(argv=None):

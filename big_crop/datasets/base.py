@@ -14,6 +14,7 @@ class Source(Protocol):
   num_examples: int  # in this share
   total_examples: int  # in the split, over all hosts
   num_classes: int | None
+  class_names: list[str] | None  # in the order of their labels
 
   def epoch(
     self, seed: tf.Tensor | None, skip: tf.Tensor | int = 0
@@ -92,7 +93,7 @@ class IndexedSource:
     contents: Sequence,
     labels: Sequence[int],
     indices: Sequence[int],
-    num_classes: int,
+    class_names: Sequence[str],
     shard: tuple[int, int],
     *,
     are_paths: bool,
@@ -104,7 +105,7 @@ class IndexedSource:
       contents: encoded images, or their paths.
       labels: class of each.
       indices: which of them this split has; also the examples' `"_index"`.
-      num_classes: number of classes.
+      class_names: of all classes, in the order of their labels.
       shard: (index, count) of this host's share.
       are_paths: whether the contents are paths to be read.
       describe: index -> str.
@@ -115,7 +116,8 @@ class IndexedSource:
     self._shard = shard
     self._are_paths = are_paths
     self.describe = describe
-    self.num_classes = num_classes
+    self.class_names = list(class_names)
+    self.num_classes = len(self.class_names)
     self.total_examples = len(indices)
     self.num_examples = len(range(shard[0], len(indices), shard[1]))
 

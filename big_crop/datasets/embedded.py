@@ -23,7 +23,7 @@ def open_embedded(split: str, shard: tuple[int, int]) -> base.IndexedSource:
     images,
     labels,
     indices,
-    critters.NUM_CLASSES,
+    critters.CLASS_NAMES,
     shard,
     are_paths=False,
     describe=lambda i: names[i],

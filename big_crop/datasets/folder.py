@@ -93,7 +93,7 @@ def open_folder(
       for s, start, end in base.check_split(split, sizes, str(path))
       for i in range(start, end)
     ],
-    len(classes),
+    classes,
     shard,
     are_paths=True,
     describe=lambda i: str(flat[i][0]),

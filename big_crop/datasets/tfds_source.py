@@ -62,6 +62,7 @@ class TfdsSource:
     self._features = info.features
     labels = dict(info.features.items()).get("label")
     self.num_classes = getattr(labels, "num_classes", None)
+    self.class_names = getattr(labels, "names", None)
     # Records are numbered through all files of all splits.
     self._files, self._starts, count = [], [], 0
     pieces = []  # (file number, first record in the file, records)

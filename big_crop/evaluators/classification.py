@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from big_crop import datasets, input_pipeline, losses, sharding
-from pp_ops.registry import get_preprocess_fn
+from big_crop import losses
+from big_crop.eval_data import EvalData
 
 
 def batch_sums(
@@ -78,23 +78,14 @@ class Evaluator:
     Raises:
       ValueError: if any of it is wrong.
     """
-    num_hosts = jax.process_count()
-    sharding.check_batch_size(batch_size, mesh)
-    self._source = datasets.get_source(
-      **data, shard=(jax.process_index(), num_hosts)
-    )
-    if not self._source.total_examples:
-      raise ValueError(f"split {data['split']!r} has no examples")
-    self._mesh = mesh
-    pp = get_preprocess_fn(pp_fn)
-    self._batches = lambda: input_pipeline.eval_batches(
-      self._source,
-      pp,
-      batch_size // num_hosts,
-      num_hosts=num_hosts,
+    self._data = EvalData(
+      mesh,
       seed=seed,
-      num_parallel_calls=num_parallel_calls,
+      data=data,
+      pp_fn=pp_fn,
+      batch_size=batch_size,
       skip_corrupt=skip_corrupt,
+      num_parallel_calls=num_parallel_calls,
     )
     loss_fn = losses.get(loss_name)
     if loss_name == "softmax_xent":
@@ -125,17 +116,14 @@ class Evaluator:
       counted) and, if any were left out, `skipped_corrupt`.
     """
     total, seen = None, 0
-    for batch in self._batches():
-      seen += int(batch.mask.sum())
-      arrays = sharding.make_global_batch(
-        {**batch.data, "mask": batch.mask}, self._mesh
-      )
-      sums = self._sums(variables, arrays)
+    for batch, num in self._data.batches():
+      seen += num
+      sums = self._sums(variables, batch)
       total = sums if total is None else jax.tree.map(jnp.add, total, sums)
     total = {k: float(v) for k, v in jax.device_get(total).items()}
     count = total.pop("count")
     metrics = {k: v / count if count else 0.0 for k, v in total.items()}
-    skipped = self._source.num_examples - seen
+    skipped = self._data.source.num_examples - seen
     return {
       **metrics,
       "count": count,

@@ -1,0 +1,79 @@
+"""What evaluators read: every example of a split exactly once, sharded."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from big_crop import datasets, input_pipeline, sharding
+from pp_ops.registry import get_preprocess_fn
+
+
+class EvalData:
+  """A split with its preprocessing, opened once and read as often as need be.
+
+  Attributes:
+    source: this host's share.
+    features: names of the features that the pp string leaves.
+  """
+
+  def __init__(
+    self,
+    mesh: Mesh,
+    *,
+    seed: int,
+    data: dict[str, Any],
+    pp_fn: str,
+    batch_size: int,
+    skip_corrupt: bool = False,
+    num_parallel_calls: int | None = None,
+  ):
+    """Opens the data.
+
+    Args:
+      mesh: the mesh.
+      seed: the run's, for a pp string with random ops.
+      data: arguments of `datasets.get_source`.
+      pp_fn: the pp string; it leaves `image` and `label` or `labels`.
+      batch_size: over all devices; a last, smaller batch is padded.
+      skip_corrupt: leave out images that do not decode, rather than fail.
+      num_parallel_calls: threads; TensorFlow chooses by default.
+
+    Raises:
+      ValueError: if any of it is wrong.
+    """
+    self._mesh, self._num_hosts = mesh, jax.process_count()
+    sharding.check_batch_size(batch_size, mesh)
+    self._local_batch_size = batch_size // self._num_hosts
+    self.source = datasets.get_source(
+      **data, shard=(jax.process_index(), self._num_hosts)
+    )
+    if not self.source.total_examples:
+      raise ValueError(f"split {data['split']!r} has no examples")
+    self._pp = get_preprocess_fn(pp_fn)
+    self.features = set(input_pipeline.feature_specs(self.source, self._pp))
+    self._options = dict(
+      seed=seed,
+      skip_corrupt=skip_corrupt,
+      num_parallel_calls=num_parallel_calls,
+    )
+
+  def batches(self) -> Iterator[tuple[dict[str, jax.Array], int]]:
+    """Reads the split in stored order.
+
+    Yields:
+      Global arrays [B, ...] by feature, with "mask" [B] float32, 0 for padding;
+      and how many examples of this host are in the batch.
+    """
+    for batch in input_pipeline.eval_batches(
+      self.source,
+      self._pp,
+      self._local_batch_size,
+      num_hosts=self._num_hosts,
+      **self._options,
+    ):
+      arrays = sharding.make_global_batch(
+        {**batch.data, "mask": batch.mask}, self._mesh
+      )
+      yield arrays, int(batch.mask.sum())

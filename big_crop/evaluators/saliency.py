@@ -1,0 +1,169 @@
+"""Entropies of saliency maps: how sparse a model's saliency is.
+
+The maps, the rules behind them and their entropy are in
+`big_crop.saliency_maps`; the target class of an image is its label, as in "You
+May Be Running the Wrong Inception Crop", section 6.3.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from big_crop import saliency_maps, sharding
+from big_crop.eval_data import EvalData
+
+QUANTILES = (5, 25, 50, 75, 95)  # percent
+
+
+class Batch(NamedTuple):
+  """The maps of a batch, and what follows from each.
+
+  Attributes:
+    image: [B, H, W, C], on the devices.
+    maps: by kind, [B, h, w], on the devices.
+    rows: NumPy arrays [B]: "label", "prediction", and for each kind its
+      "KIND_entropy" and "KIND_empty" (see `saliency_maps.entropy`).
+    mask: NumPy [B] bool, False for padding.
+  """
+
+  image: jax.Array
+  maps: dict[str, jax.Array]
+  rows: dict[str, np.ndarray]
+  mask: np.ndarray
+
+
+def statistics(entropies: np.ndarray, empty: np.ndarray) -> dict[str, float]:
+  """What is reported of a distribution of entropies.
+
+  Args:
+    entropies: [n] float.
+    empty: [n] bool, of `saliency_maps.entropy`; these are left out.
+
+  Returns:
+    "entropy" (mean), "entropy_std" (over the images) and the percentiles
+    "entropy_p05" to "entropy_p95"; "zero_maps", how many were left out. If all
+    were, that alone.
+  """
+  left = np.asarray(entropies, np.float64)[~empty]
+  found = {"zero_maps": float(empty.sum())}
+  if not left.size:
+    return found
+  found |= {"entropy": float(left.mean()), "entropy_std": float(left.std())}
+  percentiles = np.percentile(left, QUANTILES)
+  for q, value in zip(QUANTILES, percentiles, strict=True):
+    found[f"entropy_p{q:02d}"] = float(value)
+  return found
+
+
+class Evaluator:
+  """Computes maps for every example of a split exactly once.
+
+  Attributes:
+    kinds: the kinds of maps.
+    data: the examples.
+  """
+
+  def __init__(
+    self,
+    *,
+    model: nn.Module,
+    mesh: jax.sharding.Mesh,
+    num_classes: int,
+    seed: int,
+    data: dict[str, Any],
+    pp_fn: str,
+    batch_size: int = 128,
+    maps: Sequence[str] | None = None,
+    skip_corrupt: bool = False,
+    num_parallel_calls: int | None = None,
+  ):
+    """Opens the data.
+
+    Args:
+      model: the model.
+      mesh: the mesh.
+      num_classes: number of classes.
+      seed: the run's, for a pp string with random ops.
+      data: see `EvalData`, as the arguments below.
+      pp_fn: the pp string; it leaves `image` and `label`. A set of `labels` has
+        no one class whose logit to explain.
+      batch_size: over all devices.
+      maps: some of "gradient", "gradcam" and "relevance"; all that the model
+        has by default.
+      skip_corrupt: leave out images that do not decode, rather than fail.
+      num_parallel_calls: threads; TensorFlow chooses by default.
+
+    Raises:
+      ValueError: if any of it is wrong, or the model has no such map.
+    """
+    self.kinds = saliency_maps.choose_kinds(model, maps)
+    self.data = EvalData(
+      mesh,
+      seed=seed,
+      data=data,
+      pp_fn=pp_fn,
+      batch_size=batch_size,
+      skip_corrupt=skip_corrupt,
+      num_parallel_calls=num_parallel_calls,
+    )
+    if "label" not in self.data.features:
+      raise ValueError(
+        "pp_fn leaves a set of 'labels': saliency needs one 'label', the class "
+        "whose logit is explained"
+      )
+    if num_classes < (self.data.source.num_classes or 0):
+      raise ValueError(
+        f"the dataset has {self.data.source.num_classes} classes, the model "
+        f"{num_classes}"
+      )
+    make = saliency_maps.make_maps(model, self.kinds)
+
+    def compute(variables, batch):
+      maps, logits = make(variables, batch["image"], batch["label"])
+      rows = {"label": batch["label"], "prediction": logits.argmax(-1)}
+      for kind, values in maps.items():
+        rows[f"{kind}_entropy"], rows[f"{kind}_empty"] = saliency_maps.entropy(
+          values
+        )
+      return maps, (rows, batch["mask"] > 0)
+
+    # The maps stay where they are; every host gets all the numbers.
+    self._compute = jax.jit(
+      compute, out_shardings=(None, sharding.replicated(mesh))
+    )
+
+  def batches(self, variables: Any) -> Iterator[Batch]:
+    """Computes the maps batch by batch, in stored order."""
+    before = None
+    for batch, _ in self.data.batches():
+      now = (batch["image"], *self._compute(variables, batch))
+      # The devices work on this batch while the last one is looked at.
+      if before:
+        yield Batch(*before[:2], *jax.device_get(before[2]))
+      before = now
+    yield Batch(*before[:2], *jax.device_get(before[2]))
+
+  def run(self, variables: Any) -> dict[str, float]:
+    """Evaluates.
+
+    Args:
+      variables: the model's.
+
+    Returns:
+      For each kind of map, of its entropy in nats: `KIND_entropy` (mean),
+      `KIND_entropy_std` (over the images), `KIND_entropy_p05`, `_p25`, `_p50`,
+      `_p75`, `_p95`, and `KIND_zero_maps` (images whose map is all zero, left
+      out of the others); `count`, all the images.
+    """
+    found = [(batch.rows, batch.mask) for batch in self.batches(variables)]
+    mask = np.concatenate([m for _, m in found])
+    column = lambda key: np.concatenate([rows[key] for rows, _ in found])[mask]
+    metrics = {"count": float(mask.sum())}
+    for kind in self.kinds:
+      entropies, empty = column(f"{kind}_entropy"), column(f"{kind}_empty")
+      for key, value in statistics(entropies, empty).items():
+        metrics[f"{kind}_{key}"] = value
+    return metrics

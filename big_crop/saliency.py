@@ -1,0 +1,331 @@
+r"""Saliency of trained models: maps to look at, and how sparse they are.
+
+    python -m big_crop.saliency --workdir RUN [RUN ...] --out DIR
+
+Takes each run's model from its last checkpoint, and the images from the first
+classification evaluator of its config. Prints a table of the three mean
+entropies ("You May Be Running the Wrong Inception Crop", section 6.3; what the
+maps are: `big_crop.saliency_maps`) and writes
+
+    DIR/table.md, summary.json  the table; all statistics of every run
+    DIR/entropies.png           their distributions, all runs over one another
+                                (the paper's Figures 21, 23 and 25)
+    DIR/RUN/maps.png            one image of each of the first classes with its
+                                maps (Figures 19, 22 and 24)
+    DIR/RUN/entropies.npz       label and prediction of each image, and for each
+                                kind of map KIND_entropy and KIND_index, the
+                                image that each entropy is of, by its place in
+                                the split; an image whose map is all zero has
+                                none
+"""
+
+import argparse
+import collections
+import dataclasses
+import json
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from tqdm import tqdm
+
+from big_crop import (
+  checkpoint,
+  datasets,
+  errors,
+  models,
+  report,
+  sharding,
+  tables,
+)
+from big_crop.evaluators import saliency as evaluator
+from pp_ops import registry
+
+# What the two types of evaluator share.
+_ARGUMENTS = ("data", "pp_fn", "skip_corrupt", "num_parallel_calls")
+
+
+@dataclasses.dataclass
+class Picture:
+  """An image with its maps.
+
+  Attributes:
+    title: name of its class.
+    image: [H, W, C] float.
+    maps: {kind: [h, w]}.
+    entropies: {kind: float, or None for a map that is all zero}.
+  """
+
+  title: str
+  image: np.ndarray
+  maps: dict[str, np.ndarray]
+  entropies: dict[str, float | None]
+
+
+@dataclasses.dataclass
+class Measurement:
+  """What was found out about a run.
+
+  Attributes:
+    name: of the run.
+    workdir: of the run.
+    epochs: its training budget, if it says.
+    shapes: {kind: (h, w) of a map}.
+    rows: see `evaluators.saliency.Batch.rows`, for all examples.
+    pictures: of the first classes.
+  """
+
+  name: str
+  workdir: str
+  epochs: float | None
+  shapes: dict[str, tuple[int, int]]
+  rows: dict[str, np.ndarray]
+  pictures: list[Picture]
+
+  def entropies(self, kind: str) -> np.ndarray:
+    """The entropies of the maps that are not all zero."""
+    return self.rows[f"{kind}_entropy"][~self.rows[f"{kind}_empty"]]
+
+  def summary(self) -> dict[str, Any]:
+    """As it stands in summary.json."""
+    hits = self.rows["prediction"] == self.rows["label"]
+    return {
+      "run": self.name,
+      "workdir": self.workdir,
+      "epochs": self.epochs,
+      "top1": float(hits.mean()),
+      "count": len(hits),
+      "maps": {
+        kind: {
+          "shape": shape,
+          "largest_entropy": float(np.log(np.prod(shape))),
+          **evaluator.statistics(
+            self.rows[f"{kind}_entropy"], self.rows[f"{kind}_empty"]
+          ),
+        }
+        for kind, shape in self.shapes.items()
+      },
+    }
+
+  def save_entropies(self, path: epath.Path) -> None:
+    """Writes entropies.npz."""
+    columns = {k: self.rows[k] for k in ("label", "prediction")}
+    for kind in self.shapes:
+      columns[f"{kind}_entropy"] = self.entropies(kind)
+      columns[f"{kind}_index"] = np.flatnonzero(~self.rows[f"{kind}_empty"])
+    with path.open("wb") as f:
+      np.savez(f, **columns)
+
+
+def open_run(
+  workdir: str, data: dict[str, str]
+) -> tuple[evaluator.Evaluator, dict[str, Any]]:
+  """Rebuilds a run's model and opens its evaluation data.
+
+  Args:
+    workdir: the run's folder.
+    data: replaces arguments of `datasets.get_source` (name, split).
+
+  Returns:
+    The evaluator, on all devices, and the model's variables.
+
+  Raises:
+    ValueError: if the folder holds no run, or one without what is needed.
+  """
+  path = epath.Path(workdir) / "config.json"
+  if not path.exists():
+    raise ValueError(f"{workdir} has no config.json: give a run's workdir")
+  config = json.loads(path.read_text())
+  registry.import_modules(config["pp_modules"])
+  found = (
+    (name, args)
+    for name, args in config["evals"].items()
+    if args.get("type", "classification") == "classification"
+  )
+  name, args = next(found, (None, None))
+  if args is None:
+    raise ValueError(
+      f"{path}: config.evals has no classification evaluator to take images of"
+    )
+  variables = checkpoint.load_variables(workdir)
+
+  num_classes = (
+    config["num_classes"]
+    or datasets.get_source(**config["input"]["data"]).num_classes
+  )
+  model = models.get_model(config["model_name"], num_classes, **config["model"])
+  mesh = sharding.make_mesh([("data", -1)])
+  given = {k: args[k] for k in _ARGUMENTS if k in args}
+  given["data"] = {**args["data"], **data}
+  # The run may have had other devices.
+  batch_size = -(-args.get("batch_size", 128) // mesh.size) * mesh.size
+  try:
+    made = evaluator.Evaluator(
+      model=model,
+      mesh=mesh,
+      num_classes=num_classes,
+      seed=config["seed"],
+      batch_size=batch_size,
+      **given,
+    )
+  except ValueError as e:
+    raise ValueError(f"{path}: config.evals.{name}: {e}") from e
+  return made, jax.device_put(variables, sharding.replicated(mesh))
+
+
+def measure(
+  workdir: str,
+  name: str,
+  *,
+  num_images: int = 25,
+  max_examples: int | None = None,
+  data: dict[str, str] | None = None,
+) -> Measurement:
+  """Computes the maps of a run's evaluation split.
+
+  Args:
+    workdir: the run's folder.
+    name: what to call it.
+    num_images: from how many classes, counted from 0, to keep the first image.
+    max_examples: stop after so many.
+    data: see `open_run`.
+
+  Returns:
+    The measurement.
+
+  Raises:
+    ValueError: as `open_run`.
+  """
+  made, variables = open_run(workdir, data or {})
+  source = made.data.source
+  total = min(source.num_examples, max_examples or source.num_examples)
+  rows, pictures, shapes = collections.defaultdict(list), {}, {}
+  seen = 0
+  with tqdm(total=total, desc=name, unit="image") as bar:
+    for batch in made.batches(variables):
+      kept = np.flatnonzero(batch.mask)[: total - seen]
+      for key, values in batch.rows.items():
+        rows[key].append(values[kept])
+      for i in kept:
+        label = int(batch.rows["label"][i])
+        if label < num_images and label not in pictures:
+          pictures[label] = _picture(batch, i, label, source.class_names)
+      shapes = {kind: batch.maps[kind].shape[1:] for kind in made.kinds}
+      seen += len(kept)
+      bar.update(len(kept))
+      if seen == total:
+        break
+  records = report.read_metrics(epath.Path(workdir))
+  return Measurement(
+    name=name,
+    workdir=str(workdir),
+    epochs=max((r["epoch"] for r in records if "epoch" in r), default=None),
+    shapes=shapes,
+    rows={k: np.concatenate(v) for k, v in rows.items()},
+    pictures=[pictures[label] for label in sorted(pictures)],
+  )
+
+
+def _picture(batch, i, label, class_names):
+  empty = lambda kind: batch.rows[f"{kind}_empty"][i]
+  entropy = lambda kind: float(batch.rows[f"{kind}_entropy"][i])
+  return Picture(
+    title=class_names[label] if class_names else f"class {label}",
+    image=np.asarray(batch.image[i], np.float32),
+    maps={kind: np.asarray(m[i]) for kind, m in batch.maps.items()},
+    entropies={k: None if empty(k) else entropy(k) for k in batch.maps},
+  )
+
+
+def table(found: list[Measurement]) -> str:
+  """The measurements as aligned Markdown."""
+  kinds = list(dict.fromkeys(kind for m in found for kind in m.shapes))
+  head = ["run", "epochs", "top-1", *(f"{k} entropy" for k in kinds)]
+  rows = [[*head, "zero maps", "images"]]
+  for m in found:
+    summary = m.summary()
+    maps = [summary["maps"].get(kind, {}) for kind in kinds]
+    rows.append(
+      [
+        m.name,
+        "-" if m.epochs is None else f"{m.epochs:.4g}",
+        f"{summary['top1']:.4f}",
+        *(
+          f"{s['entropy']:.4f} ± {s['entropy_std']:.4f}"
+          if "entropy" in s
+          else "-"
+          for s in maps
+        ),
+        "/".join(f"{s['zero_maps']:.0f}" if s else "-" for s in maps),
+        f"{summary['count']}",
+      ]
+    )
+  limits = {
+    f"{kind} {h}x{w}: {np.log(h * w):.2f}"
+    for m in found
+    for kind, (h, w) in m.shapes.items()
+  }
+  return (
+    tables.markdown(rows)
+    + "\nMean entropy in nats ± standard deviation over the images, without "
+    f"the maps that are all zero. Largest possible: {', '.join(sorted(limits))}"
+    ".\n"
+  )
+
+
+def _names(workdirs):
+  """What to call each run: its folder, with its parents where these differ."""
+  paths = [epath.Path(w).resolve() for w in workdirs]
+  if len(set(paths)) < len(paths):
+    raise ValueError("--workdir: the same run is given twice")
+  depth = 1
+  while len({p.parts[-depth:] for p in paths}) < len(paths):
+    depth += 1
+  return ["_".join(p.parts[-depth:]) for p in paths]
+
+
+def main(argv=None):
+  """Runs the command."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("--workdir", nargs="+", action="extend", required=True)
+  parser.add_argument("--out", required=True, metavar="DIR")
+  parser.add_argument("--data", help="a dataset other than the evaluator's")
+  parser.add_argument("--split", help="a split other than the evaluator's")
+  parser.add_argument("--num_images", type=int, default=25)
+  parser.add_argument("--max_examples", type=int)
+  args = parser.parse_args(argv)
+  for key in ("num_images", "max_examples"):
+    if (value := getattr(args, key)) is not None and value < 1:
+      raise ValueError(f"--{key} {value}: need at least 1")
+  given = {"name": args.data, "split": args.split}
+  found = [
+    measure(
+      workdir,
+      name,
+      num_images=args.num_images,
+      max_examples=args.max_examples,
+      data={k: v for k, v in given.items() if v},
+    )
+    for workdir, name in zip(args.workdir, _names(args.workdir), strict=True)
+  ]
+
+  from big_crop import saliency_figures  # matplotlib takes a second
+
+  out = epath.Path(args.out)
+  for m in found:
+    (out / m.name).mkdir(parents=True, exist_ok=True)
+    m.save_entropies(out / m.name / "entropies.npz")
+  summary = {"runs": [m.summary() for m in found]}
+  (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+  text = table(found)
+  (out / "table.md").write_text(text)
+  saliency_figures.save_all(out, found)
+  print(text)
+
+
+if __name__ == "__main__":
+  with errors.one_line():
+    main()

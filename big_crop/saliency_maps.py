@@ -1,0 +1,232 @@
+"""Saliency maps of a class logit, and how sparse they are.
+
+Three maps of "You May Be Running the Wrong Inception Crop", section 6.3, for
+the logit y^c of a target class c:
+
+  gradient   the rectified gradient, equation (1): g_ij = max(0, sum_k dy^c /
+             da_ijk) over the pixels a_ijk. One value per pixel.
+  gradcam    Grad-CAM (Selvaraju et al., https://arxiv.org/abs/1610.02391,
+             equations 1 and 2) at the last layer: with its activations A^k,
+             alpha_k = mean_ij dy^c / dA^k_ij, L_ij = max(0, sum_k alpha_k
+             A^k_ij).
+  relevance  layer-wise relevance of the last layer's tokens (LRP; Bach et al.,
+             https://doi.org/10.1371/journal.pone.0130140; Binder et al.,
+             https://arxiv.org/abs/1604.00825). Signed: what each token adds to
+             the logit.
+
+The last layer is the output of the last block: the residual stream before the
+final norm of a ViT, layer4 of a ResNet. The paper does not say which end of the
+block it takes.
+
+The rule of the relevance. y^c = mean_n(w_c . z_n) + b_c is linear in what
+enters the pooling, z_n, the N tokens after the final norm. LRP-0 through head
+and pooling gives token n the relevance w_c . z_n / N; the bias b_c, of which no
+token has more than another, is shared equally:
+
+  R_n = (w_c . z_n + b_c) / N,   sum_n R_n = y^c.
+
+The final norm does not change this: it acts on each token by itself (its
+statistics held constant, its own bias left with the token), so that whatever
+enters it with a token leaves it with the same token. Unlike Grad-CAM, a token
+is weighed by its own normalisation and by its own channels, and may count
+against the class.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from big_crop import names
+from big_crop.models import resnet, vit
+
+KINDS = ("gradient", "gradcam", "relevance")
+
+
+def _why_not(model: nn.Module, kind: str) -> str | None:
+  """What stands against a kind of map, if anything."""
+  if kind == "gradient":
+    return None
+  if isinstance(model, resnet.ResNet):
+    return None
+  if not isinstance(model, vit.ViT):
+    return f"needs a ViT or ResNet of this project, not {type(model).__name__}"
+  if model.pool_type == "tok":
+    return (
+      "pool_type='tok' reads the class token alone, so that the last layer's "
+      "patch tokens have no gradient and no relevance; use pool_type='gap'"
+    )
+  if kind == "relevance" and model.pool_type != "gap":
+    return (
+      f"pool_type={model.pool_type!r} is not linear in the tokens; use "
+      "pool_type='gap'"
+    )
+  if kind == "relevance" and model.rep_size:
+    return (
+      f"rep_size={model.rep_size} puts a tanh before the head; use "
+      "rep_size=False"
+    )
+  return None
+
+
+def choose_kinds(
+  model: nn.Module, maps: Sequence[str] | None
+) -> tuple[str, ...]:
+  """Checks the kinds of maps asked for.
+
+  Args:
+    model: the model.
+    maps: some of `KINDS`; None for all that the model has.
+
+  Returns:
+    The kinds, in the order of `KINDS`.
+
+  Raises:
+    ValueError: for an unknown kind, none, or one that the model does not have.
+  """
+  if maps is None:
+    return tuple(k for k in KINDS if _why_not(model, k) is None)
+  if not maps or isinstance(maps, str):
+    raise ValueError(f"maps is {maps!r}: need a list of {', '.join(KINDS)}")
+  for kind in maps:
+    names.check("maps", kind, KINDS)
+    if reason := _why_not(model, kind):
+      raise ValueError(f"map {kind!r}: {reason}")
+  return tuple(k for k in KINDS if k in maps)
+
+
+def make_maps(
+  model: nn.Module, kinds: Sequence[str]
+) -> Callable[..., tuple[dict[str, jax.Array], jax.Array]]:
+  """Returns a function that computes maps, to be jitted.
+
+  One forward and at most one backward pass serve all kinds.
+
+  Args:
+    model: the model.
+    kinds: of `choose_kinds`.
+
+  Returns:
+    (variables, image [B, H, W, C], label [B] int) -> maps by kind, and the
+    logits [B, classes]. The maps are float32, or float64 where the model is:
+    "gradient" [B, H, W] >= 0; "gradcam" [B, h, w] >= 0, on the grid of the last
+    layer; "relevance" [B, h, w], signed, with the label's logit as its sum.
+  """
+
+  def compute(variables, image, label):
+    def forward(image, shift):
+      with nn.intercept_methods(_shifted(model, shift)):
+        logits, out = model.apply(variables, image, train=False)
+      # Examples do not see each other, so that one sum serves them all.
+      target = jnp.take_along_axis(logits, label[:, None], axis=1).sum()
+      return target, (logits, out)
+
+    shift = None
+    if "gradcam" in kinds:
+      _, (_, out) = jax.eval_shape(forward, image, None)
+      shift = jnp.zeros_like(_last_layer(model, out)[0])
+    # What no map uses of this is left out by the compiler.
+    (d_image, d_last), (logits, out) = jax.grad(
+      forward, argnums=(0, 1), has_aux=True
+    )(image, shift)
+
+    maps = {}
+    if "gradient" in kinds:
+      maps["gradient"] = nn.relu(d_image.sum(-1))
+    if "gradcam" in kinds:
+      last, _ = _last_layer(model, out)
+      maps["gradcam"] = _on_grid(_gradcam(last, d_last), model, image)
+    if "relevance" in kinds:
+      _, pooled = _last_layer(model, out)
+      head = variables["params"]["head"]
+      maps["relevance"] = _on_grid(
+        _relevance(pooled, head, label), model, image
+      )
+    return maps, logits
+
+  return compute
+
+
+def _shifted(model, shift):
+  """An interceptor that adds `shift` to the last block's output.
+
+  The gradient with respect to a layer is that with respect to a zero added to
+  it, of which the model need not know.
+  """
+
+  def intercept(call, args, kwargs, context):
+    y = call(*args, **kwargs)
+    if shift is None or context.method_name != "__call__":
+      return y
+    if context.module.name != _last_block(model):
+      return y
+    return (y[0] + shift, *y[1:]) if isinstance(y, tuple) else y + shift
+
+  return intercept
+
+
+def _last_block(model):
+  if isinstance(model, resnet.ResNet):
+    blocks, _ = resnet.VARIANTS[str(model.variant)]
+    return f"layer{len(blocks)}_{blocks[-1] - 1}"
+  return f"encoderblock_{model.depth - 1}"
+
+
+def _last_layer(model, out):
+  """The last block's output and what enters the pooling, from activations."""
+  if isinstance(model, resnet.ResNet):
+    return out["layer4"], out["layer4"]
+  return out["encoder"]["pre_ln"], out["encoded"]
+
+
+def _on_grid(x, model, image):
+  """[B, N] or [B, h, w] -> [B, h, w]."""
+  if x.ndim == 3:
+    return x
+  height, width = model.patch_size
+  return x.reshape(len(x), image.shape[1] // height, image.shape[2] // width)
+
+
+def _gradcam(activation, gradient):
+  """[B, ..., D] twice -> [B, ...]."""
+  dtype = jnp.promote_types(activation.dtype, jnp.float32)
+  activation, gradient = activation.astype(dtype), gradient.astype(dtype)
+  places = tuple(range(1, activation.ndim - 1))
+  alpha = gradient.mean(places, keepdims=True)
+  return nn.relu((alpha * activation).sum(-1))
+
+
+def _relevance(pooled, head, label):
+  """[B, ..., D] -> [B, ...]."""
+  weights, bias = head["kernel"][:, label].T, head["bias"][label]
+  dtype = jnp.promote_types(pooled.dtype, weights.dtype)
+  of_token = jnp.einsum("b...d,bd->b...", pooled.astype(dtype), weights)
+  bias = bias.reshape(-1, *[1] * (of_token.ndim - 1))
+  return (of_token + bias) / math.prod(of_token.shape[1:])
+
+
+def entropy(maps: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Entropy of each map, normalised to a distribution: equation (2).
+
+  S = -sum_ij p_ij log p_ij with p = m / sum_ij m and 0 log 0 = 0, in nats; at
+  most log(h * w), which is 10.82 for 224 x 224 and 5.28 for 14 x 14.
+
+  A distribution has no negative entries, so that what speaks against the class
+  (in a relevance) is cut off at zero first, as equation (1) does with the
+  gradient. The paper normalises the relevance without saying how its sign is
+  dealt with; the absolute value, the other choice, would count it as evidence.
+
+  Args:
+    maps: [B, h, w] float.
+
+  Returns:
+    [B] float, the entropies; and [B] bool, where a map has nothing above zero.
+    It has no entropy; 0 stands for it, to be left out of averages.
+  """
+  maps = nn.relu(maps)
+  total = maps.sum((1, 2), keepdims=True)
+  empty = total == 0
+  p = maps / jnp.where(empty, 1, total)
+  return jax.scipy.special.entr(p).sum((1, 2)), empty[:, 0, 0]
