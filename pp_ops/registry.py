@@ -6,11 +6,11 @@ Python literals. It is parsed with `ast` and never evaluated.
 An op is registered as a factory that takes the arguments of the string and
 returns a function of one feature:
 
-    @register("invert", inkey="image")
-    def get_invert(max_value=255):
-      return lambda image: max_value - image
+    @register("fade", inkey="image")
+    def get_fade(factor=0.5):
+      return lambda image: image * factor
 
-which the string reaches as `invert`, `invert(1)` or `invert(key="mask")`. A
+which the string reaches as `fade`, `fade(0.1)` or `fade(key="mask")`. A
 function with a parameter named `rng` is random and gets a `pp_ops.random.Rng`.
 """
 
@@ -24,7 +24,8 @@ import tensorflow as tf
 
 # These register the ops that come with the package.
 import pp_ops.crops
-import pp_ops.labels  # noqa: F401
+import pp_ops.labels
+import pp_ops.randaug  # noqa: F401
 from pp_ops.op_table import did_you_mean, lookup, names, register
 from pp_ops.random import Rng
 

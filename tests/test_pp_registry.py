@@ -74,7 +74,7 @@ def test_bad_strings_raise_one_line(spec, message):
   [
     ("decode|flip_rl", ["unknown op 'flip_rl'", "did you mean 'flip_lr'?"]),
     ("inception_crop_fix(224)", ["did you mean 'inception_crop_fixed'?"]),
-    ("xyzzy", ["unknown op 'xyzzy'", "choices: beta_crop, "]),
+    ("xyzzy", ["unknown op 'xyzzy'", "choices: autocontrast, "]),
     ("resize(224, metod='area')", ["op 'resize'", "did you mean 'method'?"]),
     ("resize(224, method='bilinaer')", ["did you mean 'bilinear'?"]),
     ("resize", ["op 'resize': missing a required argument: 'size'"]),

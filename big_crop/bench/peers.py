@@ -1,9 +1,10 @@
 """torchvision's loaders, to compare with; needs torch, torchvision and Linux.
 
 Each is a DataLoader whose workers decode from memory and apply
-`v2.RandomResizedCrop(224, scale=(0.05, 1))`, to uint8 [3, 224, 224]. They live
-in a process of their own, since torch and TensorFlow do not always get along in
-one: `start` runs this file, which then answers over its standard streams.
+`v2.RandomResizedCrop(224, scale=(0.05, 1))` and, where that is compared,
+`v2.RandAugment(2, 10)`, to uint8 [3, 224, 224]. They live in a process of their
+own, since torch and TensorFlow do not always get along in one: `start` runs
+this file, which then answers over its standard streams.
 """
 
 import functools
@@ -26,10 +27,18 @@ _KINDS = {
   "torchvision decode_jpeg, antialias=True": (False, True),
   "torchvision PIL (which always antialiases)": (True, True),
 }
+_RANDAUG = ", RandAugment"  # at the end of a name
 
 
-def start(paths: list[pathlib.Path], workers: int) -> list[Loader]:
+def start(
+  paths: list[pathlib.Path], workers: int, randaug: bool
+) -> list[Loader]:
   """Starts one DataLoader of each kind, with `workers` processes each.
+
+  Args:
+    paths: the images.
+    workers: processes of each loader.
+    randaug: whether to start each once more with RandAugment.
 
   Raises:
     ValueError: if torch or torchvision are not there, or do not start.
@@ -49,29 +58,31 @@ def start(paths: list[pathlib.Path], workers: int) -> list[Loader]:
     process.stdin.flush()
     return json.loads(process.stdout.readline() or "null")
 
-  if ask(list(map(str, paths))) is None:
+  names = [*_KINDS, *([n + _RANDAUG for n in _KINDS] if randaug else [])]
+  if ask([list(map(str, paths)), names]) is None:
     raise ValueError("--peers: torch and torchvision did not start, see above.")
   return [
     Loader(name, lambda seconds, name=name: ask([name, seconds]))
-    for name in _KINDS
+    for name in names
   ]
 
 
 def _serve(workers):
-  """Answers `start`: first a list of paths, then [kind, seconds] for a turn."""
+  """Answers `start`: first [paths, names], then [name, seconds] for a turn."""
   import torch
   import torchvision
   from PIL import Image
   from torchvision.transforms import v2
 
   class Images(torch.utils.data.Dataset):
-    """The files over and over, decoded and cropped."""
+    """The files over and over, decoded and augmented."""
 
-    def __init__(self, files, pil, antialias):
+    def __init__(self, files, pil, antialias, randaug):
       self._files = files
       self._pil = pil
-      self._crop = v2.RandomResizedCrop(
-        224, scale=(0.05, 1.0), antialias=antialias
+      self._augment = v2.Compose(
+        [v2.RandomResizedCrop(224, scale=(0.05, 1.0), antialias=antialias)]
+        + [v2.RandAugment(2, 10)] * randaug
       )
 
     def __len__(self):
@@ -80,18 +91,20 @@ def _serve(workers):
     def __getitem__(self, index):
       data = self._files[index % len(self._files)]
       if self._pil:
-        image = self._crop(Image.open(io.BytesIO(data)).convert("RGB"))
+        image = self._augment(Image.open(io.BytesIO(data)).convert("RGB"))
         return v2.functional.pil_to_tensor(image)
       encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
       rgb = torchvision.io.ImageReadMode.RGB
-      return self._crop(torchvision.io.decode_jpeg(encoded, mode=rgb))
+      return self._augment(torchvision.io.decode_jpeg(encoded, mode=rgb))
 
-  files = [pathlib.Path(p).read_bytes() for p in json.loads(input())]
+  paths, names = json.loads(input())
+  files = [pathlib.Path(p).read_bytes() for p in paths]
   turns = {}
-  for name, kind in _KINDS.items():
+  for name in names:
+    kind = _KINDS[name.removesuffix(_RANDAUG)]
     others = multiprocessing.active_children()
     loader = torch.utils.data.DataLoader(
-      Images(files, *kind),
+      Images(files, *kind, name.endswith(_RANDAUG)),
       BATCH,
       num_workers=workers,
       prefetch_factor=_BATCHES_AHEAD,

@@ -85,7 +85,8 @@ def main(argv: list[str]) -> None:
   add("--ceiling", action="store_true",
       help="also decode the same windows and do nothing else")  # fmt: skip
   add("--peers", action="store_true",
-      help="also torchvision's loaders, with as many workers")  # fmt: skip
+      help="also torchvision's loaders, with as many workers; with RandAugment"
+      " too if a --pp has randaug")  # fmt: skip
   add("--json", help="file for the results")
   args = parser.parse_args(argv)
   if min(args.threads, args.repeats, args.seconds) <= 0:
@@ -98,7 +99,8 @@ def main(argv: list[str]) -> None:
   files = [p.read_bytes() for p in paths]
   loaders = [tf_loader(spec, files, args.threads) for spec in specs]
   if args.peers:
-    loaders += peers.start(paths, args.threads)
+    ops = {op[0] for spec in args.pp for op in registry.parse(spec)}
+    loaders += peers.start(paths, args.threads, "randaug" in ops)
   results = take_turns(loaders, args.seconds, args.repeats)
   print(
     f"{len(files)} images, {args.threads} threads, {args.repeats} turns of"

@@ -1,0 +1,268 @@
+"""Augmentation ops on pixel values: Pillow's, in a graph.
+
+uint8 [height, width, channels], 3 channels or 1, to uint8 of the same shape.
+They are what RandAugment (`pp_ops.randaug`) chooses from; its level tables are
+there. Numbers may be scalar tensors, so that a policy can draw them per image.
+
+Where Pillow and TensorFlow's own RandAugment (tensorflow/tpu, efficientnet;
+big_vision has a copy) differ by a rounding, these ops follow Pillow.
+"""
+
+import tensorflow as tf
+
+from pp_ops.uint8_op import check_number, register_uint8
+
+
+def _flat(image, dtype=tf.float32):
+  """[height, width * channels]: what broadcasts over its rows is fast."""
+  return tf.cast(tf.reshape(image, [tf.shape(image)[0], -1]), dtype)
+
+
+def _per_channel(values, image):
+  """[channels] values as the [width * channels] of a `_flat` image."""
+  return tf.tile(values, [tf.shape(image)[1]])
+
+
+def _blend(degenerate, image, factor):
+  """degenerate + factor (image - degenerate), clipped, truncated, as Pillow.
+
+  Args:
+    degenerate: float32, of whole grey levels; broadcasts against `image`.
+    image: float32, likewise.
+    factor: 0 gives `degenerate`, 1 the image, more than 1 goes beyond it.
+
+  Returns:
+    uint8.
+  """
+  out = degenerate + factor * (image - degenerate)
+  return tf.cast(tf.minimum(tf.maximum(out, 0.0), 255.0), tf.uint8)
+
+
+# Pillow's integer weights for R, G and B; exact in float32.
+_GREY = [19595 / 65536, 38470 / 65536, 7471 / 65536]
+
+
+@register_uint8("autocontrast")
+def get_autocontrast():
+  """Stretches each channel linearly to 0..255; a flat one stays as it is.
+
+  `ImageOps.autocontrast`: floor(255 (x - low) / (high - low)), computed exactly
+  here, whereas Pillow and efficientnet may lose a grey level by rounding.
+  """
+
+  def autocontrast(image):
+    flat = _flat(image, tf.uint8)
+    channels = image.shape[-1]
+
+    def extreme(reduce):
+      # By column first, which runs over whole rows of the memory.
+      columns = tf.reshape(reduce(flat, 0), [-1, channels])
+      return tf.cast(reduce(columns, 0), tf.float32)
+
+    low, high = extreme(tf.reduce_min), extreme(tf.reduce_max)
+    stretch = high > low
+    low = tf.where(stretch, low, 0.0)
+    width = tf.where(stretch, high - low, 255.0)
+    above = tf.cast(flat, tf.float32) - _per_channel(low, image)
+    out = above * 255.0 / _per_channel(width, image)
+    return tf.reshape(tf.cast(out, tf.uint8), tf.shape(image))
+
+  return autocontrast
+
+
+@register_uint8("equalize")
+def get_equalize():
+  """Flattens the histogram of each channel; `ImageOps.equalize`, exactly."""
+
+  def equalize(image):
+    channels = image.shape[-1]
+    # One histogram, and one table, for all channels side by side.
+    offsets = _per_channel(tf.range(channels) * 256, image)
+    place = _flat(image, tf.int32) + offsets
+    bins = 256 * channels
+    counts = tf.histogram_fixed_width(place, [0, bins - 1], bins)
+    counts = tf.reshape(counts, [channels, 256])
+    upto = tf.cumsum(counts, 1)
+    # All pixels but those of the highest level that occurs.
+    but_highest = tf.where(upto < upto[:, -1:], upto, 0)
+    step = tf.reduce_max(but_highest, 1, keepdims=True) // 255
+    table = (upto - counts + step // 2) // tf.maximum(step, 1)
+    table = tf.where(step > 0, tf.minimum(table, 255), tf.range(256))
+    table = tf.reshape(tf.cast(table, tf.uint8), [-1])
+    # For single bytes gather_nd is faster than gather.
+    out = tf.gather_nd(table, place[..., None])
+    return tf.reshape(out, tf.shape(image))
+
+  return equalize
+
+
+@register_uint8("invert")
+def get_invert():
+  """255 - x; `ImageOps.invert`."""
+  return tf.bitwise.invert
+
+
+@register_uint8("posterize")
+def get_posterize(bits: int):
+  """Keeps the `bits` highest bits of each value; `ImageOps.posterize`.
+
+  0 bits leave nothing: black. (efficientnet shifts by 8 bits there, which
+  TensorFlow leaves undefined and takes as 7: one bit stays.)
+  """
+  check_number("bits", bits, 0, 8, whole=True)
+
+  def posterize(image):
+    kept = 256 - tf.bitwise.left_shift(1, 8 - bits)
+    return tf.bitwise.bitwise_and(image, tf.cast(kept, tf.uint8))
+
+  return posterize
+
+
+def _all_ones_where(condition):
+  """uint8 255 where a bool is true, else 0: faster than tf.where."""
+  return tf.cast(condition, tf.uint8) * tf.constant(255, tf.uint8)
+
+
+def _below(image, threshold):
+  """uint8 255 where image < threshold, 0 <= threshold <= 256, else 0."""
+  # 256 is no uint8.
+  limit = tf.cast(tf.minimum(threshold, 255), tf.uint8)
+  return _all_ones_where(image < limit) | _all_ones_where(threshold > 255)
+
+
+@register_uint8("solarize")
+def get_solarize(threshold: int = 128):
+  """Inverts what is at or above `threshold`; `ImageOps.solarize`.
+
+  Threshold 0 inverts everything and 256 nothing. (efficientnet compares uint8
+  with a 256 that TensorFlow takes as 0, and so inverts everything there too.)
+  """
+  check_number("threshold", threshold, 0, 256, whole=True)
+
+  def solarize(image):
+    return image ^ ~_below(image, threshold)
+
+  return solarize
+
+
+@register_uint8("solarize_add")
+def get_solarize_add(addition: int, threshold: int = 128):
+  """Adds to what is below `threshold`, and clips to 0..255; efficientnet's."""
+  check_number("addition", addition, -255, 255, whole=True)
+  check_number("threshold", threshold, 0, 256, whole=True)
+
+  def solarize_add(image):
+    up = tf.cast(tf.maximum(addition, 0), tf.uint8)
+    down = tf.cast(tf.maximum(-addition, 0), tf.uint8)
+    added = tf.maximum(tf.minimum(image, 255 - up) + up, down) - down
+    return image ^ ((image ^ added) & _below(image, threshold))
+
+  return solarize_add
+
+
+@register_uint8("color")
+def get_color(factor: float):
+  """From grey (0) over the image (1) to more colour; `ImageEnhance.Color`.
+
+  Args:
+    factor: at least 0.
+
+  Returns:
+    An op that gives Pillow's values. Its grey is rounded, where efficientnet
+    truncates it. An image of one channel stays as it is.
+  """
+  check_number("factor", factor, 0)
+
+  def color(image):
+    if image.shape[-1] == 1:
+      return image
+    pixels = tf.cast(tf.reshape(image, [-1, 3]), tf.float32)
+    # Grey in all three channels at once: broadcasting one is slow.
+    grey = tf.floor(pixels @ tf.constant([[w] * 3 for w in _GREY]) + 0.5)
+    return tf.reshape(_blend(grey, pixels, factor), tf.shape(image))
+
+  return color
+
+
+def _mean_grey(image):
+  """Pillow's: the mean of rounded greys, float32, rounded."""
+  if image.shape[-1] == 1:
+    grey = image
+  else:
+    r, g, b = (
+      w * tf.cast(image[..., i], tf.float32) for i, w in enumerate(_GREY)
+    )
+    grey = tf.floor(r + g + b + 0.5)
+  mean = tf.reduce_mean(tf.cast(grey, tf.float64))
+  return tf.cast(tf.floor(mean + 0.5), tf.float32)
+
+
+def _pixels_by_256(image):
+  count = tf.cast(tf.size(image) // image.shape[-1], tf.float32)
+  return tf.floor(tf.minimum(count / 256.0, 255.0))
+
+
+@register_uint8("contrast")
+def get_contrast(factor: float, legacy: bool = False):
+  """Away from (> 1) or towards (< 1) the mean grey; `ImageEnhance.Contrast`.
+
+  Args:
+    factor: at least 0.
+    legacy: what efficientnet and big_vision compute: the "mean" is the number
+      of pixels / 256, at most 255, whatever the image shows, so that the op
+      brightens or darkens ("You May Be Running the Wrong Inception Crop",
+      appendix D). For 224x224 pixels it is 196.
+  """
+  check_number("factor", factor, 0)
+  if not isinstance(legacy, bool):
+    raise ValueError(f"legacy={legacy!r}: need True or False")
+  mean = _pixels_by_256 if legacy else _mean_grey
+
+  def contrast(image):
+    return _blend(mean(image), tf.cast(image, tf.float32), factor)
+
+  return contrast
+
+
+@register_uint8("brightness")
+def get_brightness(factor: float):
+  """factor x, from 0 for black; `ImageEnhance.Brightness`."""
+  check_number("factor", factor, 0)
+
+  def brightness(image):
+    return _blend(0.0, tf.cast(image, tf.float32), factor)
+
+  return brightness
+
+
+@register_uint8("sharpness")
+def get_sharpness(factor: float):
+  """From smoothed (0) over the image (1) to sharper; `ImageEnhance.Sharpness`.
+
+  Args:
+    factor: at least 0.
+
+  Returns:
+    An op that gives Pillow's values: the smoothing kernel is ((1, 1, 1),
+    (1, 5, 1), (1, 1, 1)) / 13, its result rounded, where efficientnet
+    truncates, and the outermost pixels stay as they are.
+  """
+  check_number("factor", factor, 0)
+
+  def sharpness(image):
+    c = image.shape[-1]
+    flat = _flat(image)
+    rows = flat[:-2] + flat[1:-1] + flat[2:]
+    box = rows[:, : -2 * c] + rows[:, c:-c] + rows[:, 2 * c :]
+    inner = flat[1:-1, c:-c]
+    smooth = tf.floor((box + 4.0 * inner) / 13.0 + 0.5)
+    out = _blend(smooth, inner, factor)
+    # Put together by copying, in an order that leaves an image of one or two
+    # pixels whole.
+    edge = _flat(image, tf.uint8)
+    sides = edge[1:-1]
+    middle = tf.concat([sides[:, :c], out, sides[:, c:][:, -c:]], 1)
+    out = tf.concat([edge[:1], middle, edge[1:][-1:]], 0)
+    return tf.reshape(out, tf.shape(image))
+
+  return sharpness

@@ -1,0 +1,100 @@
+"""RandAugment: a few ops, drawn anew for each image, at one magnitude.
+
+The line-up and the levels are those of the authors' efficientnet code
+(tensorflow/tpu), which big_vision uses too: 16 ops, two more than in the paper
+(Cubuk et al., 2020) and without its identity. "You May Be Running the Wrong
+Inception Crop", appendix D, lists them and what is wrong with the contrast.
+"""
+
+import tensorflow as tf
+
+from pp_ops import geometry, pixels
+from pp_ops.op_table import did_you_mean
+from pp_ops.uint8_op import check_number, register_uint8
+
+_MAX_LEVEL = 10  # of the tables; magnitudes above it are in use nevertheless
+_CONTRASTS = ("fixed", "legacy")
+
+
+def _line_up(magnitude, legacy, sign, place):
+  """The 16 ops at a magnitude.
+
+  Args:
+    magnitude: the level.
+    legacy: which contrast.
+    sign: scalar float32 tensor, 1 or -1: which way the directed ops go.
+    place: float32 [2], uniform: where the cutout is.
+
+  Returns:
+    16 functions from image to image.
+  """
+  level = magnitude / _MAX_LEVEL
+  enhance = level * 1.8 + 0.1
+  shear = sign * (level * 0.3)
+  translate = sign * (level * 100)
+  pad_size = int(level * 40)
+  return [
+    pixels.get_autocontrast(),
+    pixels.get_equalize(),
+    pixels.get_invert(),
+    geometry.get_rotate(sign * (level * 30)),
+    pixels.get_posterize(min(int(level * 4), 8)),
+    pixels.get_solarize(min(int(level * 256), 256)),
+    pixels.get_color(enhance),
+    pixels.get_contrast(enhance, legacy),
+    pixels.get_brightness(enhance),
+    pixels.get_sharpness(enhance),
+    geometry.get_shear_x(shear),
+    geometry.get_shear_y(shear),
+    geometry.get_translate_x(translate),
+    geometry.get_translate_y(translate),
+    lambda image: geometry.cut_out(image, pad_size, place, fill=128),
+    pixels.get_solarize_add(min(int(level * 110), 255)),
+  ]
+
+
+@register_uint8("randaug")
+def get_randaug(
+  num_layers: int = 2, magnitude: float = 10, contrast: str = "fixed"
+):
+  """Applies `num_layers` ops, each drawn uniformly from 16.
+
+  AutoContrast, Equalize, Invert, Rotate, Posterize, Solarize, Color, Contrast,
+  Brightness, Sharpness, ShearX, ShearY, TranslateX, TranslateY, Cutout and
+  SolarizeAdd, which are also ops of their own. Rotate, shear and translate go
+  either way with probability one half. Empty places become 128.
+
+  Args:
+    num_layers: how many, 0 or more.
+    magnitude: 0 to 30, of all ops alike; 10 is the top level of the tables,
+      from where it goes on linearly until an op has no more room. Note that
+      Posterize (int(0.4 magnitude) bits: black below 2.5, the image itself from
+      20) and Solarize (from int(25.6 magnitude) up: nothing from 10) get weaker
+      with it, and that Color, Contrast, Brightness and Sharpness change nothing
+      at 5.
+    contrast: "fixed", or "legacy" for the broken one (`pixels.get_contrast`).
+
+  Returns:
+    A random op on uint8 [height, width, 3 or 1].
+  """
+  check_number("num_layers", num_layers, 0, whole=True)
+  check_number("magnitude", magnitude, 0, 30)
+  if contrast not in _CONTRASTS:
+    raise ValueError(
+      f"unknown contrast {contrast!r}: "
+      + did_you_mean(str(contrast), _CONTRASTS)
+    )
+
+  def randaug(image, rng):
+    for _ in range(num_layers):
+      # Outside of the branches, so that each layer draws once.
+      which, way, *place = tf.unstack(rng.uniform([4]))
+      sign = tf.where(way < 0.5, -1.0, 1.0)
+      line_up = _line_up(magnitude, contrast == "legacy", sign, tf.stack(place))
+      image = tf.switch_case(
+        tf.cast(which * len(line_up), tf.int32),
+        [lambda op=op, image=image: op(image) for op in line_up],
+      )
+    return image
+
+  return randaug
