@@ -2,7 +2,8 @@
 
 `inception_crop` is TensorFlow's own op; `inception_crop_fixed`, `beta_crop` and
 every other entry of `pp_ops.windows.LAWS` run the law's array maths in the
-graph. Each comes fused with decoding as well, `decode_jpeg_and_...`, which
+graph, and so does `inception_crop_coupled`, which has TensorFlow's law. Each
+comes fused with decoding as well, `decode_jpeg_and_...`, which
 decodes no more of a JPEG than the window needs and gives the same pixels.
 
 Areas are percent of the image here, as in big_vision.
@@ -128,7 +129,7 @@ def _law_from_op(law_class, kwargs):
   )
 
 
-def _register(name: str, law_class: type[Law]):
+def _register(name: str, law_class: type[Law], sampler: Callable[..., Sampler]):
   """Registers a law's crop and its form that is fused with JPEG decoding."""
   arguments = op_arguments(law_class)
   defaults = {"size": None, **arguments, **_RESIZE}
@@ -151,8 +152,7 @@ def _register(name: str, law_class: type[Law]):
       chosen = bind(args, kwargs)
       law = get_law(*args, **kwargs)
       image_ops.check_method(chosen["method"])
-      native = isinstance(law, NativeLaw)
-      crop = crop_with(native_sampler(law) if native else law_sampler(law))
+      crop = crop_with(sampler(law))
       if chosen["size"] is None:
         return crop
       resize = image_ops.get_resize(
@@ -170,4 +170,9 @@ def _register(name: str, law_class: type[Law]):
 
 
 for _name, _law_class in LAWS.items():
-  _register(_name, _law_class)
+  _native = issubclass(_law_class, NativeLaw)
+  _register(_name, _law_class, native_sampler if _native else law_sampler)
+# TensorFlow's kernel turns a seed into uniforms of its own. Its law run here
+# draws the uniforms that every other law draws, so that crops under two laws
+# differ by the law alone: common random numbers, for paired comparisons.
+_register("inception_crop_coupled", NativeLaw, law_sampler)
