@@ -1,0 +1,146 @@
+"""The command `python -m big_crop.study`.
+
+    list --config FILE --workdir DIR       every run: status, metric
+    run --config FILE --workdir DIR        trains what is pending, one by one
+    report --config FILE --workdir DIR     tables, tests, figures and a page
+    report --reference                     the same of the paper's own numbers
+    recommend --epochs E                   the crop that the paper's data favour
+
+Any number of `run` on one workdir share the work, also on several hosts that
+share its filesystem. SIGTERM saves a checkpoint and ends with status 0; the
+same command goes on from there. For Slurm and other arrays:
+`run --index $SLURM_ARRAY_TASK_ID`, whose status is 0 if that run is done.
+"""
+
+import argparse
+import hashlib
+import pathlib
+import platform
+import sys
+
+from big_crop import stop
+
+if __name__ == "__main__":
+  stop.on_sigterm()  # before the slow imports, in which one may come
+
+from big_crop import errors
+from big_crop.study import grid, runs, worker
+
+
+def _parser():
+  parser = argparse.ArgumentParser(
+    prog="python -m big_crop.study",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  commands = parser.add_subparsers(dest="command", required=True)
+
+  def command(name, help_, needs_study=True):
+    sub = commands.add_parser(name, help=help_, allow_abbrev=False)
+    if name != "recommend":
+      sub.add_argument("--config", required=needs_study, help="study config")
+      sub.add_argument("--workdir", required=needs_study, help="the study's")
+    return sub
+
+  command("list", "show every run")
+  run = command("run", "train what is pending")
+  which = run.add_mutually_exclusive_group()
+  which.add_argument("--index", type=int, help="this run only")
+  which.add_argument("--jobs", type=int, default=1, help="workers here")
+  run.add_argument(
+    "--retry_failed", action="store_true", help="take failed runs again"
+  )
+  report = command("report", "make tables, figures, page", needs_study=False)
+  report.add_argument(
+    "--reference", action="store_true", help="show the paper's numbers"
+  )
+  report.add_argument("--out", help="folder; WORKDIR/report by default")
+  for sub in (run, report):
+    sub.add_argument(
+      "--allow_mixed",
+      action="store_true",
+      help="mix runs of different configs, code or data",
+    )
+  recommend = command("recommend", "a crop for a budget")
+  recommend.add_argument("--epochs", type=float, required=True)
+  return parser
+
+
+def _list(study, workdir):
+  key = study.config.metrics[0]["key"]
+  print(f"{'index':>5}  {'status':8} {key:>10}  name")
+  for state in runs.states(study, workdir):
+    summary = state.summary or {"metrics": {}}
+    value = summary["metrics"].get(key)
+    text = "-" if value is None else f"{value:.4f}"
+    status = state.status()
+    line = f"{state.run.index:5}  {status:8} {text:>10}  {state.run.name}"
+    if status == runs.FAILED:
+      line += f"  ({state.failure['error']})"
+    print(line)
+  return 0
+
+
+def _share_compilations(workdir):
+  """Lets runs that differ in their data alone compile their step once.
+
+  Kept apart for each kind of processor: code compiled for one need not run on
+  another.
+  """
+  import jax
+
+  if jax.config.jax_compilation_cache_dir:
+    return
+  kind = [platform.machine(), jax.default_backend(), jax.__version__]
+  cpuinfo = pathlib.Path("/proc/cpuinfo")
+  lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+  kind += sorted({t for t in lines if t.startswith(("flags", "Features"))})
+  name = hashlib.sha256("\n".join(kind).encode()).hexdigest()[:16]
+  folder = pathlib.Path(workdir).resolve() / "compiled" / name
+  jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _run(study, args, argv):
+  found = runs.states(study, args.workdir)
+  if not args.allow_mixed:
+    runs.check_unchanged(found)
+  runs.write_study(study, args.workdir)
+  if args.jobs < 1:
+    raise ValueError(f"--jobs {args.jobs}: need at least 1")
+  if args.jobs > 1:
+    return worker.start_jobs(args.jobs, [*argv, "--jobs", "1"])
+  from big_crop import train  # slow
+
+  _share_compilations(args.workdir)
+  return worker.work(
+    study,
+    args.workdir,
+    train.run,
+    index=args.index,
+    retry_failed=args.retry_failed,
+  )
+
+
+def main(argv=None) -> int:
+  """Runs the command; returns its exit status."""
+  argv = sys.argv[1:] if argv is None else argv
+  args = _parser().parse_args(argv)
+  if args.command == "recommend":
+    from big_crop.study import recommend
+
+    print(recommend.text(args.epochs))
+    return 0
+  study = grid.load(args.config) if args.config else None
+  if args.command == "list":
+    return _list(study, args.workdir)
+  if args.command == "run":
+    return _run(study, args, argv)
+  from big_crop.study import report
+
+  return report.main(study, args)
+
+
+if __name__ == "__main__":
+  with errors.one_line():
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""What a run's result depends on, as digests: its code and its data.
+
+The code is every source file of big_crop and pp_ops but those that only look at
+results (`study`, `bench`), the modules that the config names, and the versions
+of the libraries that compute. The data are, for each dataset that the config
+names, its split sizes and: for the embedded one, the first and the last image
+of each split; for TFDS, its dataset_info.json and the sizes of its files; for
+a folder, the names and sizes of its images.
+"""
+
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import pathlib
+import platform
+from typing import Any
+
+from etils import epath
+
+import big_crop
+import pp_ops
+from big_crop import config as configs
+from big_crop.report import flat
+
+_UNUSED = ("study", "bench")
+_LIBRARIES = (
+  "flax",
+  "jax",
+  "jaxlib",
+  "numpy",
+  "optax",
+  "Pillow",
+  "tensorflow",
+)
+
+
+def _digest(*parts: bytes | str) -> str:
+  sha = hashlib.sha256()
+  for part in parts:
+    part = part.encode() if isinstance(part, str) else part
+    # With their lengths, so that no two lists of parts look alike.
+    sha.update(f"{len(part)}:".encode() + part)
+  return sha.hexdigest()
+
+
+def of_config(config: dict[str, Any]) -> str:
+  """Digest of a resolved config, but for what may change between restarts."""
+  counted = {
+    k: v for k, v in flat(config).items() if not k.startswith(configs.FREE_KEYS)
+  }
+  return _digest(json.dumps(counted, sort_keys=True))
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+  """The versions that count."""
+  found = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+  return {"python": platform.python_version(), **found}
+
+
+@functools.cache
+def _own_sources():
+  files = []
+  for package in (big_crop, pp_ops):
+    root = pathlib.Path(package.__file__).parent
+    for path in sorted(root.rglob("*.py")):
+      place = path.relative_to(root.parent)
+      if place.parts[1] not in _UNUSED:
+        files += [place.as_posix(), path.read_bytes()]
+  return _digest(*files)
+
+
+def of_code(config: dict[str, Any]) -> str:
+  """Digest of the code that a run with this resolved config executes."""
+  modules = list(config.get("pp_modules", []))
+  modules += [
+    v["type"]
+    for v in config.get("evals", {}).values()
+    if "." in v.get("type", "")
+  ]
+  parts = [_own_sources(), json.dumps(versions(), sort_keys=True)]
+  for name in sorted(set(modules)):
+    spec = importlib.util.find_spec(name)
+    if spec and spec.origin:
+      parts += [name, pathlib.Path(spec.origin).read_bytes()]
+  return _digest(*parts)
+
+
+def of_data(config: dict[str, Any]) -> str:
+  """Digest of the datasets that a resolved config names.
+
+  Raises:
+    ValueError: if one is not there.
+  """
+  named = [config["input"]["data"]]
+  named += [v["data"] for v in config.get("evals", {}).values() if "data" in v]
+  places = {(d["name"], d.get("data_dir")) for d in named}
+  return _digest(*(_dataset(*p) for p in sorted(places, key=str)))
+
+
+def _files(folder):
+  for path in folder.iterdir():
+    if path.is_dir():
+      yield from _files(path)
+    else:
+      yield path
+
+
+@functools.cache
+def _dataset(name, data_dir):
+  from big_crop import datasets
+
+  if name == datasets.EMBEDDED:
+    from big_crop.datasets import critters
+
+    parts = [json.dumps(critters.SPLIT_SIZES)]
+    for split, size in critters.SPLIT_SIZES.items():
+      parts += [critters.example(split, i)[0] for i in (0, size - 1)]
+    return _digest(name, *parts)
+  # Opened as the trainer opens it, so that both mean the same.
+  path = epath.Path(data_dir if name == datasets.FOLDER else name)
+  if not path.is_dir():
+    import tensorflow_datasets as tfds
+
+    datasets.get_source(name, "all", data_dir)  # or a one-line error
+    path = tfds.builder(name, data_dir=data_dir, try_gcs=False).data_path
+  info = path / "dataset_info.json"
+  files = {str(p.relative_to(path)): p.stat().length for p in _files(path)}
+  sizes = [f"{name} {size}" for name, size in sorted(files.items())]
+  text = info.read_text() if info.exists() else ""
+  return _digest(name, text, *sizes)

@@ -1,0 +1,197 @@
+"""Study configs: a base config, and the grid of its arguments to train.
+
+A study config is a Python file with `get_config()`, as other configs are:
+
+    from big_crop.study.grid import default_study
+
+    def get_config(arg=None):
+      c = default_study()
+      c.base = "../quickstart.py"
+      c.sets = [dict(crop=["inception_crop_fixed"], area_min=[5, 25])]
+      return c
+"""
+
+import dataclasses
+import functools
+import itertools
+import json
+import pathlib
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from big_crop import config as configs
+from big_crop import names
+
+_OVERRIDE = "config."
+
+
+def default_study() -> ConfigDict:
+  """The keys of a study config, with their defaults."""
+  c = ConfigDict(type_safe=False)
+  # The config file that all runs start from, relative to the study's own.
+  c.base = None
+  # A union of sets of runs. A set is a dict {factor: level or list of levels}
+  # and stands for the cross product of its levels. A factor is an argument of
+  # the base config or, as "config.key", a key of what it returns.
+  c.sets = []
+  # Every setting is trained once with each seed: the argument `seed`.
+  c.seeds = [0, 1, 2]
+  c.arguments = ConfigDict()  # of the base config, for every run
+  c.overrides = []  # "--config.key=value", for every run
+
+  # What is measured: {key: label, scale, digits, better}; a key is that of
+  # summary.json's metrics. `tail` averages a logged metric over the last part
+  # of the run instead of taking its last value.
+  c.metrics = [
+    dict(key="val/top1", label="top-1 val. accuracy (%)", scale=100, digits=2),
+    dict(
+      key="training_loss",
+      label="training loss, mean of the last fifth",
+      digits=4,
+      better=None,
+      tail=0.2,
+    ),
+  ]
+  # What is shown, see `big_crop.study.layout`.
+  c.budget = "epochs"
+  c.families = []
+  c.comparisons = []
+  c.strength = []
+  c.scatter = []
+  c.image_shape = None
+  c.lock()
+  c.arguments.unlock()
+  return c
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+  """One run of a study.
+
+  Attributes:
+    index: its place in the study, from 0.
+    factors: {factor: level}, without the seed.
+    seed: the run's seed.
+    name: names its folder; made of the factors and the seed.
+    spec: the base config with its arguments, as `--config` takes it.
+    overrides: `--config.key=value` for it.
+  """
+
+  index: int
+  factors: dict[str, Any]
+  seed: int
+  name: str
+  spec: str
+  overrides: tuple[str, ...]
+
+  @functools.cached_property
+  def config(self) -> ConfigDict:
+    """The resolved config.
+
+    Raises:
+      ValueError: in one line, if the base config does not take it.
+    """
+    try:
+      return configs.load(self.spec, self.overrides)
+    except ValueError as e:
+      raise ValueError(f"run {self.index} ({self.name}): {e}") from e
+
+  @functools.cached_property
+  def json_config(self) -> dict[str, Any]:
+    """The resolved config as JSON values, as in the run's config.json."""
+    return configs.as_json(self.config)
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+  """A study: its config and its runs.
+
+  Attributes:
+    path: the config file.
+    config: see `default_study`.
+    runs: all runs, in order.
+  """
+
+  path: pathlib.Path
+  config: ConfigDict
+  runs: list[Run]
+
+
+def load(path: str) -> Study:
+  """Loads a study config and lists its runs.
+
+  Args:
+    path: the file, with arguments after a colon if it takes any.
+
+  Returns:
+    The study. The runs' configs are resolved when they are looked at.
+
+  Raises:
+    ValueError: in one line, if something is wrong with the config.
+  """
+  config = configs.load(path)
+  known = default_study()
+  for key in config:
+    names.check("key of a study config", key, known)
+  if not config.base:
+    raise ValueError(f"{path}: set base, the config file of the runs")
+  path = pathlib.Path(path.partition(":")[0])
+  base = path.parent / config.base
+  return Study(path, config, _runs(base, config))
+
+
+def _runs(base, config):
+  runs, found = [], {}
+  for factors in _settings(config.sets):
+    for seed in config.seeds:
+      given = {**factors, "seed": seed}
+      name = ",".join(f"{k}={_text(v)}" for k, v in given.items())
+      name = name.replace("/", "_")
+      if name in found:
+        raise ValueError(
+          f"runs {found[name]} and {given} have the same name {name!r}"
+        )
+      found[name] = given
+      arguments = {
+        k: v for k, v in given.items() if not k.startswith(_OVERRIDE)
+      }
+      overrides = [
+        f"--{k}={_text(v)}" for k, v in given.items() if k not in arguments
+      ]
+      arguments = {**config.arguments, **arguments}
+      spec = ",".join(f"{k}={_text(v)}" for k, v in arguments.items())
+      runs.append(
+        Run(
+          index=len(runs),
+          factors=factors,
+          seed=seed,
+          name=name,
+          spec=f"{base}:{spec}",
+          overrides=(*config.overrides, *overrides),
+        )
+      )
+  if not runs:
+    raise ValueError("the study has no runs: set sets and seeds")
+  return runs
+
+
+def _settings(sets):
+  """The distinct settings of a union of cross products, in order."""
+  settings = {}
+  for levels in sets:
+    lists = [v if isinstance(v, list | tuple) else [v] for v in levels.values()]
+    for values in itertools.product(*lists):
+      factors = dict(zip(levels, values, strict=True))
+      if "seed" in factors:
+        raise ValueError("'seed' is no factor: seeds are the study's `seeds`")
+      key = json.dumps(factors, sort_keys=True)
+      settings.setdefault(key, factors)
+  return list(settings.values())
+
+
+def _text(value):
+  text = str(value)
+  if "," in text:
+    raise ValueError(f"a level may not have a comma in it: {text!r}")
+  return text

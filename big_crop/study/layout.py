@@ -1,0 +1,178 @@
+"""What a report shows: families of settings and comparisons between them.
+
+A study config lists them as dicts:
+
+    c.families = [dict(name="fixed", label="fixed crop", x="area_min",
+                       where=dict(crop="inception_crop_fixed"))]
+    c.comparisons = [dict(title="native against fixed", a="native", b="fixed")]
+"""
+
+import dataclasses
+from typing import Any
+
+from big_crop import names
+from big_crop.study import results as results_lib
+from big_crop.study.results import Factors, Results
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+  """Settings that differ in the budget, in `x`, and perhaps in `by`.
+
+  Attributes:
+    name: what comparisons call it.
+    label: for people.
+    where: {factor: level or list of levels} of its settings.
+    x: the factor along a table's columns and a figure's abscissa.
+    by: a second factor, in groups of rows.
+  """
+
+  name: str
+  label: str
+  where: dict[str, Any]
+  x: str
+  by: str | None = None
+
+  def setting(self, results: Results, budget: Factors, x, by=None):
+    """The one setting at these levels, or None."""
+    where = {**self.where, **budget, self.x: x}
+    if self.by:
+      where[self.by] = by
+    return next(iter(results.find(where)), None)
+
+  def levels(self, results: Results, factor: str | None) -> list:
+    """The levels that a factor has in this family, ascending."""
+    found = {s[factor] for s in results.find(self.where) if factor in s}
+    return sorted(found) if factor else [None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """Settings to test against each other.
+
+  Attributes:
+    title: for people.
+    a: the family that is compared with.
+    b: another family, at the same budget and x; or None:
+    base: a level of x, with which the others of family `a` are compared.
+    match: [(x of a, x of b)] where equal x is not what is comparable.
+  """
+
+  title: str
+  a: str
+  b: str | None = None
+  base: Any = None
+  match: list | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Scatter:
+  """One metric against another, a point for each run.
+
+  Attributes:
+    title: for people.
+    x: key of the abscissa's metric.
+    y: key of the ordinate's.
+    where: {factor: level or list of levels} of the settings.
+    color: a factor; None for the 5th-percentile crop scale.
+  """
+
+  title: str
+  x: str
+  y: str
+  where: dict[str, Any] = dataclasses.field(default_factory=dict)
+  color: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """What is shown of some results.
+
+  Attributes:
+    budget: the factor in a table's rows.
+    families: by name.
+    comparisons: in order.
+    strength: families to show against the 5th-percentile crop scale.
+    scatter: metrics to show against each other.
+    image_shape: (height, width) for crop scales, None for ideal laws.
+  """
+
+  budget: str
+  families: dict[str, Family]
+  comparisons: list[Comparison]
+  strength: list[str]
+  scatter: list[Scatter]
+  image_shape: tuple[int, int] | None
+
+
+def of_config(config) -> Layout:
+  """The layout of a study config.
+
+  Raises:
+    ValueError: in one line, if it names what is not there.
+  """
+  families = {}
+  for values in config.families:
+    family = results_lib.make(Family, "a family", values)
+    families[family.name] = family
+  comparisons = [
+    results_lib.make(Comparison, "a comparison", v) for v in config.comparisons
+  ]
+  for c in comparisons:
+    for name in filter(None, (c.a, c.b)):
+      names.check(f"family of comparison {c.title!r}", name, families)
+    if (c.b is None) == (c.base is None):
+      raise ValueError(f"comparison {c.title!r}: give either b or base")
+  for name in config.strength:
+    names.check("family of `strength`", name, families)
+  keys = [m["key"] for m in config.metrics]
+  scatter = [
+    results_lib.make(Scatter, "an entry of `scatter`", v)
+    for v in config.scatter
+  ]
+  for s in scatter:
+    for key in (s.x, s.y):
+      names.check(f"metric of scatter {s.title!r}", key, keys)
+  shape = config.image_shape
+  return Layout(
+    budget=config.budget,
+    families=families,
+    comparisons=comparisons,
+    strength=list(config.strength),
+    scatter=scatter,
+    image_shape=tuple(shape) if shape else None,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+  """Two settings to be compared; `x` is b's level of its own factor."""
+
+  budget: Any
+  x: Any
+  by: Any
+  a: Factors
+  b: Factors
+
+
+def pairs(
+  comparison: Comparison, layout: Layout, results: Results
+) -> list[Pair]:
+  """The settings that a comparison pairs, those that both sides have."""
+  first = layout.families[comparison.a]
+  second = layout.families[comparison.b] if comparison.b else first
+  levels = first.levels(results, first.x)
+  if comparison.base is not None:
+    matched = [(comparison.base, x) for x in levels if x != comparison.base]
+  else:
+    matched = comparison.match or [(x, x) for x in levels]
+  found = []
+  for by in first.levels(results, first.by):
+    for budget in first.levels(results, layout.budget):
+      for x_a, x_b in matched:
+        at = {layout.budget: budget}
+        a = first.setting(results, at, x_a, by)
+        b = second.setting(results, at, x_b, by)
+        if a is not None and b is not None:
+          found.append(Pair(budget, x_b, by, a, b))
+  return found

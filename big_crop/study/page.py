@@ -1,0 +1,113 @@
+"""The page: one HTML file with every table and figure in it."""
+
+import base64
+import html
+from typing import NamedTuple
+
+from big_crop.study import tables
+from big_crop.study.tables import Table
+
+_CSS = """
+:root { color-scheme: light; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
+  max-width: 1220px; margin: 0 auto; padding: 24px 28px 80px; }
+h1 { font-size: 26px; margin: 0 0 4px; }
+h2 { font-size: 20px; margin: 44px 0 8px; border-bottom: 1px solid #ccc; }
+h3 { font-size: 16px; margin: 26px 0 4px; }
+nav { margin: 12px 0; } nav a { margin-right: 16px; color: #0b57a4; }
+.side { display: flex; flex-wrap: wrap; gap: 10px 28px;
+  align-items: flex-start; }
+figure { margin: 10px 0; max-width: 100%; }
+figure.table { overflow-x: auto; }
+figure img { display: block; max-width: 100%; height: auto; }
+figure.plot figcaption { font-weight: 400; }
+figcaption { font-weight: 600; margin-bottom: 4px; }
+table { border-collapse: collapse; font-size: 13.5px;
+  font-variant-numeric: tabular-nums; }
+th, td { padding: 3px 9px; text-align: right; white-space: nowrap;
+  border-bottom: 1px solid #e4e4e4; }
+th { border-bottom: 1.5px solid #777; font-weight: 600; }
+th:first-child, td:first-child { text-align: left; }
+td.best { font-weight: 700; }
+td.p1 { background: #fdf3d0; } td.p2 { background: #fbdfae; }
+td.p3 { background: #f6bf94; }
+td.missing { color: #a40000; font-style: italic; }
+p.note { color: #555; font-size: 13px; max-width: 900px; margin: 4px 0; }
+.warning { border-left: 4px solid #a40000; padding: 6px 12px;
+  background: #fdecec; margin: 10px 0; }
+"""
+
+
+class Picture(NamedTuple):
+  """A figure: its file's name, what it shows, and the SVG."""
+
+  name: str
+  title: str
+  svg: str
+
+
+class Section(NamedTuple):
+  """A part of the page.
+
+  Attributes:
+    title: its heading.
+    rows: of tables and pictures; those in one row stand side by side.
+    text: under the heading.
+  """
+
+  title: str
+  rows: list[list[Table | Picture]]
+  text: str = ""
+
+
+def _item(item):
+  if isinstance(item, Table):
+    return tables.html_text(item)
+  # As an image each figure keeps its ids to itself.
+  data = base64.b64encode(item.svg.encode()).decode()
+  title = html.escape(item.title)
+  return (
+    f"<figure class=plot><figcaption>{title}</figcaption>"
+    f'<img alt="{title}" src="data:image/svg+xml;base64,{data}"></figure>'
+  )
+
+
+def render(
+  title: str, lines: list[str], warnings: list[str], sections: list[Section]
+) -> str:
+  """The page.
+
+  Args:
+    title: its heading.
+    lines: under it.
+    warnings: what a reader must know before all else.
+    sections: the rest.
+
+  Returns:
+    HTML that needs nothing else.
+  """
+  anchors = [f"s{i}" for i in range(len(sections))]
+  parts = [
+    "<!doctype html>",
+    f'<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}'
+    '</title><link rel="icon" href="data:,">',
+    f"<style>{_CSS}</style></head><body>",
+    f"<h1>{html.escape(title)}</h1>",
+    *(f"<p>{html.escape(line)}</p>" for line in lines),
+    *(f"<p class=warning>{html.escape(line)}</p>" for line in warnings),
+    "<nav>",
+    *(
+      f'<a href="#{a}">{html.escape(s.title)}</a>'
+      for a, s in zip(anchors, sections, strict=True)
+    ),
+    "</nav>",
+  ]
+  for anchor, section in zip(anchors, sections, strict=True):
+    parts.append(f'<h2 id="{anchor}">{html.escape(section.title)}</h2>')
+    if section.text:
+      parts.append(f"<p>{html.escape(section.text)}</p>")
+    for row in section.rows:
+      parts.append("<div class=side>")
+      parts += [_item(item) for item in row]
+      parts.append("</div>")
+  return "\n".join([*parts, "</body></html>", ""])

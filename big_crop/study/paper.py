@@ -1,0 +1,210 @@
+"""The paper's numbers, laid out as a study's results are.
+
+"You May Be Running the Wrong Inception Crop": Tables 4-8, 15, 16 and 18 and
+Figures 6, 7, 17 and 18 (`accuracy.csv`: mean, sample standard deviation, n),
+and the p-values of Tables 9-14 (`pvalues.csv`).
+"""
+
+import csv
+import functools
+import importlib.resources
+
+from big_crop.study import grid, results, statistics
+from big_crop.study import layout as layouts
+from big_crop.study.results import Metric, Results
+from big_crop.study.statistics import Cell
+
+METRICS = (
+  dict(key="val/top1", label="top-1 val. accuracy, original label (%)"),
+  dict(key="real/top1", label="top-1 val. accuracy, ReaL (%)"),
+)
+BUDGETS = (30, 60, 90, 150, 300)
+AREA_MIN = (2.5, 5, 10, 15, 20, 25)  # percent
+# Beta crop's alpha with the fixed crop's 5th-percentile crop scale at AREA_MIN.
+ALPHA = (1.149, 1.287, 1.551, 1.818, 2.099, 2.403)
+
+_CROPS = {
+  "tensorflow": "inception_crop",
+  "pytorch": "inception_crop_fixed",
+  "beta": "beta_crop",
+}
+_METRICS = {"original": "val/top1", "real": "real/top1"}
+
+FAMILIES = (
+  dict(
+    name="native",
+    label="TensorFlow Inception crop",
+    where=dict(crop="inception_crop", optimiser="adamw"),
+    x="area_min",
+  ),
+  dict(
+    name="fixed",
+    label="PyTorch Inception crop",
+    where=dict(crop="inception_crop_fixed", optimiser="adamw"),
+    x="area_min",
+  ),
+  dict(
+    name="matched",
+    label="Beta crop, matching strength",
+    where=dict(crop="beta_crop", area_min=0, beta=1, optimiser="adamw"),
+    x="alpha",
+  ),
+  dict(
+    name="positive",
+    label="Beta crop, positive skew (alpha = 1)",
+    where=dict(crop="beta_crop", alpha=1, optimiser="adamw"),
+    x="area_min",
+    by="beta",
+  ),
+  dict(
+    name="negative",
+    label="Beta crop, negative skew (beta = 1)",
+    where=dict(crop="beta_crop", beta=1, area_min=[5, 10], optimiser="adamw"),
+    x="area_min",
+    by="alpha",
+  ),
+  dict(
+    name="scion",
+    label="Scion, area_min = 5%",
+    where=dict(crop="inception_crop_fixed", optimiser="scion", area_min=5),
+    x="wd",
+  ),
+  dict(
+    name="scion_area",
+    label="Scion, wd = 0.08, optimised area_min",
+    where=dict(crop="inception_crop_fixed", optimiser="scion", wd=0.08),
+    x="area_min",
+  ),
+)
+COMPARISONS = (
+  dict(
+    title="TensorFlow against PyTorch Inception crop (Tables 9 and 10)",
+    a="native",
+    b="fixed",
+  ),
+  dict(
+    title="TensorFlow Inception crop, area_min against 5% (Tables 11 and 12)",
+    a="native",
+    base=5,
+  ),
+  dict(
+    title="PyTorch Inception crop, area_min against 5% (Tables 13 and 14)",
+    a="fixed",
+    base=5,
+  ),
+  dict(
+    title="PyTorch Inception crop against Beta crop of the same 5th-percentile "
+    "crop scale (Figure 8)",
+    a="fixed",
+    b="matched",
+    match=list(zip(AREA_MIN, ALPHA, strict=True)),
+  ),
+  dict(
+    title="Scion, area_min against 5% (Table 4)",
+    a="scion_area",
+    base=5,
+  ),
+)
+STRENGTH = ("native", "fixed", "matched")
+
+
+def rows(name: str) -> list[dict[str, str]]:
+  """The rows of `accuracy` or `pvalues`, as text."""
+  place = importlib.resources.files(__package__) / "reference" / f"{name}.csv"
+  with place.open(newline="") as file:
+    return list(csv.DictReader(file))
+
+
+def percent(text: str) -> float:
+  """An area of the CSVs in percent: 0.025 -> 2.5."""
+  return round(100 * float(text), 6)
+
+
+@functools.cache
+def load() -> Results:
+  """The paper's results, with the factors that our studies have."""
+  metrics = [Metric(scale=100, **m) for m in METRICS]
+  settings, cells = {}, {}
+  for row in rows("accuracy"):
+    factors = {
+      "optimiser": row["optimizer"],
+      "crop": _CROPS[row["crop"]],
+      "area_min": percent(row["area_min"]),
+      "epochs": int(row["epochs"]),
+    }
+    names = {"alpha": "alpha", "beta": "beta", "wd": "weight_decay"}
+    factors |= {k: float(row[v]) for k, v in names.items() if row[v]}
+    key = results.key_of(factors)
+    settings[key] = factors
+    n = int(row["n"])
+    cells[key, _METRICS[row["metric"]]] = Cell(
+      float(row["mean"]), float(row["std"]), n, n, {}
+    )
+  return Results("the paper", list(settings.values()), metrics, cells)
+
+
+def fill(config) -> None:
+  """Gives a study config the paper's families, comparisons and figures."""
+  config.metrics = [{**m, "scale": 100} for m in METRICS]
+  config.families = list(FAMILIES)
+  config.comparisons = list(COMPARISONS)
+  config.strength = list(STRENGTH)
+
+
+def layout_of_paper() -> layouts.Layout:
+  """How the paper's own results are shown."""
+  config = grid.default_study()
+  fill(config)
+  return layouts.of_config(config)
+
+
+def p_values() -> list[dict]:
+  """The p-values of Tables 9-14 beside those that follow from Tables 5-8.
+
+  Returns:
+    A dict each, without the trivial ones (5% against itself): `source`,
+    `epochs`, `area_min` (percent), `printed`, and `computed` by
+    `statistics.compare` from the means and deviations.
+  """
+  paper = load()
+  metrics = {m.key: m for m in paper.metrics}
+  found = []
+  for row in rows("pvalues"):
+    first, second = row["comparison"].split(" vs ")
+    area = percent(row["area_min"])
+    second, base = second.split()[0], second.partition("area_min=")[2]
+    base = percent(base) if base else area
+    if (first, base) == (second, area):
+      continue
+    a, b = (
+      paper.cell(
+        {
+          "optimiser": "adamw",
+          "crop": _CROPS[crop],
+          "area_min": x,
+          "epochs": int(row["epochs"]),
+        },
+        metrics[_METRICS[row["metric"]]],
+      )
+      for crop, x in ((first, area), (second, base))
+    )
+    found.append(
+      {
+        "source": row["source"],
+        "epochs": int(row["epochs"]),
+        "area_min": area,
+        "printed": float(row["p_value"]),
+        "computed": statistics.compare(a, b).p,
+      }
+    )
+  return found
+
+
+def worst_factor() -> tuple[float, int]:
+  """How far a computed p-value is from the printed one; and how many."""
+  found = p_values()
+  factors = [
+    max(r["printed"] / r["computed"], r["computed"] / r["printed"])
+    for r in found
+  ]
+  return max(factors), len(factors)

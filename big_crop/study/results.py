@@ -1,0 +1,170 @@
+"""Settings and their measured values: of a study's runs, or of the paper's."""
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+from scipy import optimize
+
+from big_crop import names
+from big_crop.study import grid, runs, statistics
+from big_crop.study.statistics import Cell
+from pp_ops import exact, windows
+
+Factors = dict[str, Any]
+
+# The op that runs TensorFlow's law on shared uniforms has TensorFlow's law.
+_LAWS = {**windows.LAWS, "inception_crop_coupled": windows.NativeLaw}
+_NOTHING = Cell(None, None, 0, 0, {})
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+  """What is measured.
+
+  Attributes:
+    key: of summary.json's metrics, or of metrics.jsonl with `tail`.
+    label: for people.
+    scale: factor of what is shown.
+    digits: decimals that are shown.
+    better: "higher", "lower", or None for what only describes.
+    tail: averages the logged values over this last part of the run's steps.
+  """
+
+  key: str
+  label: str
+  scale: float = 1.0
+  digits: int = 2
+  better: str | None = "higher"
+  tail: float | None = None
+
+  def __post_init__(self):
+    if self.better is not None:
+      names.check("better of a metric", self.better, ("higher", "lower"))
+
+  def of(self, state: runs.RunState) -> float | None:
+    """The value of a finished run, None of any other."""
+    summary = state.summary
+    if not summary:
+      return None
+    if self.tail is None:
+      value = summary["metrics"].get(self.key)
+    else:
+      since = (1 - self.tail) * summary["step"]
+      logged = [
+        r[self.key]
+        for r in state.metrics()
+        if self.key in r and r["step"] > since
+      ]
+      value = float(np.mean(logged)) if logged else None
+    return None if value is None else self.scale * value
+
+
+@dataclasses.dataclass
+class Results:
+  """Cells by setting and metric.
+
+  Attributes:
+    title: whose they are.
+    settings: the factors of each setting, in order.
+    metrics: what is measured.
+  """
+
+  title: str
+  settings: list[Factors]
+  metrics: list[Metric]
+  cells: dict[tuple[str, str], Cell]
+
+  def cell(self, factors: Factors, metric: Metric) -> Cell:
+    """The cell of a setting; an empty one if there is none."""
+    return self.cells.get((key_of(factors), metric.key), _NOTHING)
+
+  def find(self, where: Factors) -> list[Factors]:
+    """The settings whose factors are as `where` says, a level or a list."""
+    return [
+      s
+      for s in self.settings
+      if all(
+        s.get(k) in v if isinstance(v, list | tuple) else s.get(k) == v
+        for k, v in where.items()
+      )
+    ]
+
+  def has(self, metric: Metric) -> bool:
+    """Whether any setting has a value."""
+    return any(c.n for (_, key), c in self.cells.items() if key == metric.key)
+
+
+def key_of(factors: Factors) -> str:
+  """What tells settings apart: 5 and 5.0 are the same level."""
+  number = lambda v: isinstance(v, int | float) and not isinstance(v, bool)
+  plain = {k: float(v) if number(v) else v for k, v in factors.items()}
+  return json.dumps(plain, sort_keys=True)
+
+
+def metrics_of(config) -> list[Metric]:
+  """The metrics of a study config.
+
+  Raises:
+    ValueError: if one has a key that metrics do not have.
+  """
+  return [make(Metric, "a metric", m) for m in config.metrics]
+
+
+def make(kind, what: str, values: dict[str, Any]):
+  """A dataclass from a dict of a study config, or a one-line error."""
+  fields = {f.name: f for f in dataclasses.fields(kind)}
+  for key in values:
+    names.check(f"key of {what}", key, fields)
+  for name, field in fields.items():
+    defaults = field.default, field.default_factory
+    if defaults == (dataclasses.MISSING,) * 2 and name not in values:
+      raise ValueError(f"{what} needs {name!r}: {values}")
+  return kind(**values)
+
+
+def of_study(study: grid.Study, states: list[runs.RunState]) -> Results:
+  """Reads the finished runs of a study."""
+  metrics = metrics_of(study.config)
+  settings, values = {}, {}
+  for state in states:
+    factors = state.run.factors
+    key = key_of(factors)
+    settings[key] = factors
+    for metric in metrics:
+      value = metric.of(state)
+      found = values.setdefault((key, metric.key), {})
+      if value is not None:
+        found[state.run.seed] = value
+  wanted = len(study.config.seeds)
+  cells = {k: statistics.cell(v, wanted) for k, v in values.items()}
+  return Results("this study", list(settings.values()), metrics, cells)
+
+
+def crop_scale_percentile(
+  factors: Factors, image_shape: tuple[int, int] | None = None, q: float = 5.0
+) -> float:
+  """A percentile of the crop scale under the law that factors name.
+
+  Args:
+    factors: `crop`, and what it takes of `area_min` (percent), `alpha`, `beta`.
+    image_shape: (height, width), for the exact law of whole pixels; None for
+      the ideal law.
+    q: in percent; the 5th is the paper's strength of augmentation (section
+      6.2).
+
+  Returns:
+    The crop scale in percent of the image.
+  """
+  names.check("crop", factors["crop"], _LAWS)
+  kind = _LAWS[factors["crop"]]
+  fields = {f.name for f in dataclasses.fields(kind)}
+  given = {k: v for k, v in factors.items() if k in fields and v is not None}
+  if "area_min" in given:
+    given["area_min"] = given["area_min"] / 100
+  law = kind(**given)
+  if image_shape is not None:
+    return 100 * exact.size_distribution(law, *image_shape).percentile(q)
+  excess = lambda s: exact.ideal_cdf(law, s) - q / 100
+  return 100 * optimize.bisect(excess, 0, 1, xtol=1e-12)

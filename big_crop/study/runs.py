@@ -1,0 +1,222 @@
+"""What a study's workdir holds, and where each run of it stands.
+
+study.json                the study as it was last worked on
+runs/NAME/                a run's workdir, as big_crop.train leaves it, with
+runs/NAME/begun.json      the digests that the run was begun with
+runs/NAME/failed.json     why it failed, if it did
+locks/NAME/               who is at it
+report/                   what `report` made
+"""
+
+import json
+import pathlib
+import traceback
+import uuid
+from typing import Any
+
+from etils import epath
+
+from big_crop import config as configs
+from big_crop import report as run_report
+from big_crop.study import fingerprint, grid, locks
+
+DONE, RUNNING, FAILED, PENDING = "done", "running", "failed", "pending"
+
+
+class RunState:
+  """One run in a workdir."""
+
+  def __init__(self, workdir: str, run: grid.Run):
+    """Looks at nothing yet."""
+    root = pathlib.Path(workdir)
+    self.run = run
+    self.path = root / "runs" / run.name
+    self.lock = locks.Lock(root / "locks" / run.name)
+
+  def _json(self, name):
+    path = self.path / name
+    return json.loads(path.read_text()) if path.exists() else None
+
+  @property
+  def summary(self) -> dict[str, Any] | None:
+    """summary.json of a finished run."""
+    return self._json("summary.json")
+
+  @property
+  def failure(self) -> dict[str, str] | None:
+    """`error` (one line) and `traceback` of a failed run."""
+    return self._json("failed.json")
+
+  def ended(self) -> bool:
+    """Whether it is done or failed; looks at no more than it must."""
+    ends = ("summary.json", "failed.json")
+    return any((self.path / name).exists() for name in ends)
+
+  def status(self) -> str:
+    """One of `DONE`, `RUNNING`, `FAILED`, `PENDING`."""
+    if self.summary:
+      return DONE
+    if self.lock.holder():
+      return RUNNING
+    return FAILED if self.failure else PENDING
+
+  def metrics(self) -> list[dict[str, float]]:
+    """The records of metrics.jsonl."""
+    return run_report.read_metrics(epath.Path(self.path))
+
+  def digests(self) -> dict[str, str]:
+    """The digests of what the run depends on now."""
+    config = self.run.json_config
+    return {
+      "config": fingerprint.of_config(config),
+      "code": fingerprint.of_code(config),
+      "data": fingerprint.of_data(config),
+    }
+
+  def begun(self) -> dict[str, Any] | None:
+    """What begun.json says, once there is something of the run to keep."""
+    left = ("checkpoints", "metrics.jsonl", "summary.json")
+    if not any((self.path / name).exists() for name in left):
+      return None
+    return self._json("begun.json") or {}
+
+  def begin(self) -> None:
+    """Notes what the run is begun with, unless it was begun before."""
+    if self.begun() is None:
+      self.path.mkdir(parents=True, exist_ok=True)
+      facts = {**self.digests(), "versions": fingerprint.versions()}
+      _write(self.path / "begun.json", facts)
+
+  def fail(self, error: Exception) -> str:
+    """Keeps an error; returns its one line."""
+    kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+    line = kind + (" ".join(str(error).split()) or "no message")
+    text = "".join(traceback.format_exception(error))
+    self.path.mkdir(parents=True, exist_ok=True)
+    _write(self.path / "failed.json", {"error": line, "traceback": text})
+    return line
+
+  def forget_failure(self) -> None:
+    """Makes a failed run pending again; it goes on where it stopped."""
+    (self.path / "failed.json").unlink(missing_ok=True)
+
+  def config_change(self) -> str | None:
+    """How the config differs from what the run was begun with, if it does."""
+    old = self._json("config.json")
+    if self.begun() is None or old is None:
+      return None
+    return run_report.changed_key(old, self.run.json_config, configs.FREE_KEYS)
+
+
+def states(study: grid.Study, workdir: str) -> list[RunState]:
+  """The states of all runs of a study.
+
+  Raises:
+    ValueError: if the workdir is not on a filesystem, which locks need.
+  """
+  if "://" in workdir:
+    raise ValueError(
+      f"--workdir {workdir}: a study's locks need a filesystem, such as NFS if "
+      "there are several hosts"
+    )
+  return [RunState(workdir, run) for run in study.runs]
+
+
+def check_unchanged(found: list[RunState]) -> None:
+  """Checks that what is begun was begun with this config, code and data.
+
+  Raises:
+    ValueError: in one line, naming what changed.
+  """
+  for state in found:
+    begun = state.begun()
+    if begun is None:
+      continue
+    if change := state.config_change():
+      raise ValueError(_refusal(state, "config", change))
+    now = state.digests()
+    for part in ("code", "data"):
+      if begun.get(part) != now[part]:
+        raise ValueError(_refusal(state, part, _what(part, begun)))
+
+
+def _what(part, begun):
+  if part == "data":
+    return "the images or their number are not those of then"
+  old, new = begun.get("versions", {}), fingerprint.versions()
+  moved = [f"{k} {old.get(k)} -> {new[k]}" for k in new if old.get(k) != new[k]]
+  return ", ".join(moved) or "source files of big_crop or pp_ops were edited"
+
+
+def _refusal(state, part, what):
+  return (
+    f"the {part} changed under run {state.run.index} ({state.run.name}), which "
+    f"is begun: {what}; use another --workdir, or --allow_mixed"
+  )
+
+
+def mixtures(found: list[RunState]) -> list[str]:
+  """What finished runs do not have in common, in sentences.
+
+  Args:
+    found: all runs.
+
+  Returns:
+    A line for each of config, code and data that is mixed; none if all is well.
+  """
+  lines = []
+  done = [s for s in found if s.summary]
+  changed = [s for s in done if s.config_change()]
+  if changed:
+    first = changed[0]
+    lines.append(
+      f"{len(changed)} of {len(done)} finished runs have another config than "
+      f"the study now says; run {first.run.index} ({first.run.name}): "
+      f"{first.config_change()}"
+    )
+  for part, by_what in (("code", "code"), ("data", "datasets")):
+    groups = {}
+    for state in done:
+      # Runs may name different modules and data; those that name the same must
+      # agree.
+      key = str([state.run.json_config.get("pp_modules"), _data(state)])
+      digest = (state.begun() or {}).get(part)
+      groups.setdefault(key, {}).setdefault(digest, []).append(state.run.index)
+    for digests in groups.values():
+      if len(digests) > 1:
+        sizes = " and ".join(str(len(v)) for v in digests.values())
+        lines.append(
+          f"the {by_what} changed between finished runs, which are {sizes} "
+          "of a kind"
+        )
+  return lines
+
+
+def _data(state):
+  config = state.run.json_config
+  evals = config.get("evals", {}).values()
+  named = [config["input"]["data"], *(e.get("data", {}) for e in evals)]
+  return [(d.get("name"), d.get("data_dir")) for d in named]
+
+
+def write_study(study: grid.Study, workdir: str) -> None:
+  """Writes study.json: the study as it is worked on now."""
+  runs = []
+  for run in study.runs:
+    config = run.json_config
+    digests = {
+      "config": fingerprint.of_config(config),
+      "code": fingerprint.of_code(config),
+    }
+    runs.append({"index": run.index, "name": run.name, **digests})
+  root = pathlib.Path(workdir)
+  root.mkdir(parents=True, exist_ok=True)
+  facts = {"config": str(study.path), "versions": fingerprint.versions()}
+  _write(root / "study.json", {**facts, "runs": runs})
+
+
+def _write(path, value):
+  """Writes JSON, whole or not at all, whoever else is writing it."""
+  temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
+  temporary.write_text(json.dumps(value, indent=2) + "\n")
+  temporary.replace(path)

@@ -1,0 +1,179 @@
+"""The tests of a report, from means and deviations or from paired values.
+
+Unpaired: Student's two-sided test with equal variances, as the paper's Tables
+9-14. Paired: runs that share a seed share their initial parameters, the order
+of their examples and the uniforms of their augmentation, so that the variance
+of their difference is that of the factor's effect alone.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.95  # of confidence intervals
+
+
+class Cell(NamedTuple):
+  """One metric of one setting.
+
+  Attributes:
+    mean: over seeds, None without any.
+    std: sample standard deviation (n - 1), None below two.
+    n: seeds with a value.
+    wanted: seeds that there should be.
+    values: {seed: value}; empty where only mean and std are known.
+  """
+
+  mean: float | None
+  std: float | None
+  n: int
+  wanted: int
+  values: dict[int, float]
+
+
+def cell(values: dict[int, float], wanted: int) -> Cell:
+  """The cell of some seeds' values."""
+  x = np.array([values[k] for k in sorted(values)])
+  return Cell(
+    mean=float(x.mean()) if len(x) else None,
+    std=float(x.std(ddof=1)) if len(x) > 1 else None,
+    n=len(x),
+    wanted=wanted,
+    values=values,
+  )
+
+
+class Difference(NamedTuple):
+  """What can be said about b - a.
+
+  Attributes:
+    mean: the difference of the means; None if one is missing.
+    std: sqrt(s_a^2 + s_b^2), the deviation of an unpaired difference.
+    p: of the unpaired test.
+    pairs: seeds that both have.
+    paired_std: deviation of the paired differences.
+    paired_p: of the paired test.
+    low: lower end of the paired confidence interval, unpaired without pairs.
+    high: its upper end.
+  """
+
+  mean: float | None = None
+  std: float | None = None
+  p: float | None = None
+  pairs: int = 0
+  paired_std: float | None = None
+  paired_p: float | None = None
+  low: float | None = None
+  high: float | None = None
+
+  @property
+  def variance_left(self) -> float | None:
+    """Variance of the paired difference over that of the unpaired one."""
+    if not self.std or self.paired_std is None:
+      return None
+    return (self.paired_std / self.std) ** 2
+
+
+def compare(a: Cell, b: Cell) -> Difference:
+  """Tests b against a; what there are too few runs for is None."""
+  return average([(a, b)])
+
+
+def average(pairs: list[tuple[Cell, Cell]]) -> Difference:
+  """Tests whether b - a is 0 on average over several settings.
+
+  Variances are pooled over the settings, so that the degrees of freedom add up.
+  With one setting this is `scipy.stats.ttest_ind(equal_var=True)` and
+  `scipy.stats.ttest_rel`.
+
+  Args:
+    pairs: (a, b) of each setting; those with a missing mean are left out.
+  """
+  return contrast(
+    [[(-1.0, a), (1.0, b)] for a, b in pairs],
+  )
+
+
+def contrast(settings: list[list[tuple[float, Cell]]]) -> Difference:
+  """Tests a weighted sum of cells, averaged over settings, against 0.
+
+  Args:
+    settings: of each the (weight, cell); all alike.
+
+  Returns:
+    The difference is the weighted sum. `std` is the deviation that one seed's
+    weighted sum would have if seeds were not shared.
+  """
+  settings = [s for s in settings if all(c.mean is not None for _, c in s)]
+  if not settings:
+    return Difference()
+  count = len(settings)
+  mean = sum(w * c.mean for s in settings for w, c in s) / count
+  found = {"mean": mean}
+  cells = [(w, c) for s in settings for w, c in s]
+  if all(c.std is not None for _, c in cells):
+    free = sum(c.n - 1 for _, c in cells)
+    pooled = sum((c.n - 1) * c.std**2 for _, c in cells) / free
+    error = math.sqrt(pooled * sum(w * w / c.n for w, c in cells)) / count
+    found["std"] = math.sqrt(sum((w * c.std) ** 2 for w, c in cells) / count)
+    found["p"] = _p(mean, error, free)
+    found["low"], found["high"] = _interval(mean, error, free)
+  return Difference(**found)._replace(**_paired(settings))
+
+
+def _paired(settings):
+  sums = []
+  for s in settings:
+    seeds = set.intersection(*(set(c.values) for _, c in s))
+    sums.append(
+      np.array([sum(w * c.values[k] for w, c in s) for k in sorted(seeds)])
+    )
+  pairs = sum(map(len, sums))
+  if min(map(len, sums)) < 2:
+    return {"pairs": pairs}
+  free = sum(len(x) - 1 for x in sums)
+  pooled = sum((len(x) - 1) * x.var(ddof=1) for x in sums) / free
+  mean = float(np.mean([x.mean() for x in sums]))
+  error = math.sqrt(pooled * sum(1 / len(x) for x in sums)) / len(sums)
+  low, high = _interval(mean, error, free)
+  return {
+    "pairs": pairs,
+    "paired_std": math.sqrt(pooled),
+    "paired_p": _p(mean, error, free),
+    "low": low,
+    "high": high,
+  }
+
+
+def _p(mean, error, free):
+  if error == 0:
+    return 1.0 if mean == 0 else 0.0
+  return float(2 * stats.t.sf(abs(mean) / error, free))
+
+
+def _interval(mean, error, free):
+  half = stats.t.ppf((1 + LEVEL) / 2, free) * error
+  return mean - half, mean + half
+
+
+def holm(p: list[float | None]) -> list[float | None]:
+  """Holm's step-down correction; None stays None and does not count."""
+  known = [i for i, x in enumerate(p) if x is not None]
+  out, least = list(p), 0.0
+  for rank, i in enumerate(sorted(known, key=lambda i: p[i])):
+    least = max(least, min(1.0, (len(known) - rank) * p[i]))
+    out[i] = least
+  return out
+
+
+def benjamini_hochberg(p: list[float | None]) -> list[float | None]:
+  """Benjamini and Hochberg's correction; None stays None and does not count."""
+  known = [i for i, x in enumerate(p) if x is not None]
+  out = list(p)
+  if known:
+    found = stats.false_discovery_control([p[i] for i in known], method="bh")
+    for i, x in zip(known, found, strict=True):
+      out[i] = float(x)
+  return out

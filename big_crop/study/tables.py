@@ -1,0 +1,146 @@
+"""A table once, as Markdown, LaTeX, HTML; and its numbers in full as CSV."""
+
+import csv
+import html
+import io
+import re
+from typing import Any, NamedTuple
+
+from big_crop import tables as plain_tables
+
+MISSING = "missing"
+
+
+class Entry(NamedTuple):
+  """A table's cell.
+
+  Attributes:
+    text: as it is shown.
+    bold: whether it stands out.
+    mark: CSS class: a p-value's "p1", "p2" or "p3", "missing", or "".
+  """
+
+  text: str
+  bold: bool = False
+  mark: str = ""
+
+
+class Table(NamedTuple):
+  """A table.
+
+  Attributes:
+    name: of its files.
+    title: above it.
+    head: of the columns.
+    rows: as long as the head.
+    records: the numbers in full precision, one dict for each line of the CSV.
+    note: below it.
+  """
+
+  name: str
+  title: str
+  head: list[str]
+  rows: list[list[Entry]]
+  records: list[dict[str, Any]]
+  note: str = ""
+
+
+def file_name(*parts: str) -> str:
+  """A file's name out of any text."""
+  text = "-".join(parts).replace("/", "_")
+  return re.sub(r"[^\w.=-]+", "_", text).strip("_")
+
+
+def number(value: float | None, digits: int) -> str:
+  """A number with so many decimals; `missing` for None."""
+  return MISSING if value is None else f"{value:.{digits}f}"
+
+
+def p_value(p: float | None) -> Entry:
+  """A p-value with two digits, marked by its size as in the paper."""
+  if p is None:
+    return Entry(MISSING, mark="missing")
+  mark = "p3" if p < 1e-3 else "p2" if p < 1e-2 else "p1" if p < 0.05 else ""
+  if p >= 0.01:
+    return Entry(f"{p:.2g}", mark=mark)
+  power, exponent = f"{p:.1e}".split("e")
+  return Entry(f"{power}e{int(exponent)}" if p else "0", mark=mark)
+
+
+def markdown(table: Table) -> str:
+  """The table with aligned columns."""
+  show = lambda e: f"**{e.text}**" if e.bold else e.text
+  rows = [table.head, *([show(e) for e in row] for row in table.rows)]
+  rows = [[text.replace("|", "\\|") for text in row] for row in rows]
+  parts = [f"{table.title}\n", plain_tables.markdown(rows)]
+  return "\n".join([*parts, f"{table.note}\n"] if table.note else parts)
+
+
+def csv_text(table: Table) -> str:
+  """The numbers behind the table, in full precision; empty where missing."""
+  out = io.StringIO()
+  fields = list(dict.fromkeys(k for r in table.records for k in r))
+  writer = csv.DictWriter(out, fields, lineterminator="\n")
+  writer.writeheader()
+  writer.writerows(table.records)
+  return out.getvalue()
+
+
+_TEX = {
+  "\\": r"\textbackslash{}",
+  **{c: f"\\{c}" for c in "&%$#_{}"},
+  "~": r"\textasciitilde{}",
+  "^": r"\textasciicircum{}",
+  "<": r"$<$",
+  ">": r"$>$",
+  "±": r"$\pm$",
+  "→": r"$\to$",
+  "…": r"\ldots{}",
+}
+
+
+def _tex(text):
+  return "".join(_TEX.get(c, c) for c in text)
+
+
+def latex(table: Table) -> str:
+  """A `table` environment; needs the package booktabs."""
+  show = lambda e: rf"\textbf{{{_tex(e.text)}}}" if e.bold else _tex(e.text)
+  rows = [" & ".join(map(_tex, table.head)) + r" \\", r"\midrule"]
+  rows += [" & ".join(map(show, row)) + r" \\" for row in table.rows]
+  caption = _tex(f"{table.title}. {table.note}".strip())
+  return "\n".join(
+    [
+      r"\begin{table}",
+      r"\centering",
+      rf"\caption{{{caption}}}",
+      rf"\begin{{tabular}}{{l{'r' * (len(table.head) - 1)}}}",
+      r"\toprule",
+      *rows,
+      r"\bottomrule",
+      r"\end{tabular}",
+      r"\end{table}",
+      "",
+    ]
+  )
+
+
+def html_text(table: Table) -> str:
+  """The table for the page."""
+
+  def entry(tag, e):
+    style = " ".join(filter(None, (e.mark, "best" if e.bold else "")))
+    attribute = f' class="{style}"' if style else ""
+    return f"<{tag}{attribute}>{html.escape(e.text)}</{tag}>"
+
+  head = "".join(f"<th>{html.escape(t)}</th>" for t in table.head)
+  body = "\n".join(
+    "<tr>" + "".join(entry("td", e) for e in row) + "</tr>"
+    for row in table.rows
+  )
+  note = f"<p class=note>{html.escape(table.note)}</p>" if table.note else ""
+  return (
+    f"<figure class=table><figcaption>{html.escape(table.title)}</figcaption>"
+    f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
+    f"{note}</figure>"
+  )

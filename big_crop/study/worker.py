@@ -1,0 +1,163 @@
+"""Trains a study's runs, one after the other, with as many workers as you like.
+
+Every worker is the same loop: take a pending run that nobody holds, train it,
+take the next. Workers of one process, of one host and of many hosts share the
+work through the locks alone.
+"""
+
+import gc
+import signal
+import subprocess
+import sys
+import time
+
+from tqdm import tqdm
+
+from big_crop import stop
+from big_crop.study import grid, locks, runs
+
+
+def work(
+  study: grid.Study,
+  workdir: str,
+  train,
+  *,
+  index: int | None = None,
+  retry_failed: bool = False,
+) -> int:
+  """Trains what is pending, until there is nothing left to take.
+
+  Args:
+    study: the study.
+    workdir: where it is kept.
+    train: (config, workdir) -> anything; `big_crop.train.run`.
+    index: only this run.
+    retry_failed: takes failed runs too; they go on where they stopped.
+
+  Returns:
+    The exit status: 0, also after a SIGTERM; 1 if a run failed, or if the run
+    of `index` is not done in the end.
+  """
+  found = runs.states(study, workdir)
+  if index is not None:
+    if not 0 <= index < len(found):
+      raise ValueError(
+        f"--index {index}: the study's runs are 0 to {len(found) - 1}"
+      )
+  mine = found if index is None else [found[index]]
+  show = Progress(found)
+  failed = 0
+  for state in mine:
+    if stop.requested():
+      break
+    failed += _take(state, train, retry_failed, show)
+  if index is None or stop.requested():
+    return int(failed > 0)
+  return int(mine[0].status() != runs.DONE)
+
+
+def _take(state, train, retry_failed, show):
+  """Trains one run if it can be had; returns whether it failed."""
+  if state.summary:
+    return False
+  with locks.held(state.lock) as mine:
+    # Looked at once more: another worker may just have ended it.
+    if state.summary:
+      return False
+    if not mine:
+      show.line(state, "is with another worker")
+      return False
+    if state.failure and not retry_failed:
+      show.line(state, f"failed: {state.failure['error']}")
+      return True
+    state.forget_failure()
+    show.bar()
+    show.line(state, "goes on" if state.begun() else "begins")
+    start = time.time()
+    try:
+      state.begin()
+      train(state.run.config, str(state.path))
+    except Exception as e:
+      show.line(state, f"failed: {state.fail(e)}")
+      return True
+    finally:
+      _clear()
+  if state.summary:
+    show.line(state, f"done in {time.time() - start:.0f} s")
+    show.bar()
+  return False
+
+
+def _clear():
+  """Lets go of what a run compiled: a worker may have hundreds to do."""
+  if "jax" in sys.modules:
+    sys.modules["jax"].clear_caches()
+  gc.collect()
+
+
+class Progress:
+  """A bar over the whole study, with what other workers do."""
+
+  def __init__(self, found: list[runs.RunState]):
+    """Starts the clock.
+
+    Args:
+      found: all runs; one counts as much as it has epochs (or steps).
+    """
+    self._found = found
+    self._start, self._initial = time.time(), self._done()
+
+  def _done(self):
+    return sum(_weight(s) for s in self._found if s.ended())
+
+  def bar(self) -> None:
+    """Shows how far the study is, and how long the rest will take."""
+    ended = sum(s.ended() for s in self._found)
+    _print(
+      tqdm.format_meter(
+        self._done(),
+        sum(map(_weight, self._found)),
+        time.time() - self._start,
+        prefix=f"study: {ended} of {len(self._found)} runs",
+        initial=self._initial,
+        bar_format="{desc}: {percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}",
+      )
+    )
+
+  def line(self, state: runs.RunState, what: str) -> None:
+    """Says what becomes of a run."""
+    _print(f"run {state.run.index} ({state.run.name}) {what}")
+
+
+def _print(text):
+  print(text, file=sys.stderr, flush=True)
+
+
+def _weight(state):
+  config = state.run.config
+  return config.total_epochs or config.total_steps or config.total_examples
+
+
+def start_jobs(count: int, argv: list[str]) -> int:
+  """Runs `count` workers as processes of this host and waits for them.
+
+  Args:
+    count: how many.
+    argv: their arguments after `python -m big_crop.study`.
+
+  Returns:
+    The exit status: that of the worst. A SIGTERM goes to all of them.
+  """
+  command = [sys.executable, "-m", "big_crop.study", *argv]
+  workers = [subprocess.Popen(command) for _ in range(count)]
+  told = False
+  while any(w.poll() is None for w in workers):
+    if stop.requested() and not told:
+      told = True
+      for w in workers:
+        w.terminate()
+    time.sleep(0.2)
+  codes = [w.returncode for w in workers]
+  if told:  # one that had not yet learned to stop well
+    codes = [0 if c == -signal.SIGTERM else c for c in codes]
+  return max(map(abs, codes))

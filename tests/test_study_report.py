@@ -1,0 +1,375 @@
+"""Reports: the statistics against SciPy, the paper's own, what is missing."""
+
+import csv
+import html.parser
+import io
+import math
+import pathlib
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+import study_helpers
+from scipy import stats
+
+from big_crop.study import (
+  analysis,
+  grid,
+  paper,
+  recommend,
+  results,
+  runs,
+  statistics,
+  tables,
+  worker,
+)
+from big_crop.study.__main__ import main
+from pp_ops import windows
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+  study_helpers.make_quick(monkeypatch)
+
+
+def cells(seed, *sizes):
+  rng = np.random.default_rng(seed)
+  return [
+    statistics.cell(dict(enumerate(rng.normal(i, 1, n))), n)
+    for i, n in enumerate(sizes)
+  ]
+
+
+@pytest.mark.parametrize("sizes", [(3, 3), (4, 3), (2, 5)])
+def test_unpaired_is_scipys_equal_variance_test(sizes):
+  a, b = cells(0, *sizes)
+  x, y = (list(c.values.values()) for c in (a, b))
+  assert statistics.compare(a, b).p == pytest.approx(stats.ttest_ind(y, x)[1])
+  # Without the values, as for the paper's tables.
+  bare = [c._replace(values={}) for c in (a, b)]
+  d = statistics.compare(*bare)
+  known = stats.ttest_ind_from_stats(
+    b.mean, b.std, b.n, a.mean, a.std, a.n, equal_var=True
+  )
+  assert d.p == pytest.approx(known.pvalue)
+  assert d.paired_p is None and d.pairs == 0
+
+
+def test_paired_is_scipys():
+  a, b = cells(1, 5, 5)
+  x, y = (np.array(list(c.values.values())) for c in (a, b))
+  d = statistics.compare(a, b)
+  known = stats.ttest_rel(y, x)
+  assert d.paired_p == pytest.approx(known.pvalue)
+  interval = known.confidence_interval(0.95)
+  assert (d.low, d.high) == pytest.approx((interval.low, interval.high))
+  assert d.paired_std == pytest.approx(np.std(y - x, ddof=1))
+  assert d.std == pytest.approx(np.hypot(a.std, b.std))
+  assert d.variance_left == pytest.approx(
+    np.var(y - x, ddof=1) / (a.std**2 + b.std**2)
+  )
+
+
+def test_only_equal_seeds_are_pairs():
+  a = statistics.cell({0: 1.0, 1: 2.0, 2: 4.0}, 3)
+  b = statistics.cell({1: 3.0, 2: 6.0, 9: 0.0}, 3)
+  d = statistics.compare(a, b)
+  assert d.pairs == 2
+  assert d.paired_p == pytest.approx(stats.ttest_rel([3, 6], [2, 4]).pvalue)
+
+
+def test_a_contrast_of_four_cells():
+  """Against ordinary least squares on indicator variables."""
+  found = cells(2, 3, 3, 3, 3)
+  d = statistics.contrast([list(zip([1, -1, -1, 1], found, strict=True))])
+  y = np.concatenate([list(c.values.values()) for c in found])
+  groups = np.repeat(np.arange(4), 3)
+  x = (groups[:, None] == np.arange(4)).astype(float)
+  beta, rss, *_ = np.linalg.lstsq(x, y, rcond=None)
+  w = np.array([1, -1, -1, 1])
+  error = math.sqrt(rss[0] / 8 * (w @ np.linalg.inv(x.T @ x) @ w))
+  assert d.mean == pytest.approx(w @ beta)
+  assert d.p == pytest.approx(2 * stats.t.sf(abs(w @ beta) / error, 8))
+  sums = w @ y.reshape(4, 3)
+  assert d.paired_p == pytest.approx(stats.ttest_1samp(sums, 0).pvalue)
+
+
+def test_corrections():
+  p = [0.01, None, 0.04, 0.03, 0.005]
+  # Holm (1979): 0.005 * 4, 0.01 * 3, 0.03 * 2, then no less.
+  assert statistics.holm(p) == pytest.approx([0.03, None, 0.06, 0.06, 0.02])
+  assert statistics.benjamini_hochberg(p) == pytest.approx(
+    [0.02, None, 0.04, 0.04, 0.02]
+  )
+  assert statistics.holm([None]) == statistics.benjamini_hochberg([None])
+
+
+def test_too_few_runs_give_no_test():
+  one, three = cells(3, 1, 3)
+  none = statistics.cell({}, 3)
+  assert one.std is None and none.mean is None
+  d = statistics.compare(one, three)
+  assert d.p is None and d.paired_p is None and d.mean is not None
+  assert statistics.compare(none, three) == statistics.Difference()
+
+
+# The paper.
+
+
+def test_the_papers_p_values_follow_from_its_tables():
+  """All of Tables 9-14 but the 20 of a setting against itself, which are 1."""
+  found = paper.p_values()
+  assert len(found) == 160
+  factor, count = paper.worst_factor()
+  print(f"worst of {count} p-values: off by a factor of {factor:.3f}")
+  assert factor < 2.3
+
+
+def test_the_papers_best_settings():
+  """Tables 5-8: the best a_min (percent) of each budget, as printed there."""
+  best = {
+    ("native", "val/top1"): [25, 25, 20, 10, 5],
+    ("fixed", "val/top1"): [25, 25, 20, 10, 2.5],
+    ("native", "real/top1"): [25, 25, 20, 10, 5],
+    ("fixed", "real/top1"): [25, 25, 10, 5, 2.5],
+  }
+  theirs, layout = paper.load(), paper.layout_of_paper()
+  for (family, key), expected in best.items():
+    metric = next(m for m in theirs.metrics if m.key == key)
+    found = [
+      analysis.ranked(layout.families[family], layout, theirs, metric, b)[0][0]
+      for b in paper.BUDGETS
+    ]
+    assert [s["area_min"] for s in found] == expected
+
+
+def test_the_reference_is_the_papers_grid():
+  study = grid.load(
+    str(study_helpers.ROOT / "configs/studies/wrong_inception_crop.py")
+  )
+  ours = {results.key_of(r.factors) for r in study.runs}
+  assert ours == {results.key_of(s) for s in paper.load().settings}
+
+
+def test_crop_scale_percentiles():
+  law = lambda crop, **kw: results.crop_scale_percentile(dict(crop=crop, **kw))
+  # Section 6.2: Pr(a < 0.07375) = 0.05 for both.
+  assert law("inception_crop_fixed", area_min=2.5) == pytest.approx(7.375)
+  assert law("beta_crop", area_min=0, alpha=1.149, beta=1) == pytest.approx(
+    7.375, abs=0.01
+  )
+  # Algorithm 1: sqrt(a) is uniform.
+  root = math.sqrt(0.05) + 0.05 * (1 - math.sqrt(0.05))
+  for crop in ("inception_crop", "inception_crop_coupled"):
+    assert law(crop, area_min=5) == pytest.approx(100 * root**2)
+  rng = np.random.default_rng(0)
+  _, _, h, w, _ = windows.sample(windows.NativeLaw(), 200_000, 96, 128, rng)
+  exact = results.crop_scale_percentile(
+    dict(crop="inception_crop", area_min=5), (96, 128)
+  )
+  assert exact == pytest.approx(np.percentile(h * w / 122.88, 5), rel=0.01)
+
+
+# Recommendations.
+
+
+def test_recommendations_go_down_with_the_budget():
+  for family in recommend.FAMILIES:
+    for metric in ("val/top1", "real/top1"):
+      found = [
+        recommend.recommend(e, family, metric) for e in (30, 60, 90, 150, 300)
+      ]
+      best = [r.best for r in found]
+      assert best == sorted(best, reverse=True) and best[0] > 2 * best[-1] - 1
+      assert all(
+        r.lowest * 0.999 <= r.low <= r.best * 1.001 <= r.high * 1.002
+        and r.high <= r.highest * 1.001
+        for r in found
+      )
+
+
+def test_recommendations_hold_the_papers_best():
+  """Within the interval, or no worse than the noise of two means."""
+  theirs, layout = paper.load(), paper.layout_of_paper()
+  for family in recommend.FAMILIES:
+    f = layout.families[family]
+    for metric in theirs.metrics:
+      for epochs in paper.BUDGETS:
+        r = recommend.recommend(epochs, family, metric.key)
+        order = analysis.ranked(f, layout, theirs, metric, epochs)
+        near = min(order, key=lambda s: abs(math.log(s[0][f.x] / r.best)))
+        lead = statistics.compare(near[1], order[0][1])
+        inside = r.low * 0.99 <= order[0][0][f.x] <= r.high * 1.01
+        assert inside or lead.p > 0.05
+
+
+def test_recommendations_do_not_extrapolate(capsys):
+  assert main(["recommend", "--epochs", "120"]) == 0
+  assert "inception_crop_fixed(area_min=" in capsys.readouterr().out
+  for epochs in ("29", "301"):
+    with pytest.raises(ValueError, match="30 to 300"):
+      main(["recommend", "--epochs", epochs])
+
+
+# Pages.
+
+
+def report(study, workdir, *more):
+  arguments = ["--config", str(study.path), "--workdir", str(workdir)]
+  assert main(["report", *arguments, *more]) == 0
+  folder = pathlib.Path(workdir) / "report"
+  return {
+    str(p.relative_to(folder)): p.read_bytes()
+    for p in folder.rglob("*")
+    if p.is_file()
+  }
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("study")
+  study = grid.load(study_helpers.write_study(folder))
+  with pytest.MonkeyPatch.context() as patch:
+    study_helpers.make_quick(patch)
+    worker.work(study, str(folder / "w"), study_helpers.train)
+  return study, folder / "w"
+
+
+class Checker(html.parser.HTMLParser):
+  """Collects what a page would fetch, and whether its tags are balanced."""
+
+  VOID = ("meta", "link", "img", "br")
+
+  def __init__(self):
+    super().__init__()
+    self.fetched, self.open, self.tags = [], [], []
+
+  def handle_starttag(self, tag, attrs):
+    self.tags.append(tag)
+    self.fetched += [
+      v for k, v in attrs if k in ("src", "href") and not v.startswith("#")
+    ]
+    if tag not in self.VOID:
+      self.open.append(tag)
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+
+def test_a_report_is_complete_and_the_same_again(trained):
+  study, workdir = trained
+  first = report(study, workdir)
+  assert {k.rpartition(".")[2] for k in first} == {
+    "html",
+    "md",
+    "csv",
+    "tex",
+    "svg",
+  }
+  assert report(study, workdir) == first
+  page = Checker()
+  page.feed(first["index.html"].decode())
+  assert page.open == [] and "script" not in page.tags
+  assert all(v.startswith("data:") for v in page.fetched)
+  figures = [k for k in first if k.endswith(".svg")]
+  assert len(figures) == page.tags.count("img") >= 8
+  for name in figures:
+    ET.fromstring(first[name])
+  means = first["tables/means-fixed-val_top1.csv"].decode()
+  row = next(
+    r
+    for r in csv.DictReader(io.StringIO(means))
+    if (r["area_min"], r["epochs"]) == ("25", "20")
+  )
+  assert float(row["mean"]) == pytest.approx(75.1)
+  assert float(row["std"]) == pytest.approx(0.1) and row["n"] == "3"
+  text = first["tables/means-fixed-val_top1.md"].decode()
+  assert "**75.10±0.10**" in text
+
+
+def test_the_tail_of_a_metric(trained):
+  study, workdir = trained
+  found = results.of_study(study, runs.states(study, str(workdir)))
+  metric = next(m for m in found.metrics if m.tail)
+  cell = found.cell(study.runs[0].factors, metric)
+  # Steps 9 and 10 of 10: 3 - 0.95 - top1.
+  assert cell.values[0] == pytest.approx(3 - 0.95 - 0.589)
+
+
+def test_missing_and_failed_runs_are_no_numbers(tmp_path):
+  study = grid.load(study_helpers.write_study(tmp_path))
+  workdir = str(tmp_path / "w")
+  bad = {r.name for r in study.runs[12:15]} | {study.runs[20].name}
+
+  def train(config, folder):
+    if pathlib.Path(folder).name in bad:
+      # As a run that logged something and then failed.
+      (pathlib.Path(folder) / "metrics.jsonl").write_text(
+        '{"step": 1, "training_loss": 0.123, "val/top1": 0.123}\n'
+      )
+      raise ValueError("the loss is <nan>")
+    study_helpers.train(config, folder)
+
+  for index in range(23):  # 23 is not even begun
+    worker.work(study, workdir, train, index=index)
+  files = report(study, workdir)
+  means = files["tables/means-fixed-val_top1.md"].decode()
+  assert means.count("missing") == 1 and "(n=2)" in means
+  assert not any(b"12.3" in v for k, v in files.items() if k[-3:] != "svg")
+  page = files["index.html"].decode()
+  assert "24 runs: 19 done, 4 failed, 1 missing." in page
+  assert "failed: the loss is &lt;nan&gt;" in page
+  tests = files["tables/tests-native_against_fixed-val_top1-grid.md"].decode()
+  assert tests.count("missing") == 1
+  for name in files:
+    if name.endswith(".svg"):
+      assert b"nan" not in files[name].lower()
+
+
+def test_a_study_with_nothing_done_has_a_report(tmp_path):
+  study = grid.load(study_helpers.write_study(tmp_path))
+  files = report(study, tmp_path / "w")
+  assert b"24 runs: 0 done, 0 failed, 24 missing." in files["index.html"]
+
+
+def test_the_paper_beside_a_study(trained):
+  study, workdir = trained
+  files = report(study, workdir, "--reference")
+  assert "tables/the_paper-means-fixed-val_top1.csv" in files
+  assert "tables/this_study-means-fixed-val_top1.csv" in files
+  page = files["index.html"].decode()
+  # One row of the page holds both.
+  row = page.partition("[this study] fixed: top-1")[2].partition("</div>")[0]
+  assert "[the paper] PyTorch Inception crop: top-1" in row
+  assert "79.80±0.06" in row
+
+
+def test_latex_and_markdown_escape():
+  table = tables.Table(
+    "n", "100% a_b", ["x", "a|b"], [[tables.Entry("±1", bold=True)] * 2], []
+  )
+  assert r"\textbf{$\pm$1} & \textbf{$\pm$1} \\" in tables.latex(table)
+  assert r"100\% a\_b" in tables.latex(table)
+  assert "a\\|b" in tables.markdown(table)
+
+
+@pytest.mark.parametrize(
+  ("extra", "message"),
+  [
+    ("c.families = [dict(nam='a')]", "did you mean 'name'"),
+    ("c.families = [dict(name='a')]", "needs 'label'"),
+    ("c.comparisons = [dict(title='t', a='fixd', b='native')]", "'fixed'"),
+    ("c.comparisons = [dict(title='t', a='fixed')]", "either b or base"),
+    ("c.strength = ['x']", "family of `strength`"),
+    ("c.scatter[0]['x'] = 'a'", "metric of scatter 'loss'"),
+    (
+      "c.scatter = []; c.metrics = [dict(key='a', label='', better='up')]",
+      "better",
+    ),
+  ],
+)
+def test_mistakes_in_what_to_show(tmp_path, extra, message):
+  study = grid.load(study_helpers.write_study(tmp_path, extra))
+  with pytest.raises(ValueError, match=message) as e:
+    report(study, tmp_path / "w")
+  assert "\n" not in str(e.value)
