@@ -9,15 +9,14 @@ neighbours than images/s do.
 
 import argparse
 import functools
-import json
 import os
 import pathlib
-import platform
+import statistics
 import time
 
 import tensorflow as tf
 
-from big_crop.bench import peers
+from big_crop.bench import output, peers
 from big_crop.bench.turns import BATCH, Loader, print_table, take_turns, turn
 from pp_ops import registry
 from pp_ops.random import example_seed
@@ -87,7 +86,7 @@ def main(argv: list[str]) -> None:
   add("--peers", action="store_true",
       help="also torchvision's loaders, with as many workers; with RandAugment"
       " too if a --pp has randaug")  # fmt: skip
-  add("--json", help="file for the results")
+  output.add_flag(parser)
   args = parser.parse_args(argv)
   if min(args.threads, args.repeats, args.seconds) <= 0:
     raise ValueError("--threads, --repeats and --seconds must be above 0.")
@@ -107,14 +106,22 @@ def main(argv: list[str]) -> None:
     f" {args.seconds:g} s"
   )
   print_table(results)
-  if args.json:
-    record = {
-      "images": len(files),
-      "threads": args.threads,
-      "seconds": args.seconds,
-      "cpus": os.cpu_count(),
-      "platform": platform.platform(),
-      "tensorflow": tf.__version__,
-      "results": results,
-    }
-    pathlib.Path(args.json).write_text(json.dumps(record, indent=2) + "\n")
+  mean_mb = statistics.mean(map(len, files)) / 1e6
+  by_name = {r["name"]: r for r in results}
+  for r in results:
+    r["encoded_mb_per_s"] = mean_mb * r["images_per_s"]
+  for spec in args.pp:
+    r, ceiling = by_name[spec], by_name.get(ceiling_of(spec))
+    print(
+      f"{spec}\n  {r['encoded_mb_per_s']:.1f} MB/s of encoded images", end=""
+    )
+    if ceiling:
+      r["share_of_ceiling"] = r["images_per_s"] / ceiling["images_per_s"]
+      share = ceiling["cpu_ms_per_image"] / r["cpu_ms_per_image"]
+      print(
+        f"; {r['share_of_ceiling']:.2f} of the images/s of decoding alone,"
+        f" which is {100 * share:.0f}% of the CPU time",
+        end="",
+      )
+    print()
+  output.write(args, images=len(files), results=results)

@@ -6,12 +6,68 @@ its cores: then this tells what sharding costs, not what it gains.
 
 import argparse
 import statistics
+from typing import Any
 
 import jax
 
 from big_crop import sharding
 from big_crop.bench import output
 from big_crop.bench import step as bench_step
+
+
+def measure(
+  model_name: str,
+  model_args: dict[str, Any],
+  batch: int,
+  res: int,
+  *,
+  counts: list[int],
+  strategy: list[tuple[str, str]],
+  steps: int,
+  repeats: int,
+) -> list[dict[str, Any]]:
+  """Times the step on the first 1, 2, ... devices.
+
+  Args:
+    model_name: see `models.get_model`.
+    model_args: the model's.
+    batch: examples per device.
+    res: height and width of the images.
+    counts: on how many devices.
+    strategy: see `sharding.infer_sharding`.
+    steps: between two readings.
+    repeats: readings.
+
+  Returns:
+    For each count `devices`, `images_per_s`, `all_step_ms`,
+    `state_mb_per_device`.
+
+  Raises:
+    ValueError: if there are not so many devices.
+  """
+  devices = jax.devices()
+  if max(counts) > len(devices):
+    raise ValueError(f"--devices {max(counts)}: there are {len(devices)}")
+  results = []
+  for num in counts:
+    step = bench_step.build(
+      model_name,
+      model_args,
+      batch * num,
+      res,
+      mesh=sharding.make_mesh([("data", num)], devices[:num]),
+      strategy=strategy,
+    )
+    times = bench_step.time_steps(step, steps, repeats)
+    results.append(
+      {
+        "devices": num,
+        "images_per_s": batch * num / statistics.median(times),
+        "all_step_ms": [1000 * t for t in times],
+        "state_mb_per_device": step.state_bytes / 1e6,
+      }
+    )
+  return results
 
 
 def main(argv: list[str]) -> None:
@@ -32,35 +88,23 @@ def main(argv: list[str]) -> None:
     raise ValueError("every number must be at least 1.")
 
   jax.config.update("jax_num_cpu_devices", max(args.devices))
-  devices = jax.devices()
-  if max(args.devices) > len(devices):
-    raise ValueError(f"--devices: there are {len(devices)}.")
-  strategy = bench_step.literal(
-    "--sharding_strategy", args.sharding_strategy, list
+  results = measure(
+    args.model,
+    bench_step.model_args(args),
+    args.batch,
+    args.res,
+    counts=args.devices,
+    strategy=bench_step.literal(
+      "--sharding_strategy", args.sharding_strategy, list
+    ),
+    steps=args.steps,
+    repeats=args.repeats,
   )
-  results = []
   print("devices  images/s  per device  MB of state per device")
-  for num in args.devices:
-    mesh = sharding.make_mesh([("data", num)], devices[:num])
-    step = bench_step.build(
-      args.model,
-      bench_step.model_args(args),
-      args.batch * num,
-      args.res,
-      mesh=mesh,
-      strategy=strategy,
-    )
-    times = bench_step.time_steps(step, args.steps, args.repeats)
-    rate = args.batch * num / statistics.median(times)
-    results.append(
-      {
-        "devices": num,
-        "images_per_s": rate,
-        "all_step_ms": [1000 * t for t in times],
-        "state_mb_per_device": step.state_bytes / 1e6,
-      }
-    )
+  for r in results:
+    rate, num = r["images_per_s"], r["devices"]
     print(
-      f"{num:7d}  {rate:8.1f}  {rate / num:10.1f}  {step.state_bytes / 1e6:.1f}"
+      f"{num:7d}  {rate:8.1f}  {rate / num:10.1f}"
+      f"  {r['state_mb_per_device']:22.1f}"
     )
   output.write(args, results=results)

@@ -1,0 +1,69 @@
+"""The benchmarks run and count right; how fast things are is not tested."""
+
+import json
+
+import jax
+import pytest
+
+from big_crop import config as configs
+from big_crop import sharding
+from big_crop.bench import __main__ as bench
+from big_crop.bench import scaling, step, train
+
+TINY = {"width": 32, "depth": 1, "num_heads": 2, "patch_size": 8}
+FSDP = [(".*", "fsdp(min_size_to_shard_mb=0)")]
+
+
+def test_step(tmp_path, capsys):
+  out = tmp_path / "step.json"
+  bench.main(
+    ["step", "--variant", "mu/16", "--res", "32", "--batch", "8", "--steps"]
+    + ["1", "--repeats", "2", "--json", str(out)]
+  )
+  record = json.loads(out.read_text())
+  assert len(record["all_step_ms"]) == 2
+  rate = 8000 / record["step_ms"]
+  assert record["images_per_s"] == pytest.approx(rate)
+  assert record["mfu"] == pytest.approx(
+    record["gflop_per_s"] / record["peak_gflop_per_s"]
+  )
+  assert record["versions"]["jax"] == jax.__version__
+  assert f"{record['images_per_s']:.2f}" in capsys.readouterr().out
+
+
+def test_flops_are_those_of_the_matrix_products():
+  mesh = sharding.make_mesh([("data", 1)], jax.devices()[:1])
+  flops = step.build("vit", TINY, 4, 64, mesh=mesh).flops
+  tokens, d = 64, 32
+  # Per token: patches, attention's projections, its products, MLP.
+  forward = 2 * (8 * 8 * 3 * d + 4 * d * d + 2 * tokens * d + 8 * d * d)
+  # Backward takes twice as much, but for the gradient of the images.
+  expected = 4 * tokens * (3 * forward - 2 * 8 * 8 * 3 * d)
+  assert expected < flops < 1.5 * expected
+
+
+def test_scaling_splits_the_state():
+  results = scaling.measure(
+    "vit", TINY, 2, 16, counts=[1, 8], strategy=FSDP, steps=1, repeats=1
+  )
+  one, eight = (r["state_mb_per_device"] for r in results)
+  assert eight < 1.3 / 8 * one
+  with pytest.raises(ValueError, match="there are 8"):
+    scaling.measure(
+      "vit", TINY, 2, 16, counts=[16], strategy=FSDP, steps=1, repeats=1
+    )
+
+
+def test_train_counts_waiting(tmp_path):
+  c = configs.load("configs/quickstart.py:res=16,batch=16,epochs=1")
+  c.model.width, c.model.depth, c.model.mlp_dim = 16, 1, 16
+  results = train.measure(c, warmup=2, steps=5)
+  assert 0 <= results["waiting"] <= 1
+  assert min(results.values()) >= 0 and results["images_per_s"] > 0
+
+
+def test_mistakes_get_one_line():
+  with pytest.raises(ValueError, match="need a dict literal"):
+    step.literal("--model_args", "[1]", dict)
+  with pytest.raises(SystemExit, match=r"pipeline.*scaling.*step.*train"):
+    bench.main(["steps"])
