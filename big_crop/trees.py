@@ -34,7 +34,11 @@ def map_with_names(fn: Callable[[str, Any], Any], tree: Any) -> Any:
 
 
 def first_match(
-  names: Iterable[str], rules: Sequence[tuple[str, Any]], where: str
+  names: Iterable[str],
+  rules: Sequence[tuple[str, Any]],
+  where: str,
+  *,
+  all_used: bool = True,
 ) -> dict[str, int]:
   """Finds the rule of each name.
 
@@ -42,6 +46,8 @@ def first_match(
     names: leaf names.
     rules: (regular expression, value) pairs; the first full match wins.
     where: the config key of the rules, for errors.
+    all_used: whether every rule must be the first of some name; not so for
+      rules that nobody typed.
 
   Returns:
     The index of its rule for each name that has one.
@@ -64,7 +70,8 @@ def first_match(
         matches[name] = index
         break
   for index, pattern in enumerate(compiled):
-    if index not in matches.values() and pattern.pattern != ".*":
+    unused = index not in matches.values() and pattern.pattern != ".*"
+    if all_used and unused:
       taken = any(map(pattern.fullmatch, names))
       raise ValueError(
         f"{where}: {pattern.pattern!r} matches no parameter"

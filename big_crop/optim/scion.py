@@ -117,7 +117,7 @@ LMOS = {"sign": sign, "spectral": spectral, "bias": bias}
 @register("scale_by_scion")
 def scale_by_scion(
   momentum: float = 0.1,
-  lmos: Sequence[tuple[str, str]] = LMOS_OF_VIT,
+  lmos: Sequence[tuple[str, str]] | None = None,
   orthogonalise: str = "newton_schulz",
 ) -> optax.GradientTransformation:
   """Momentum, then -lmo_l of it: an ascent direction of norm one.
@@ -126,9 +126,9 @@ def scale_by_scion(
     momentum: alpha, the weight of the new gradient, in (0, 1].
     lmos: (regex, name) pairs over parameter names, the first match wins; names
       are `sign` and `spectral`, for kernels, and `bias`, for anything, taken as
-      one vector. The default is the paper's choice for a ViT without learnt
-      positions: sign for the head, spectral for the patchifier and all hidden
-      matrices, bias for biases and for the scales of norms.
+      one vector. The default, `LMOS_OF_VIT`, is the paper's choice for a ViT
+      without learnt positions: sign for the head, spectral for the patchifier
+      and all hidden matrices, bias for biases and for the scales of norms.
     orthogonalise: `newton_schulz` or `svd`.
 
   Returns:
@@ -145,13 +145,17 @@ def scale_by_scion(
       " weight of the new gradient."
     )
   names.check("config.optax.orthogonalise", orthogonalise, ORTHOGONALISERS)
-  for _, lmo in lmos:
+  rules = LMOS_OF_VIT if lmos is None else lmos
+  for _, lmo in rules:
     names.check("lmo in config.optax.lmos", lmo, LMOS)
 
   def lmo_of_each(params):
     leaves = trees.named_leaves(params)
     matches = trees.first_match(
-      [name for name, _ in leaves], lmos, "config.optax.lmos"
+      [name for name, _ in leaves],
+      rules,
+      "config.optax.lmos",
+      all_used=lmos is not None,
     )
     for name, leaf in leaves:
       if name not in matches:
@@ -159,12 +163,12 @@ def scale_by_scion(
           f"config.optax.lmos: no pattern matches {name!r}; add (regex, lmo)"
           f" with one of {', '.join(LMOS)}."
         )
-      if leaf.ndim < 2 and lmos[matches[name]][1] != "bias":
+      if leaf.ndim < 2 and rules[matches[name]][1] != "bias":
         raise ValueError(
-          f"config.optax.lmos: {lmos[matches[name]][1]} needs a matrix, but"
+          f"config.optax.lmos: {rules[matches[name]][1]} needs a matrix, but"
           f" {name!r} has shape {leaf.shape}; use bias."
         )
-    return {name: lmos[index][1] for name, index in matches.items()}
+    return {name: rules[index][1] for name, index in matches.items()}
 
   average = optax.ema(1 - momentum, debias=False)
 
