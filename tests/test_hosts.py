@@ -134,13 +134,13 @@ def stop_at(step, num, devices, config, workdir):
 def test_two_hosts_stop_at_one_step_and_go_on_as_if_nothing_happened(
   config, tmp_path
 ):
-  spec = f"{config}:vit,400"
-  step = stop_at(8, 2, 2, spec, tmp_path / "run")
-  assert 0 < step < 400
+  spec = f"{config}:vit,800"
+  step = stop_at(16, 2, 2, spec, tmp_path / "run")
+  assert 0 < step < 800
   assert not (tmp_path / "run" / "summary.json").exists()
   losses, val, summary = train(2, 2, spec, tmp_path / "run")
   assert len(losses) == 50 and losses[-1] < losses[0]
-  assert summary["step"] == 400
+  assert summary["step"] == 800
   # Each file once; the others write nothing.
   names = [p.name for p in (tmp_path / "run").iterdir()]
   assert len([n for n in names if n.startswith("events")]) == 2  # two starts
