@@ -5,7 +5,7 @@ r"""The paper's question in miniature, on the embedded dataset: 36 runs.
 
 TensorFlow's law, the fixed law and Beta crops of the fixed law's strength (the
 same 5th-percentile crop scale), a strong and a weak one of each, for a low and
-a high budget, three seeds. Half an hour on two CPU cores.
+a high budget, three seeds. 50 minutes on two CPU cores that others shared.
 
 Only 1,000 images are trained on, so that the high budget is one: it fits them.
 All others, 4,000, are for validation. TensorFlow's law runs on the uniforms of
