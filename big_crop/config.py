@@ -42,6 +42,7 @@ def default_config() -> ConfigDict:
   c.input.data = ConfigDict(dict(name="critters", split="train", data_dir=None))
   c.input.pp = None  # must be set
   c.input.batch_size = 128  # over all devices and hosts
+  c.input.repeats = 1  # of an image in a row, each with its own augmentation
   c.input.shuffle_buffer_size = 50_000  # for TFDS; others shuffle as a whole
   c.input.num_parallel_calls = None  # None: TensorFlow chooses
   c.input.prefetch = 2  # batches ready on the host
@@ -54,16 +55,27 @@ def default_config() -> ConfigDict:
   c.model_load = ConfigDict(dict(dont_load=[]))  # regexes of parameter names
 
   c.loss = "softmax_xent"
-  c.mixup = ConfigDict(dict(p=0.0, per="batch"))
+  c.targets = ConfigDict(
+    dict(kind="distribution", smoothing=0.0, threshold=None)
+  )
+  c.mixup = ConfigDict(dict(p=0.0, per="batch"))  # big_vision's
+  c.mixing = ConfigDict(  # timm's mixup and CutMix
+    dict(
+      mixup_alpha=0.0, cutmix_alpha=0.0, prob=1.0, switch_prob=0.5, mode="batch"
+    )
+  )
 
   c.optax_name = "scale_by_adam"
   c.optax = ConfigDict()
   c.lr = 1e-3
-  c.wd = 0.0  # times the schedule, not times lr
+  c.wd = 0.0
+  c.wd_in = "update"  # times the schedule, not lr; or in the gradient, rule
   c.lr_mults = []  # (regex, factor); 1 where none matches
   c.wd_mults = [(".*/kernel$", 1.0)]  # (regex, factor); 0 where none matches
   c.schedule = ConfigDict(dict(decay_type="cosine", warmup_percent=0.1))
   c.grad_clip_norm = None  # None: no clipping
+  c.agc = None  # adaptive clipping by this factor instead; None: none
+  c.agc_exclude = ["head/.*"]  # regexes of parameters
   c.grad_accum = 1  # microbatches in a batch
   c.ema_decay = None  # None: no averages; else evaluators use them
 

@@ -4,7 +4,7 @@ A host's training examples form one endless stream: its share of the split in
 the order of epoch 0, then of epoch 1, and so on. A batch is a run of
 consecutive examples of that stream, and may span two epochs. To resume is to
 enter the stream at a position; what an example looks like depends on the run's
-seed, its epoch and its index alone (`pp_ops.random`).
+seed, its epoch, its index and which of its repeats it is (`pp_ops.random`).
 """
 
 import itertools
@@ -43,7 +43,7 @@ class Batch(NamedTuple):
   skipped: int
 
 
-def _stream(source, seed, start):
+def _stream(source, seed, start, repeats):
   """Raw examples from position `start` on, with their epoch."""
   num = source.num_examples
   first_epoch, first_skip = divmod(start, num)
@@ -51,7 +51,7 @@ def _stream(source, seed, start):
   def one_epoch(epoch):
     order = example_seed(seed, epoch, tf.constant(_SHUFFLE_INDEX, tf.int64))
     skip = tf.where(epoch == first_epoch, tf.constant(first_skip, tf.int64), 0)
-    return source.epoch(order, skip).map(
+    return source.epoch(order, skip, repeats).map(
       lambda features: {**features, "_epoch": epoch}
     )
 
@@ -65,13 +65,17 @@ def _one_pass(source, start=0):
   )
 
 
+def _pop_seed(example, seed):
+  place = [example.pop(k) for k in ("_epoch", "_index", "_repeat")]
+  return example_seed(seed, *place)
+
+
 def _preprocessed(raw, pp, seed, start, features, *, threads, skip_corrupt):
   """Examples of `raw` after the pp function, with their `"_position"`."""
 
   @tf.autograph.experimental.do_not_convert
   def process(position, example):
-    epoch, index = example.pop("_epoch"), example.pop("_index")
-    example[SEED] = example_seed(seed, epoch, index)
+    example[SEED] = _pop_seed(example, seed)
     out = pp(example)
     kept = {k: out[k] for k in features if k in out}
     return {**kept, "_position": position}
@@ -132,8 +136,8 @@ def _iterate(ds, raw_from, pp, seed, source, batch_size, start):
 def _find_corrupt(raw, pp, seed, source, num):
   """(name, reason) of the first of `num` raw examples that does not decode."""
   for example in raw.take(num):
-    index = int(example.pop("_index"))
-    example[SEED] = example_seed(seed, example.pop("_epoch"), index)
+    index = int(example["_index"])
+    example[SEED] = _pop_seed(example, seed)
     try:
       pp(example)
     except tf.errors.InvalidArgumentError as e:
@@ -171,6 +175,7 @@ def train_batches(
   *,
   seed: int,
   start: int = 0,
+  repeats: int = 1,
   num_parallel_calls: int | None = None,
   prefetch: int = 2,
   skip_corrupt: bool = False,
@@ -183,6 +188,10 @@ def train_batches(
     batch_size: examples per batch on this host.
     seed: the run's seed.
     start: position in the stream, a former batch's `position`.
+    repeats: repeated augmentation (Hoffer et al., arXiv:1901.09335; Berman et
+      al., arXiv:1902.05509): each image this often in a row, and so in the
+      global batch, augmented anew each time. An epoch keeps its length and
+      shows one image in `repeats`, as DeiT's sampler has it.
     num_parallel_calls: threads that preprocess; TensorFlow chooses by default.
       It does not change what comes out.
     prefetch: batches prepared ahead.
@@ -192,11 +201,13 @@ def train_batches(
     An iterator of `Batch`.
 
   Raises:
-    ValueError: if an example is corrupt (names it), or the pp string does not
-      lead to fixed shapes.
+    ValueError: if an example is corrupt (names it), the pp string does not
+      lead to fixed shapes, or `repeats` is no whole number from 1 to 255.
   """
+  if not (isinstance(repeats, int) and 1 <= repeats < 256):
+    raise ValueError(f"repeats is {repeats!r}: need a whole number, 1 to 255")
   ds = _preprocessed(
-    _stream(source, seed, start),
+    _stream(source, seed, start, repeats),
     pp,
     seed,
     start,
@@ -206,7 +217,7 @@ def train_batches(
   )
   return _iterate(
     ds.batch(batch_size, drop_remainder=True).prefetch(prefetch),
-    lambda position: _stream(source, seed, position),
+    lambda position: _stream(source, seed, position, repeats),
     pp,
     seed,
     source,

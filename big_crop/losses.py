@@ -41,7 +41,23 @@ def sigmoid_xent(logits: jax.Array, labels: jax.Array) -> jax.Array:
   return optax.sigmoid_binary_cross_entropy(logits, labels).sum(axis=-1)
 
 
-_LOSSES = {"softmax_xent": softmax_xent, "sigmoid_xent": sigmoid_xent}
+def mean_sigmoid_xent(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """Binary cross-entropy of each class, averaged over the classes.
+
+  `sigmoid_xent` / C: timm's `BinaryCrossEntropy`, with which the learning rates
+  of "ResNet strikes back" go. For the arguments see `sigmoid_xent`.
+
+  Returns:
+    [B] float32, in nats.
+  """
+  return sigmoid_xent(logits, labels) / logits.shape[-1]
+
+
+_LOSSES = {
+  "softmax_xent": softmax_xent,
+  "sigmoid_xent": sigmoid_xent,
+  "mean_sigmoid_xent": mean_sigmoid_xent,
+}
 
 
 def get(name: str) -> Loss:

@@ -1,34 +1,41 @@
-"""Ops that mix the examples of a batch, on device, inside the train step."""
+"""Mixing the examples of a batch, on device, inside the train step."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from big_crop import names
+from big_crop import cutmix, names
 
 Mix = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
-def make(p: float = 0.0, per: str = "batch") -> Mix:
-  """Returns what `config.mixup` describes.
+def make(mixup: Mapping[str, Any] = {}, mixing: Mapping[str, Any] = {}) -> Mix:
+  """Returns what `config.mixup` and `config.mixing` describe.
 
   Args:
-    p: see `mixup`; 0 mixes nothing.
-    per: see `mixup`.
+    mixup: big_vision's: `p` (0 mixes nothing) and `per` of `mixup`.
+    mixing: timm's: arguments of `cutmix.make`.
 
   Returns:
     (rng, image, labels) -> image and labels, mixed.
 
   Raises:
-    ValueError: for a negative p or an unknown `per`.
+    ValueError: if either has a wrong value, or both are on.
   """
+  mixes = [_make_mixup(**mixup), cutmix.make(**mixing)]
+  if all(mixes):
+    raise ValueError("config.mixup and config.mixing are both on; keep one.")
+  return mixes[0] or mixes[1] or (lambda rng, image, labels: (image, labels))
+
+
+def _make_mixup(p=0.0, per="batch"):
   names.check("config.mixup.per", per, ("batch", "example"))
   if p < 0:
     raise ValueError(f"config.mixup.p is {p}, but must be at least 0.")
-  if not p:
-    return lambda rng, image, labels: (image, labels)
-  return lambda rng, image, labels: mixup(rng, image, labels, p, per)
+  return functools.partial(mixup, p=p, per=per) if p else None
 
 
 def mixup(

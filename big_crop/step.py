@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from big_crop import losses, mixing, sharding
+from big_crop import losses, sharding
+from big_crop import mixing as mixes
+from big_crop import targets as target_kinds
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -111,24 +113,30 @@ def shardings_of(tree: Any) -> Any:
 
 
 def make_mix(
-  num_classes: int, *, seed: int, mixup: Mapping[str, Any] = {}
+  num_classes: int,
+  *,
+  seed: int,
+  mixup: Mapping[str, Any] = {},
+  mixing: Mapping[str, Any] = {},
+  targets: Mapping[str, Any] = {},
 ) -> Callable[[Batch, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]:
   """Returns the part of a step that comes before the model.
 
   For the arguments see `make_train_step`.
 
   Returns:
-    (batch, step) -> image and labels [B, num_classes] as the model sees them,
-    and the key of the model's own randomness.
+    (batch, step) -> the images that the model sees, the targets [B,
+    num_classes] of the loss, and the key of the model's own randomness.
   """
-  mix_examples = mixing.make(**mixup)
+  mix_examples = mixes.make(mixup, mixing)
+  make_targets = target_kinds.make(**targets)
 
   def mix(batch, step):
     image, labels = _read_batch(batch, num_classes)
     rng = jax.random.fold_in(_keys(seed)[1], step)
     mix_rng, model_rng = jax.random.split(rng)
     image, labels = mix_examples(mix_rng, image, labels)
-    return image, labels, model_rng
+    return image, make_targets(labels), model_rng
 
   return mix
 
@@ -143,6 +151,8 @@ def make_train_step(
   state_sharding: TrainState,
   seed: int,
   mixup: Mapping[str, Any] = {},
+  mixing: Mapping[str, Any] = {},
+  targets: Mapping[str, Any] = {},
   grad_accum: int = 1,
   ema_decay: float | None = None,
   frozen: Any | None = None,
@@ -167,8 +177,10 @@ def make_train_step(
     num_classes: the width of the labels.
     mesh: the mesh.
     state_sharding: the shardings of the state, see `shardings_of`.
-    seed: for mixup, dropout and stochastic depth.
-    mixup: arguments of `mixing.make`.
+    seed: for mixing, dropout and stochastic depth.
+    mixup: see `mixing.make`.
+    mixing: see `mixing.make`; its mode "half" trains on B / 2 examples.
+    targets: arguments of `targets.make`.
     grad_accum: microbatches in a batch.
     ema_decay: d of ema = d * ema + (1 - d) * new, for parameters and model
       state, after the update. None where the state holds no averages.
@@ -185,7 +197,9 @@ def make_train_step(
       and, at the first call, a batch that does not fit the description.
   """
   loss_fn = losses.get(loss)
-  mix = make_mix(num_classes, seed=seed, mixup=mixup)
+  mix = make_mix(
+    num_classes, seed=seed, mixup=mixup, mixing=mixing, targets=targets
+  )
   if (ema_decay is None) != (state_sharding.ema is None):
     raise ValueError(
       f"ema_decay is {ema_decay}, but the state holds"
@@ -235,8 +249,12 @@ def make_train_step(
     return mean(total), jax.tree.map(mean, grads), model_state
 
   def train_step(state, batch):
-    sharding.check_batch_size(len(batch["image"]), mesh, grad_accum)
     image, labels, model_rng = mix(batch, state.step)
+    sharding.check_batch_size(len(image), mesh, grad_accum)
+    # What mixing has cut in half lies on half of the devices.
+    image, labels = jax.lax.with_sharding_constraint(
+      (image, labels), sharding.batch_sharding(mesh)
+    )
     compute = accumulate if grad_accum > 1 else loss_and_grads
     value, grads, model_state = compute(
       state.params, state.model_state, image, labels, model_rng

@@ -125,7 +125,12 @@ def build(config) -> Parts:
   state_args = (model, tx, mesh, config.sharding_strategy, input_shape)
   ema = config.ema_decay is not None
   abstract = steps.abstract_state(*state_args, ema=ema)
-  mixing = {"seed": config.seed, "mixup": config.mixup.to_dict()}
+  mixing = {
+    "seed": config.seed,
+    "mixup": config.mixup.to_dict(),
+    "mixing": config.mixing.to_dict(),
+    "targets": config.targets.to_dict(),
+  }
   train_step = steps.make_train_step(
     model,
     tx,
@@ -243,6 +248,7 @@ def run(config, workdir: str) -> dict | None:
       batch_size // jax.process_count(),
       seed=config.seed,
       start=position,
+      repeats=config.input.repeats,
       num_parallel_calls=config.input.num_parallel_calls,
       prefetch=config.input.prefetch,
       skip_corrupt=config.input.skip_corrupt,

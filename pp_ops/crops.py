@@ -79,7 +79,10 @@ def _crop_image(sample):
   def crop(image, rng):
     shape = tf.shape(image)
     y, x, h, w = sample(shape[0], shape[1], rng)
-    return tf.slice(image, [y, x, 0], [h, w, -1])
+    # Slicing by tensors forgets how many channels there are.
+    return tf.ensure_shape(
+      tf.slice(image, [y, x, 0], [h, w, -1]), [None, None, image.shape[-1]]
+    )
 
   return crop
 

@@ -9,16 +9,19 @@ so that any two different seeds give independent streams.
 import tensorflow as tf
 
 _EPOCH_BITS = 24
-_OP_BITS, _DRAW_BITS = 10, 8
+_INDEX_BITS, _OP_BITS, _DRAW_BITS = 37, 10, 8
 
 
-def example_seed(run_seed: int, epoch: tf.Tensor, index: tf.Tensor):
+def example_seed(
+  run_seed: int, epoch: tf.Tensor, index: tf.Tensor, repeat: tf.Tensor | int = 0
+):
   """The seed of one example in one epoch.
 
   Args:
     run_seed: the run's seed, 0 <= run_seed < 2^39.
     epoch: int64 scalar, below 2^24.
-    index: int64 scalar: the example's place in its dataset, below 2^45.
+    index: int64 scalar: the example's place in its dataset, below 2^37.
+    repeat: int64 scalar, below 2^8: which of its repeats in this epoch.
 
   Returns:
     int64 [2], for the feature `"_seed"`.
@@ -26,7 +29,9 @@ def example_seed(run_seed: int, epoch: tf.Tensor, index: tf.Tensor):
   if not 0 <= run_seed < 1 << (63 - _EPOCH_BITS):
     raise ValueError(f"seed={run_seed}: need 0 <= seed < 2^{63 - _EPOCH_BITS}")
   high = (run_seed << _EPOCH_BITS) + tf.cast(epoch, tf.int64)
-  low = tf.cast(index, tf.int64) * (1 << (_OP_BITS + _DRAW_BITS))
+  place = tf.cast(repeat, tf.int64) * (1 << _INDEX_BITS)
+  place += tf.cast(index, tf.int64)
+  low = place * (1 << (_OP_BITS + _DRAW_BITS))
   return tf.stack([high, low])
 
 
@@ -63,3 +68,10 @@ class Rng:
     if maxval is None and dtype.is_floating:
       maxval = 1
     return tf.random.stateless_uniform(shape, seed, minval, maxval, dtype)
+
+  def normal(self, shape=(), dtype=tf.float32):
+    """Standard normal numbers."""
+    seed = self.seed()
+    if seed is None:
+      return tf.random.normal(shape, dtype=dtype)
+    return tf.random.stateless_normal(shape, seed, dtype=dtype)

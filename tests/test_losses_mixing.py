@@ -100,7 +100,7 @@ def test_mixup_per_example_draws_a_weight_for_each():
 )
 def test_bad_mixup_gets_one_line(kw, message):
   with pytest.raises(ValueError, match=message):
-    mixing.make(**kw)
+    mixing.make(mixup=kw)
 
 
 @pytest.mark.parametrize("axes", [[("data", 8)], [("data", 2), ("fsdp", 4)]])

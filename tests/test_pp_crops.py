@@ -155,8 +155,9 @@ def test_a_corrupt_image_raises():
 def test_static_shapes():
   for name in CROPS:
     for size, shape in (("7", [7, 7, 3]), ("None", [None, None, 3])):
-      spec = f"decode_jpeg_and_{name}({size})|flip_lr|value_range"
-      fn = tf.function(get_preprocess_fn(spec)).get_concrete_function(
-        dict(image=tf.TensorSpec([], tf.string))
-      )
-      assert fn.structured_outputs["image"].shape.as_list() == shape
+      for crop in (f"decode_jpeg_and_{name}", f"decode|{name}"):
+        spec = f"{crop}({size})|flip_lr|value_range"
+        fn = tf.function(get_preprocess_fn(spec)).get_concrete_function(
+          dict(image=tf.TensorSpec([], tf.string))
+        )
+        assert fn.structured_outputs["image"].shape.as_list() == shape

@@ -311,6 +311,25 @@ def test_no_transfer_no_recompilation_no_warning():
   assert all(leaf.is_deleted() for leaf in jax.tree.leaves(first))
 
 
+@pytest.mark.parametrize("mode", ["batch", "half"])
+def test_timms_mixing_and_targets_on_any_devices(mode):
+  kw = dict(
+    loss="mean_sigmoid_xent",
+    mixing=dict(mixup_alpha=0.4, cutmix_alpha=1.0, mode=mode),
+    targets=dict(kind="present", smoothing=0.1),
+  )
+  data = list(batches(3))
+  losses = [Run(Mlp(), devices=n, **kw)(data) for n in (1, 8)]
+  np.testing.assert_allclose(*losses, rtol=1e-5)
+  mix = step.make_mix(
+    CLASSES, seed=0, mixing=kw["mixing"], targets=kw["targets"]
+  )
+  image, labels, _ = mix(data[0], 0)
+  assert len(image) == (BATCH // 2 if mode == "half" else BATCH)
+  assert set(np.unique(labels).round(3)) == {0.0, np.float32(0.9).round(3)}
+  assert (labels > 0).sum(1).max() == 2
+
+
 def test_nan_shows_in_the_metrics():
   run = plain_run().fresh()
   (batch,) = batches(1)

@@ -17,17 +17,24 @@ class Source(Protocol):
   class_names: list[str] | None  # in the order of their labels
 
   def epoch(
-    self, seed: tf.Tensor | None, skip: tf.Tensor | int = 0
+    self,
+    seed: tf.Tensor | None,
+    skip: tf.Tensor | int = 0,
+    repeats: int = 1,
   ) -> tf.data.Dataset:
-    """One pass over this share.
+    """One epoch of this share: `num_examples` examples.
 
     Args:
       seed: int64 [2] that decides the order, or None for the stored one.
       skip: int64 scalar: examples to leave out at the start.
+      repeats: how often an example comes in a row. An epoch is as long as it
+        is with 1, so that only the first examples of the order, one in
+        `repeats`, are in it.
 
     Returns:
-      A dataset of feature dicts, `"_index"` (int64) among them. It may be
-      built inside a `tf.data` function: the arguments may be graph tensors.
+      A dataset of feature dicts, among them `"_index"` (int64) and `"_repeat"`
+      (int64, 0 to `repeats` - 1). It may be built inside a `tf.data` function:
+      `seed` and `skip` may be graph tensors.
     """
     ...
 
@@ -121,17 +128,25 @@ class IndexedSource:
     self.total_examples = len(indices)
     self.num_examples = len(range(shard[0], len(indices), shard[1]))
 
-  def epoch(self, seed, skip=0):
+  def epoch(self, seed, skip=0, repeats=1):
     index, count = self._shard
     order = self._indices
     if seed is not None:
       order = tf.random.experimental.stateless_shuffle(order, seed)
-    mine = order[index::count]
+    places = tf.range(self.total_examples, dtype=tf.int64)[index::count]
+    mine = tf.gather(order, places // repeats), places % repeats
     skip = tf.cast(skip, tf.int64)
-    return tf.data.Dataset.from_tensor_slices(mine[skip:]).map(self._fetch)
+    return tf.data.Dataset.from_tensor_slices(
+      tuple(x[skip:] for x in mine)
+    ).map(self._fetch)
 
-  def _fetch(self, index):
+  def _fetch(self, index, repeat):
     content = self._contents[index]
     if self._are_paths:
       content = tf.io.read_file(content)
-    return {"image": content, "label": self._labels[index], "_index": index}
+    return {
+      "image": content,
+      "label": self._labels[index],
+      "_index": index,
+      "_repeat": repeat,
+    }

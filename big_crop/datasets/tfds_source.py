@@ -88,7 +88,7 @@ class TfdsSource:
       if isinstance(f, tfds.features.Image)
     }
 
-  def epoch(self, seed, skip=0):
+  def epoch(self, seed, skip=0, repeats=1):
     pieces = tf.reshape(tf.constant(self._pieces, tf.int64), [-1, 3])
     if seed is not None:
       pieces = tf.random.experimental.stateless_shuffle(pieces, seed)
@@ -113,13 +113,19 @@ class TfdsSource:
         seed=tf.random.stateless_uniform([], seed, None, None, tf.int64),
         reshuffle_each_iteration=False,
       )
+    if repeats > 1:
+      ds = ds.flat_map(
+        lambda *x: tf.data.Dataset.range(repeats).map(lambda i: (*x, i))
+      ).take(self.num_examples)
+    else:
+      ds = ds.map(lambda *x: (*x, tf.constant(0, tf.int64)))
     return ds.skip(skip).map(self._parse)
 
-  def _parse(self, index, record):
+  def _parse(self, index, record, repeat):
     features = self._features.deserialize_example(
       record, decoders=self._decoders
     )
-    return {**features, "_index": index}
+    return {**features, "_index": index, "_repeat": repeat}
 
   def describe(self, index):
     file = bisect.bisect_right(self._starts, index) - 1

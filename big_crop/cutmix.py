@@ -1,0 +1,147 @@
+"""Mixup and CutMix of a batch, alone or in turns, as timm's recipes have them.
+
+mixup: Zhang et al., https://arxiv.org/abs/1710.09412; CutMix: Yun et al.,
+https://arxiv.org/abs/1905.04899; the modes: "ResNet strikes back", appendix A.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from big_crop import names
+
+MODES = ("batch", "pair", "elem", "half")
+
+
+def make(
+  mixup_alpha: float = 0.0,
+  cutmix_alpha: float = 0.0,
+  prob: float = 1.0,
+  switch_prob: float = 0.5,
+  mode: str = "batch",
+) -> Callable | None:
+  """Returns `cutmix_mixup` with these arguments, or None if both alphas are 0.
+
+  Raises:
+    ValueError: in one line, for a wrong value.
+  """
+  names.check("config.mixing.mode", mode, MODES)
+  alphas = {"mixup_alpha": mixup_alpha, "cutmix_alpha": cutmix_alpha}
+  for key, value in alphas.items():
+    if value < 0:
+      raise ValueError(f"config.mixing.{key} is {value}, but must be >= 0.")
+  probabilities = {"prob": prob, "switch_prob": switch_prob}
+  for key, value in probabilities.items():
+    if not 0 <= value <= 1:
+      raise ValueError(f"config.mixing.{key} is {value}: need 0 to 1.")
+  if not any(alphas.values()):
+    return None
+  return functools.partial(cutmix_mixup, **alphas, **probabilities, mode=mode)
+
+
+def cutmix_mixup(
+  rng: jax.Array,
+  image: jax.Array,
+  labels: jax.Array,
+  *,
+  mixup_alpha: float,
+  cutmix_alpha: float,
+  prob: float,
+  switch_prob: float,
+  mode: str,
+) -> tuple[jax.Array, jax.Array]:
+  """Mixes example i with example B - 1 - i of the global batch.
+
+  With l ~ Beta(alpha, alpha), not folded: mixup gives l x_i + (1 - l) x_j;
+  CutMix gives x_i with a box of x_j in it, of floor(H sqrt(1 - l)) by
+  floor(W sqrt(1 - l)) pixels around a uniformly drawn one, cut off at the
+  image's borders, after which l is 1 minus the part of the image that the box
+  covers. Labels become l y_i + (1 - l) y_j. It is timm's `Mixup`, but that
+  timm mixes the share of each GPU by itself.
+
+  Args:
+    rng: a key.
+    image: [B, H, W, C] float.
+    labels: [B, num_classes] float.
+    mixup_alpha: of mixup; 0 never mixes so.
+    cutmix_alpha: of CutMix; 0 never mixes so.
+    prob: of mixing at all.
+    switch_prob: of CutMix rather than mixup, where both are on.
+    mode: who shares a choice, a weight and a box: "batch", all; "pair", i and
+      B - 1 - i; "elem", nobody; "half", nobody, and only the first half of the
+      batch is kept, so that each example is seen once.
+
+  Returns:
+    The mixed images and labels, dtypes as given; B / 2 of them for "half".
+
+  Raises:
+    ValueError: if B is odd and the mode is "pair" or "half".
+  """
+  size, height, width, _ = image.shape
+  if size % 2 and mode in ("pair", "half"):
+    raise ValueError(
+      f"config.mixing.mode {mode!r} needs an even batch, not {size} images."
+    )
+  num = {"batch": 1, "elem": size}.get(mode, size // 2)
+  weight, box = _draw(
+    rng, num, height, width, mixup_alpha, cutmix_alpha, prob, switch_prob
+  )
+  if mode == "pair":
+    weight, box = (jnp.concatenate([v, v[::-1]]) for v in (weight, box))
+
+  partner, partner_labels = image[::-1], labels[::-1]
+  if mode == "half":
+    image, labels = image[:num], labels[:num]
+    partner, partner_labels = partner[:num], partner_labels[:num]
+
+  y, x = jnp.arange(height)[:, None], jnp.arange(width)
+  top, left, bottom, right = (v[:, None, None] for v in box.T)
+  inside = (top <= y) & (y < bottom) & (left <= x) & (x < right)
+  is_cutmix = (bottom > top) & (right > left)
+  pixel = jnp.where(is_cutmix, 1.0 - inside, weight[:, None, None])[..., None]
+
+  def mix(a, b, w):
+    w = w.astype(a.dtype)
+    return w * a + (1 - w) * b
+
+  return (
+    mix(image, partner, pixel),
+    mix(labels, partner_labels, weight[:, None]),
+  )
+
+
+def _draw(rng, num, height, width, mixup_alpha, cutmix_alpha, prob, switch):
+  """Weights [num] and boxes [num, 4]: top, left, bottom, right.
+
+  Where there is no CutMix the box is empty.
+  """
+  keys = jax.random.split(rng, 6)
+  if not mixup_alpha:
+    switch = 1.0
+  elif not cutmix_alpha:
+    switch = 0.0
+  beta = lambda key, alpha: jax.random.beta(key, alpha, alpha, (num,))
+  is_cutmix = jax.random.uniform(keys[0], (num,)) < switch
+  # An alpha of 0 is never chosen, but has no distribution.
+  weight = jnp.where(
+    is_cutmix,
+    beta(keys[1], cutmix_alpha or 1.0),
+    beta(keys[2], mixup_alpha or 1.0),
+  )
+  applied = jax.random.uniform(keys[3], (num,)) < prob
+  weight = jnp.where(applied, weight, 1.0)
+
+  def interval(key, length):
+    cut = jnp.floor(length * jnp.sqrt(1.0 - weight)).astype(jnp.int32)
+    cut = jnp.where(is_cutmix, cut, 0)
+    centre = jax.random.randint(key, (num,), 0, length)
+    ends = centre - cut // 2, centre + (cut + 1) // 2
+    return [jnp.clip(end, 0, length) for end in ends]
+
+  top, bottom = interval(keys[4], height)
+  left, right = interval(keys[5], width)
+  area = (bottom - top) * (right - left)
+  weight = jnp.where(is_cutmix, 1.0 - area / (height * width), weight)
+  return weight, jnp.stack([top, left, bottom, right], axis=1)
