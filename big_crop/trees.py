@@ -26,10 +26,13 @@ def named_leaves(tree: Any) -> list[tuple[str, Any]]:
   return [(leaf_name(path), leaf) for path, leaf in leaves]
 
 
-def map_with_names(fn: Callable[[str, Any], Any], tree: Any) -> Any:
-  """Returns `tree` with every leaf replaced by `fn(name, leaf)`."""
+def map_with_names(fn: Callable[..., Any], tree: Any, *rest: Any) -> Any:
+  """Returns `tree` with every leaf replaced by `fn(name, leaf, *leaves)`.
+
+  Further leaves are those of `rest`, trees of the same structure.
+  """
   return jax.tree_util.tree_map_with_path(
-    lambda path, leaf: fn(leaf_name(path), leaf), tree
+    lambda path, *leaves: fn(leaf_name(path), *leaves), tree, *rest
   )
 
 

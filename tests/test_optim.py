@@ -229,6 +229,8 @@ def test_a_schedule_for_each_pattern():
 
 def test_every_rule_goes_downhill():
   needed = {"trace": {"decay": 0.9}, "ema": {"decay": 0.9}}
+  adapt = {"always_adapt": True}
+  needed |= {"scale_by_lamb": adapt, "scale_by_lars": adapt}
   start = {"head": {"kernel": jnp.array([[1.0, -2.0], [3.0, 0.5]])}}
   for name in factories._FACTORIES:
     config = {"optax_name": name, "optax": needed.get(name, {}), "lr": 1e-3}

@@ -1,20 +1,28 @@
-"""config -> optax chain: update rule, decoupled decay, schedules, freezing."""
+"""config -> optax chain: clipping, update rule, decay, schedules, freezing."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import optax
 
+from big_crop import names as known_names
 from big_crop import trees
-from big_crop.optim import (
+from big_crop.optim import (  # noqa: F401  some only register their rule
+  adamp,
+  agc,
+  lamb,
+  lars,
+  rmsprop_tf,
   schedules,
-  scion,  # noqa: F401  registers scale_by_scion
+  scion,
 )
-from big_crop.optim.factories import build, register
+from big_crop.optim.factories import AroundLearningRate, build, register
 
 __all__ = ["frozen_mask", "make", "register"]
 
 _WD_MULTS = ((".*/kernel$", 1.0),)
+_WD_IN = ("update", "gradient", "rule")
 
 
 def make(
@@ -33,13 +41,21 @@ def make(
       p - f(t) * (lr * lr_mult * u + wd * wd_mult * p)
 
   so weight decay is decoupled (Loshchilov & Hutter, arXiv:1711.05101,
-  Algorithm 2): scaled by the schedule f, but not by the learning rate.
+  Algorithm 2): scaled by the schedule f, but not by the learning rate. That is
+  `wd_in = "update"`. With "gradient" it is an L2 penalty,
+
+      u = rule(clip(g) + wd * wd_mult * p)
+      p - f(t) * lr * lr_mult * u
+
+  and with "rule" it is where the rule has it (LAMB, LARS, AdamP), which also
+  leaves it to be scaled by the learning rate.
 
   Keys of `config`:
     optax_name: the rule; see `factories.build`.
     optax: its keyword arguments. Default none.
     lr: the base learning rate.
     wd: the base weight decay. Default 0.
+    wd_in: where it is, as above. Default update.
     lr_mults, wd_mults: lists of (regex, factor > 0 or >= 0) over parameter
       names, first match wins. Without a match a parameter has factor 1 and no
       weight decay, respectively; `wd_mults` is `[(".*/kernel$", 1.0)]` unless
@@ -49,6 +65,10 @@ def make(
       optimiser state. Default constant.
     grad_clip_norm: the largest global norm of the gradients of all parameters
       that are not frozen. Default none.
+    agc: the clip factor of adaptive gradient clipping; not with the former.
+      Default none.
+    agc_exclude: regexes of parameters that it leaves alone. Default none here,
+      but the head in `big_crop.config`.
 
   Args:
     config: a ConfigDict or dict; other keys are ignored.
@@ -86,6 +106,16 @@ def make(
   lr_mult = _multipliers(names, lr_mults, "lr_mults", default=1.0)
   wd_mult = _multipliers(names, wd_mults, "wd_mults", default=0.0)
 
+  wd_in = config.get("wd_in") or "update"
+  known_names.check("config.wd_in", wd_in, _WD_IN)
+  frozen = frozen_mask(config, params)
+  decay = jax.tree.map(
+    lambda freeze, mult: optax.MaskedNode() if freeze else wd * mult,
+    frozen,
+    _tree(params, wd_mult.__getitem__),
+  )
+  rule, after = _clip_decay_and_rule(config, names, wd_in, decay)
+
   # One group for each combination that occurs, each with a chain of its own.
   group_of, groups = {}, {}
   for name in names:
@@ -93,23 +123,18 @@ def make(
     if fn is None:
       group_of[name], chain = "frozen", optax.set_to_zero()
     else:
-      group_of[name] = (
-        f"schedule{schedule_of[name]}_lr{lr_mult[name]}_wd{wd_mult[name]}"
-      )
+      mult = wd_mult[name] if wd_in == "update" else 0.0
+      group_of[name] = f"schedule{schedule_of[name]}_lr{lr_mult[name]}_wd{mult}"
       chain = optax.chain(
         optax.scale(lr * lr_mult[name]),
-        optax.add_decayed_weights(wd * wd_mult[name]),
+        optax.add_decayed_weights(wd * mult),
         optax.scale_by_learning_rate(fn),
+        *after,
       )
     groups[group_of[name]] = chain
 
-  rule = build(config["optax_name"], config.get("optax") or {})
-  if (clip := config.get("grad_clip_norm")) is not None:
-    if clip <= 0:
-      raise ValueError(f"config.grad_clip_norm is {clip}, but must be > 0.")
-    rule = optax.chain(optax.clip_by_global_norm(clip), rule)
   tx = optax.chain(
-    optax.masked(rule, _tree(params, lambda n: group_of[n] != "frozen")),
+    optax.masked(rule, jax.tree.map(lambda freeze: not freeze, frozen)),
     optax.partition(groups, _tree(params, group_of.__getitem__)),
   )
   return tx, [fn for fn in fns if fn is not None]
@@ -120,6 +145,55 @@ def frozen_mask(config: Mapping[str, Any], params: Any) -> Any:
   rules = _schedule_rules(config)
   index = _cover([name for name, _ in trees.named_leaves(params)], rules)
   return _tree(params, lambda name: rules[index[name]][1] is None)
+
+
+def _clip_decay_and_rule(
+  config: Mapping[str, Any], names: list[str], wd_in: str, decay: Any
+) -> tuple[optax.GradientTransformation, list[optax.GradientTransformation]]:
+  """Returns what comes before, and after, the learning rate."""
+  name = config["optax_name"]
+  rule = build(
+    name, config.get("optax") or {}, decay if wd_in == "rule" else None
+  )
+  after = []
+  if isinstance(rule, AroundLearningRate):
+    if config.get("wd") and wd_in == "update":
+      raise ValueError(
+        f"config.wd_in is 'update', but {name} has momentum after the learning"
+        " rate, which would take the decay in; use 'gradient'."
+      )
+    rule, after = rule.before, [rule.after]
+  before = _clipping(config, names)
+  if wd_in == "gradient":
+    before.append(_add_decay(decay))
+  return (optax.chain(*before, rule) if before else rule), after
+
+
+def _clipping(
+  config: Mapping[str, Any], names: list[str]
+) -> list[optax.GradientTransformation]:
+  clips = {
+    key: config[key]
+    for key in ("grad_clip_norm", "agc")
+    if config.get(key) is not None
+  }
+  for key, clip in clips.items():
+    if clip <= 0:
+      raise ValueError(f"config.{key} is {clip}, but must be > 0.")
+  if len(clips) == 2:
+    raise ValueError("config.grad_clip_norm and config.agc are set; keep one.")
+  if "agc" in clips:
+    exclude = [(regex, None) for regex in config.get("agc_exclude") or ()]
+    excluded = trees.first_match(names, exclude, "config.agc_exclude")
+    return [agc.adaptive_grad_clip(clips["agc"], excluded)]
+  return [optax.clip_by_global_norm(clip) for clip in clips.values()]
+
+
+def _add_decay(decay: Any) -> optax.GradientTransformation:
+  add = lambda gradient, param, decay: gradient + decay * param
+  return optax.stateless(
+    lambda gradients, params: jax.tree.map(add, gradients, params, decay)
+  )
 
 
 def _tree(params: Any, value_of: Any) -> Any:

@@ -2,13 +2,28 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import optax
 
 from big_crop import names
 
-Factory = Callable[..., optax.GradientTransformation]
+
+class AroundLearningRate(NamedTuple):
+  """An update rule in two parts, with the learning rate between them.
+
+  Attributes:
+    before: maps gradients to an ascent direction.
+    after: sees that direction times minus the learning rate and the schedule,
+      for some of the parameters at a time.
+  """
+
+  before: optax.GradientTransformation
+  after: optax.GradientTransformation
+
+
+Rule = optax.GradientTransformation | AroundLearningRate
+Factory = Callable[..., Rule]
 
 # Those that need the loss, or that bring a learning rate of their own.
 _NOT_UPDATE_RULES = {
@@ -36,7 +51,10 @@ def register(name: str) -> Callable[[Factory], Factory]:
         return optax.chain(...)
 
   What it returns maps gradients to an ascent direction, like optax's
-  `scale_by_*`: learning rate, weight decay, schedule and sign come after it.
+  `scale_by_*`: learning rate, weight decay, schedule and sign come after it,
+  unless it returns an `AroundLearningRate`. A factory with an argument
+  `weight_decay` can be used with `config.wd_in = "rule"` and then gets a tree
+  of floats, like the parameters that are not frozen; otherwise None.
 
   Args:
     name: a new name.
@@ -57,7 +75,9 @@ def register(name: str) -> Callable[[Factory], Factory]:
   return add
 
 
-def build(name: str, kwargs: Mapping[str, Any]) -> optax.GradientTransformation:
+def build(
+  name: str, kwargs: Mapping[str, Any], weight_decay: Any | None = None
+) -> Rule:
   """Builds the update rule `name`.
 
   Args:
@@ -65,22 +85,43 @@ def build(name: str, kwargs: Mapping[str, Any]) -> optax.GradientTransformation:
       SGD), `ema`, or a registered name. Full optimisers such as `adam` are
       left out: they end in the learning rate and the minus sign.
     kwargs: `config.optax`.
+    weight_decay: the tree for a rule that decays weights itself.
 
   Returns:
     The transformation.
 
   Raises:
     ValueError: for an unknown name, an argument that the rule does not have,
-      and one that it needs and does not get.
+      one that it needs and does not get, and weight decay where there is none
+      in the rule.
   """
   if name not in _FACTORIES:
     raise names.unknown("config.optax_name", name, _FACTORIES)
   factory = _FACTORIES[name]
+  if "weight_decay" in kwargs:
+    raise ValueError(
+      "config.optax.weight_decay: set config.wd, and config.wd_in='rule'."
+    )
+  if weight_decay is not None:
+    if "weight_decay" not in _arguments(factory):
+      able = [
+        n for n, f in _FACTORIES.items() if "weight_decay" in _arguments(f)
+      ]
+      raise ValueError(
+        f"config.wd_in is 'rule', but {name} has no weight decay; use"
+        f" 'gradient' or 'update', or one of {', '.join(able)}."
+      )
+    kwargs = dict(kwargs, weight_decay=weight_decay)
   try:
     inspect.signature(factory).bind(**kwargs)
   except TypeError as e:
-    known = ", ".join(inspect.signature(factory).parameters) or "none"
+    known = [n for n in _arguments(factory) if n != "weight_decay"]
     raise ValueError(
-      f"config.optax: {e}; the arguments of {name} are: {known}."
+      f"config.optax: {e}; the arguments of {name} are:"
+      f" {', '.join(known) or 'none'}."
     ) from None
   return factory(**kwargs)
+
+
+def _arguments(factory: Factory) -> Mapping[str, inspect.Parameter]:
+  return inspect.signature(factory).parameters

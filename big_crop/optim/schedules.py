@@ -3,12 +3,24 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from big_crop import names
+from big_crop.optim import by_epoch
 
 _UNITS = ("steps", "examples", "epochs", "percent")
-_DECAYS = ("constant", "cosine", "linear", "rsqrt")
+# The keys of each decay; those that are durations without their unit.
+_DECAYS = {
+  "constant": (),
+  "cosine": ("min_factor", "warmup_prefix"),
+  "linear": ("min_factor", "warmup_prefix"),
+  "rsqrt": ("timescale",),
+  "step": ("decay_rate", "decay", "milestones"),
+}
+_DURATIONS = ("warmup", "cooldown", "decay", "milestones")
+_COMMON = ("decay_type", "warmup", "warmup_init", "cooldown", "per", "lr_noise")
 
 
 def to_steps(
@@ -57,16 +69,26 @@ def to_steps(
     raise ValueError(f"{prefix}_{unit} is {value}, but must be {right}.")
   if unit == "steps":
     return int(value)
-  steps_per_unit = {
-    "examples": batch_size and 1 / batch_size,
-    "epochs": batch_size and data_size and data_size / batch_size,
-    "percent": total_steps,
-  }[unit]
+  steps_per_unit = _steps_per_unit(unit, batch_size, data_size, total_steps)
   if steps_per_unit is None:
     raise ValueError(
       f"{prefix}_{unit} cannot be used here; use {prefix}_steps."
     )
   return max(1, round(value * steps_per_unit)) if value else 0
+
+
+def _steps_per_unit(
+  unit: str,
+  batch_size: int | None,
+  data_size: int | None,
+  total_steps: int | None,
+) -> float | None:
+  return {
+    "steps": 1,
+    "examples": batch_size and 1 / batch_size,
+    "epochs": batch_size and data_size and data_size / batch_size,
+    "percent": total_steps,
+  }[unit]
 
 
 def make(
@@ -82,64 +104,106 @@ def make(
   With T = `total_steps`, W = warmup, C = cooldown, all in steps, the factor of
   step s = 0, 1, ..., T - 1 is
 
-      f(s) = min(1, s / W) * decay(s) * min(1, (T - s) / C)
+      f(s) = rise(s) * decay(s) * min(1, (T - s) / C) * (1 + noise(epoch of s))
+      rise(s) = min(1, w0 + (1 - w0) s / W)
 
   where a W or C of 0 drops its factor, and with q = (s - W) / (T - W)
 
       constant  decay = 1
-      cosine    decay = (1 + cos(pi q)) / 2        SGDR, arXiv:1608.03983, eq. 5
-      linear    decay = 1 - q
+      cosine    decay = m + (1 - m) (1 + cos(pi q)) / 2
+                                                 SGDR, arXiv:1608.03983, eq. 5
+      linear    decay = m + (1 - m) (1 - q)
       rsqrt     decay = 1 / sqrt(1 + (s - W) / timescale)   arXiv:2106.04560
+      step      decay = decay_rate ^ (drops up to step s)   arXiv:1512.03385
 
-  for s >= W, and 1 before. So the first update has factor 0 when there is a
-  warmup, step W has exactly 1, and cosine and linear would reach 0 at step T.
+  for s >= W, and 1 before. So the first update has factor w0 when there is a
+  warmup, step W has exactly 1 (but see `warmup_prefix` and step), and cosine
+  and linear would reach m at step T.
+
+  Keys of `config`:
+    decay_type: default constant.
+    warmup_{steps, examples, epochs, percent}, cooldown_{...}: W and C, 0 unless
+      given.
+    warmup_init: w0 in [0, 1]. Default 0.
+    min_factor: m in [0, 1], for cosine and linear. Default 0.
+    warmup_prefix: False has cosine and linear with q = s / T, so that the
+      warmup lies over their beginning, as in timm unless told otherwise.
+    timescale: in steps, for rsqrt. Default 10,000.
+    decay_rate: in [0, 1], for step, with either
+    decay_{...}: a drop every so often, or
+    milestones_{...}: the list of drops; both count from the run's first step,
+      whatever the warmup.
+    per: `epoch` keeps the factor, over each epoch, at that of its first step,
+      as timm does. Default `step`.
+    lr_noise: (first, last), fractions of the run; epochs that begin in between
+      have their factor multiplied by 1 + noise ("ResNet strikes back",
+      appendix B).
+    lr_noise_type: `normal`, truncated by drawing again, or `uniform`. Default
+      normal.
+    lr_noise_pct: the noise's largest absolute value. Default 0.67.
+    lr_noise_std: the normal's standard deviation, before that. Default 1.
+    lr_noise_seed: default 42. The noise is a function of it and the epoch.
 
   Args:
-    config: `decay_type` (default constant), `warmup_{steps, examples, epochs,
-      percent}` and `cooldown_{...}` (default 0), and for rsqrt `timescale` in
-      steps (default 10,000).
+    config: as above.
     total_steps: steps of the whole run.
     batch_size: examples per step, over all devices.
     data_size: examples per epoch.
     where: the config key, for errors.
 
   Returns:
-    A function from a step (int or int32 array) to a float32 factor in [0, 1].
+    A function from a step (int or int32 scalar) to a float32 factor, in [0, 1]
+    but for noise. It has no state: the same on all hosts and after a restart.
 
   Raises:
-    ValueError: unknown keys or decay types, durations that do not fit.
+    ValueError: unknown keys or decay types, durations that do not fit, and
+      numbers out of range.
   """
   config = dict(config)
   decay_type = config.get("decay_type", "constant")
-  if decay_type not in _DECAYS:
-    raise names.unknown(f"{where}.decay_type", decay_type, _DECAYS)
-  known = {f"{p}_{u}" for p in ("warmup", "cooldown") for u in _UNITS}
-  known |= {"decay_type"} | ({"timescale"} if decay_type == "rsqrt" else set())
+  names.check(f"{where}.decay_type", decay_type, _DECAYS)
+  noise = by_epoch.NOISE if config.get("lr_noise") is not None else ()
+  known = []
+  for key in (*_COMMON, *noise, *_DECAYS[decay_type]):
+    known += [f"{key}_{u}" for u in _UNITS] if key in _DURATIONS else [key]
   for key in config:
     if key not in known:
       raise names.unknown(f"{where} ({decay_type})", key, known)
-
   sizes = {
     "batch_size": batch_size,
     "data_size": data_size,
     "total_steps": total_steps,
   }
   try:
-    warmup = to_steps("warmup", config, default=0, **sizes)
-    cooldown = to_steps("cooldown", config, default=0, **sizes)
+    schedule = _warmup_decay_cooldown(config, decay_type, sizes)
+    return by_epoch.make(config, schedule, **sizes)
   except ValueError as e:
     raise ValueError(f"{where}: {e}") from None
+
+
+def _warmup_decay_cooldown(
+  config: dict[str, Any], decay_type: str, sizes: dict[str, int]
+) -> optax.Schedule:
+  total_steps = sizes["total_steps"]
+  warmup = to_steps("warmup", config, default=0, **sizes)
+  cooldown = to_steps("cooldown", config, default=0, **sizes)
   # Runs of 0 or 1 steps are for debugging and may have any warmup.
   if total_steps > 1 and warmup + cooldown > total_steps:
     raise ValueError(
-      f"{where}: warmup of {warmup} and cooldown of {cooldown} steps do not fit"
-      f" into the run's {total_steps}."
+      f"warmup of {warmup} and cooldown of {cooldown} steps do not fit into the"
+      f" run's {total_steps}."
     )
-
-  schedule = _decay(config, decay_type, max(1, total_steps - warmup))
+  first = by_epoch.fraction(config, "warmup_init", 0.0)
+  prefix = config.get("warmup_prefix", decay_type != "step")
+  begin = warmup if prefix else 0
+  if decay_type == "step":
+    schedule = _drops(config, sizes)
+  else:
+    schedule = _decay(config, decay_type, max(1, total_steps - begin))
   if warmup:
-    rise = optax.linear_schedule(0.0, 1.0, warmup)
-    schedule = optax.join_schedules([rise, schedule], [warmup])
+    rise = optax.linear_schedule(first, 1.0, warmup)
+    late = lambda step, main=schedule: main(step + (warmup - begin))
+    schedule = optax.join_schedules([rise, late], [warmup])
   if cooldown:
     fall = optax.linear_schedule(1.0, 0.0, cooldown, total_steps - cooldown)
     return lambda step, main=schedule: main(step) * fall(step)
@@ -149,13 +213,42 @@ def make(
 def _decay(
   config: dict[str, Any], decay_type: str, steps: int
 ) -> optax.Schedule:
-  """Returns the decay as a function of the steps since the end of warmup."""
+  """Returns the decay as a function of the steps since it began."""
+  least = by_epoch.fraction(config, "min_factor", 0.0)
   match decay_type:
     case "constant":
       return optax.constant_schedule(1.0)
     case "cosine":
-      return optax.cosine_decay_schedule(1.0, steps)
+      return optax.cosine_decay_schedule(1.0, steps, alpha=least)
     case "linear":
-      return optax.linear_schedule(1.0, 0.0, steps)
+      return optax.linear_schedule(1.0, least, steps)
   timescale = config.get("timescale", 10_000)
   return lambda step: (1.0 + step / timescale) ** -0.5
+
+
+def _drops(config: dict[str, Any], sizes: dict[str, int]) -> optax.Schedule:
+  """Returns the step decay as a function of the step."""
+  rate = by_epoch.fraction(config, "decay_rate", None)
+  given = [
+    (prefix, unit, config[f"{prefix}_{unit}"])
+    for prefix in ("decay", "milestones")
+    for unit in _UNITS
+    if config.get(f"{prefix}_{unit}") is not None
+  ]
+  if len(given) != 1:
+    raise ValueError(
+      "step needs either decay_epochs, for a drop every so often, or"
+      " milestones_epochs, for a list of drops (or another unit than epochs)."
+    )
+  ((prefix, unit, value),) = given
+  scale = _steps_per_unit(unit, **sizes)
+  if prefix == "decay":
+    if value * scale < 1:
+      raise ValueError(f"decay_{unit} is {value}: need at least one step.")
+    count = int(sizes["total_steps"] / (value * scale))
+    value = [value * drop for drop in range(1, count + 1)]
+  # One by one, so that they do not drift from the epochs.
+  steps = np.array(sorted(round(v * scale) for v in value), np.int32)
+  return lambda step: (
+    jnp.float32(rate) ** jnp.searchsorted(steps, step, side="right")
+  )

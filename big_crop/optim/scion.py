@@ -18,7 +18,6 @@ query, key and value as [d, heads * head_dim] each, and that of its output as
 [heads * head_dim, d].
 """
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,6 +26,7 @@ import jax.numpy as jnp
 import optax
 
 from big_crop import names, trees
+from big_crop.optim import layout
 from big_crop.optim.factories import register
 
 # The quintic of Muon (Jordan et al., https://kellerjordan.github.io/posts/muon)
@@ -35,8 +35,6 @@ from big_crop.optim.factories import register
 _NS_COEFFICIENTS = 12 * [(3.4445, -4.7750, 2.0315)] + 2 * [
   (15 / 8, -10 / 8, 3 / 8)
 ]
-# The kernels of attention that map one axis to two, rather than two to one.
-_SPLITS_OUTPUT = re.compile(r"(.*/)?(query|key|value)/kernel")
 
 LMOS_OF_VIT = (
   ("head/kernel", "sign"),
@@ -192,6 +190,6 @@ def scale_by_scion(
 
 
 def _as_matrix(name: str, kernel: Any) -> Any:
-  if _SPLITS_OUTPUT.fullmatch(name):
+  if layout.splits_output(name):
     return kernel.reshape(kernel.shape[0], -1)
   return kernel.reshape(-1, kernel.shape[-1])

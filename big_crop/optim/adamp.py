@@ -1,0 +1,94 @@
+"""AdamP: Adam whose steps do not lengthen weights that only have a direction.
+
+Heo et al., "AdamP: Slowing Down the Slowdown for Momentum Optimizers on
+Scale-invariant Weights" (https://arxiv.org/abs/2006.08217), Algorithm 2.
+"""
+
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from big_crop import trees
+from big_crop.optim import layout, moments, trust
+from big_crop.optim.factories import register
+
+
+@register("scale_by_adamp")
+def scale_by_adamp(
+  b1: float = 0.9,
+  b2: float = 0.999,
+  eps: float = 1e-8,
+  delta: float = 0.1,
+  wd_ratio: float = 0.1,
+  nesterov: bool = False,
+  weight_decay: Any = None,
+) -> optax.GradientTransformation:
+  """Adam's direction without its part along the parameter, if scale-invariant.
+
+  A parameter w counts as scale-invariant if its gradient g is orthogonal to it,
+  |cos(w, g)| < delta / sqrt(dim(w)). Then the direction p becomes its
+  projection p - (w / ||w||) (w / ||w||) . p. As in the authors' code, this is
+  tried for all units at once (the norms, cosines and dimensions are each
+  unit's, and the largest cosine decides), and where it fails for the parameter
+  as a whole. Biases and scales are left to Adam.
+
+  Args:
+    b1: decay of the mean of gradients.
+    b2: decay of the mean of their squares.
+    eps: added to the root of the latter, and to norms.
+    delta: how orthogonal a gradient must be.
+    wd_ratio: by which weight decay is multiplied for what was projected.
+    nesterov: whether b1 m + (1 - b1) g takes the place of the mean m. timm's
+      `--opt adamp` is this, with a `wd_ratio` of 0.01.
+    weight_decay: `optim.make`'s, by `config.wd_in = "rule"`: a tree like the
+      parameters' of floats. It is added to the direction, so that it is
+      multiplied by the learning rate.
+
+  Returns:
+    The transformation.
+  """
+
+  def update(gradients, state, params):
+    state = moments.update(gradients, state, b1, b2)
+    means = state.mu
+    if nesterov:
+      means = optax.tree.update_moment(gradients, means, b1, 1)
+
+    def direction(name, gradient, mean, square, param, decay):
+      root = jnp.sqrt(square / moments.correction(b2, state.count)) + eps
+      step = mean / moments.correction(b1, state.count) / root
+      if layout.is_vector(name, param.ndim):
+        return step + decay * param
+      step, projected = _project(
+        step, gradient, param, layout.input_axes(name, param.ndim), delta, eps
+      )
+      return step + decay * jnp.where(projected, wd_ratio, 1) * param
+
+    decays = trust.decays(weight_decay, params)
+    directions = trees.map_with_names(
+      direction, gradients, means, state.nu, params, decays
+    )
+    return directions, state
+
+  return optax.GradientTransformation(optax.scale_by_adam().init, update)
+
+
+def _project(step, gradient, param, axes, delta, eps):
+  """Returns the step, projected where it should be, and whether it was."""
+  result, projected = step, False
+  # The last that applies stays: units go before the whole.
+  for over in (tuple(range(param.ndim)), axes):
+    dot = lambda x, y, over=over: jnp.sum(x * y, over, keepdims=True)
+    size = lambda x, dot=dot: jnp.sqrt(dot(x, x))
+    norm = size(param)
+    cosine = dot(gradient, param) / (
+      jnp.maximum(size(gradient), eps) * jnp.maximum(norm, eps)
+    )
+    dim = math.prod(param.shape[axis] for axis in over)
+    orthogonal = jnp.abs(cosine).max() < delta / dim**0.5
+    unit = param / (norm + eps)
+    result = jnp.where(orthogonal, step - unit * dot(unit, step), result)
+    projected |= orthogonal
+  return result, projected

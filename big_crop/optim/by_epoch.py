@@ -1,0 +1,103 @@
+"""What schedules change from one epoch to the next: steps and noise."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from big_crop import names
+
+# Options of lr_noise, with their defaults.
+NOISE = {
+  "lr_noise_type": "normal",
+  "lr_noise_pct": 0.67,
+  "lr_noise_std": 1.0,
+  "lr_noise_seed": 42,
+}
+
+
+def make(
+  config: Mapping[str, Any],
+  schedule: optax.Schedule,
+  *,
+  total_steps: int,
+  batch_size: int,
+  data_size: int,
+) -> optax.Schedule:
+  """Holds a schedule over each epoch, and multiplies it by noise.
+
+  Epoch e begins at step round(e * data_size / batch_size).
+
+  Args:
+    config: `per` and `lr_noise*`, as in `schedules.make`.
+    schedule: step -> factor.
+    total_steps: steps of the whole run.
+    batch_size: examples per step, over all devices.
+    data_size: examples per epoch.
+
+  Returns:
+    step -> factor; `schedule` itself if the config has none of this.
+
+  Raises:
+    ValueError: for values out of range.
+  """
+  per = config.get("per", "step")
+  names.check("per", per, ("step", "epoch"))
+  if per == "step" and config.get("lr_noise") is None:
+    return schedule
+  steps_per_epoch = data_size / batch_size
+  begins = steps_per_epoch * np.arange(int(total_steps / steps_per_epoch) + 1)
+  # Rounded as durations are, so that whole epochs of warmup end on one's begin.
+  starts = begins.round().astype(np.int32)
+  epoch_of = lambda step: jnp.searchsorted(starts, step, side="right") - 1
+  if per == "epoch":
+    main = schedule
+    schedule = lambda step: main(jnp.take(starts, epoch_of(step)))
+  if config.get("lr_noise") is None:
+    return schedule
+  noise = _noise(config)
+  first, last = config["lr_noise"]
+  if not 0 <= first <= last <= 1:
+    raise ValueError(
+      f"lr_noise is {(first, last)}: need two rising fractions of the run."
+    )
+  # The number of steps is rounded, and may not shift the noise by an epoch.
+  noisy = (begins > first * total_steps - 1) & (begins < last * total_steps - 1)
+
+  def with_noise(step):
+    epoch = epoch_of(step)
+    return schedule(step) * (1 + jnp.take(noisy, epoch) * noise(epoch))
+
+  return with_noise
+
+
+def _noise(config: Mapping[str, Any]) -> Callable[[jax.Array], jax.Array]:
+  """Returns epoch -> relative noise."""
+  options = NOISE | {k: v for k, v in config.items() if k in NOISE}
+  kind, std = options["lr_noise_type"], options["lr_noise_std"]
+  names.check("lr_noise_type", kind, ("normal", "uniform"))
+  pct = fraction(options, "lr_noise_pct", None)
+  if std <= 0:
+    raise ValueError(f"lr_noise_std is {std}, but must be > 0.")
+
+  def noise(epoch):
+    key = jax.random.key(options["lr_noise_seed"])
+    key = jax.random.fold_in(key, epoch)
+    if kind == "uniform":
+      return jax.random.uniform(key, minval=-pct, maxval=pct)
+    return std * jax.random.truncated_normal(key, -pct / std, pct / std)
+
+  return noise
+
+
+def fraction(
+  config: Mapping[str, Any], key: str, default: float | None
+) -> float:
+  """Returns `config[key]`, which must be in [0, 1], or else the default."""
+  value = config.get(key, default)
+  if value is None or not 0 <= value <= 1:
+    raise ValueError(f"{key} is {value}, but must be in [0, 1].")
+  return value
