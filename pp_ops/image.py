@@ -95,18 +95,12 @@ def get_resize(size, method: str = "bilinear", antialias: bool = False) -> _Op:
   return lambda image: _resize(image, size, method, antialias)
 
 
-def _get_resize_side(side, size, method, antialias):
+def _resize_side(image, side, size, method, antialias):
   """Resizes so that the min or max side (a tf.reduce_*) equals `size`."""
-  _check_size((size, size))
-  check_method(method)
-
-  def resize(image):
-    shape = tf.shape(image)[:2]
-    factor = size / tf.cast(side(shape), tf.float64)
-    target = tf.maximum(tf.round(tf.cast(shape, tf.float64) * factor), 1)
-    return _resize(image, tf.cast(target, tf.int32), method, antialias)
-
-  return resize
+  shape = tf.shape(image)[:2]
+  factor = tf.cast(size, tf.float64) / tf.cast(side(shape), tf.float64)
+  target = tf.maximum(tf.round(tf.cast(shape, tf.float64) * factor), 1)
+  return _resize(image, tf.cast(target, tf.int32), method, antialias)
 
 
 @register("resize_small")
@@ -114,15 +108,32 @@ def get_resize_small(
   size: int, method: str = "area", antialias: bool = False
 ) -> _Op:
   """Resizes so that the shorter side is `size`, keeping the aspect ratio."""
-  return _get_resize_side(tf.reduce_min, size, method, antialias)
+  _check_size((size, size))
+  check_method(method)
+  return lambda image: _resize_side(
+    image, tf.reduce_min, size, method, antialias
+  )
 
 
-@register("resize_long")
-def get_resize_long(
-  size: int, method: str = "area", antialias: bool = False
+@register("random_resize_small")
+def get_random_resize_small(
+  min_size: int, max_size: int, method: str = "area", antialias: bool = False
 ) -> _Op:
-  """Resizes so that the longer side is `size`, keeping the aspect ratio."""
-  return _get_resize_side(tf.reduce_max, size, method, antialias)
+  """Resizes so that the shorter side is uniform on [min_size, max_size].
+
+  With `random_crop` the scale augmentation of He et al.
+  (https://arxiv.org/abs/1512.03385, section 3.4), there 256 to 480 pixels.
+  """
+  _check_size((min_size, max_size), "(min_size, max_size)")
+  check_method(method)
+  if min_size > max_size:
+    raise ValueError(f"min_size={min_size} is above max_size={max_size}")
+
+  def resize(image, rng):
+    size = rng.uniform([], min_size, max_size + 1, tf.int32)
+    return _resize_side(image, tf.reduce_min, size, method, antialias)
+
+  return resize
 
 
 def _slice_window(image, size, offset_of):

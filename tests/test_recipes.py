@@ -3,10 +3,12 @@
 import json
 import pathlib
 
+import jax
+import numpy as np
 import pytest
 
 from big_crop import config as configs
-from big_crop import models, optim, step, train, trees
+from big_crop import checkpoint, models, optim, step, train, trees
 
 ROOT = pathlib.Path(__file__).parents[1]
 WRONG_CROP = ROOT / "configs" / "wrong_inception_crop" / "vit_s16_i1k.py"
@@ -74,3 +76,133 @@ def test_smoke(optimiser, tmp_path):
 def test_unknown_optimiser():
   with pytest.raises(ValueError, match="choose adamw or scion"):
     configs.load(f"{WRONG_CROP}:optimiser=muon")
+
+
+# "ResNet strikes back": the seven recipes, and Table 2's older columns.
+STRIKES_BACK = ROOT / "configs" / "resnet_strikes_back"
+RECIPES = ["a1", "a2", "a3", "b", "c1", "c2", "d"]
+OLDER = ["he", "pytorch", "fixres", "deit"]
+
+
+def recipe(name, args=""):
+  return configs.load(f"{STRIKES_BACK / name}.py:{args}")
+
+
+# Tables 2 and 10: forward passes in thousands, to the digits they have.
+@pytest.mark.parametrize(
+  ("name", "steps"),
+  [("a1", 375), ("a2", 188), ("a3", 63), ("b", 375), ("c1", 500), ("c2", 500)]
+  + [("d", 2000), ("he", 450), ("pytorch", 450), ("fixres", 300)]
+  + [("deit", 375)],
+)
+def test_a_recipes_optimiser_and_length(name, steps):
+  c = recipe(name)
+  _, schedule, shapes, total = optimiser(c)
+  assert total / 1000 == pytest.approx(steps, rel=1e-3, abs=0.5)
+  assert sum(x.size for _, x in trees.named_leaves(shapes)) == 25_557_032
+  warm = 0 if name in ("he", "pytorch", "fixres") else 5
+  assert c.schedule.get("warmup_epochs", 0) == warm
+  if c.schedule.decay_type == "cosine":
+    assert schedule(total - 1) < 1e-3
+  assert {"val", "real", "v2"} == set(c.evals)
+
+
+def test_what_a1_says():
+  c = recipe("a1", "crop=beta_crop,alpha=2,beta=1")
+  assert c.input.pp == (
+    "decode_jpeg_and_beta_crop(224, area_min=8, alpha=2, beta=1, "
+    'method="bicubic", antialias=True)|flip_lr'
+    '|rand_augment("rand-m7-mstd0.5-inc1")|vgg_value_range'
+    '|keep("image", "label")'
+  )
+  assert c.input.repeats == 3 and c.loss == "mean_sigmoid_xent"
+  assert c.targets.kind == "present" and c.targets.smoothing == 0.1
+  assert c.mixing.mixup_alpha == 0.2 and c.mixing.cutmix_alpha == 1
+  assert (c.lr, c.wd, c.wd_in) == (5e-3, 0.01, "rule")
+  assert "resize_small(235" in c.evals.val.pp_fn  # floor(224 / 0.95)
+  assert c.model.drop_path == 0.05 and c.model.dtype_mm == "bfloat16"
+
+
+def test_another_batch_size_scales_the_learning_rate():
+  assert recipe("c1", "batch=512").lr == pytest.approx(0.22)
+  assert recipe("d", "batch=1536").lr == pytest.approx(0.0066)
+  assert recipe("d", "batch=1536,lr=1e-3").lr == 1e-3
+  assert recipe("deit", "lr=2e-3").wd == pytest.approx(2e-3 * 0.05)
+
+
+def test_ablations_change_one_thing():
+  c = recipe("a2", "loss=ce")
+  assert c.loss == "softmax_xent" and c.targets.kind == "distribution"
+  c = recipe("a2", "bce_target=mixed,smoothing=0.1,repeated_aug=1")
+  assert c.loss == "mean_sigmoid_xent" and c.targets.kind == "distribution"
+  assert c.input.repeats == 1
+  c = recipe("a3", "test_crops,real=False")
+  assert set(c.evals) >= {"val", "v2", "val_crop875", "val_crop1000"}
+  assert "central_crop(224)" in c.evals["val_crop900"].pp_fn
+  assert "resize_small(248" in c.evals["val_crop900"].pp_fn
+  with pytest.raises(ValueError, match="unknown optimiser 'lam'"):
+    recipe("a2", "optimiser=lam")
+
+
+@pytest.fixture
+def compile_quickly():
+  """Most of a smoke test's time is XLA's, for code that runs four times."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.mark.parametrize(
+  "name", RECIPES + [pytest.param(n, marks=pytest.mark.slow) for n in OLDER]
+)
+def test_a_recipe_runs(name, tmp_path, compile_quickly):
+  c = recipe(name, "smoke")
+  full = recipe(name)
+  # A smoke test of another recipe would be none.
+  for key in ("loss", "targets", "mixing", "optax_name", "ema_decay", "agc"):
+    assert c[key] == full[key]
+  assert c.input.repeats == full.input.repeats
+  after_crop = lambda pp: pp[pp.index("flip_lr") :]
+  assert after_crop(c.input.pp) == after_crop(full.input.pp)
+  summary = train.run(c, tmp_path)
+  assert summary["step"] == 4 and summary["metrics"]["val/count"] == 50
+
+
+def test_finetuning_starts_from_a_run_with_a_new_head(
+  tmp_path, compile_quickly
+):
+  args = "smoke,model=resnet-18"
+  small = ["--config.model.width=8", "--config.model.small_stem=True"]
+  path = STRIKES_BACK / "finetune.py"
+  first = configs.load(
+    f"{path}:{args}", [*small, "--config.num_classes=25", "--config.lr=0.1"]
+  )
+  train.run(first, tmp_path / "run")
+  spec = f"{path}:{args},init={tmp_path / 'run'}"
+  c = configs.load(spec, [*small, "--config.total_epochs=0.5"])
+  parts = train.build(c)
+  state, *_, checkpoints = train.start_or_resume(c, tmp_path / "new", parts)
+  checkpoints.close()
+  old = checkpoint.load_variables(tmp_path / "run")
+  fresh = trees.named_leaves(parts.init().params)
+  new = dict(trees.named_leaves(state.params))
+  before = dict(trees.named_leaves(old["params"]))
+  for name, value in fresh:
+    expected = value if name.startswith("head/") else before[name]
+    np.testing.assert_array_equal(new[name], expected, err_msg=name)
+  statistics = trees.named_leaves(old["batch_stats"])
+  kept = dict(trees.named_leaves(state.model_state["batch_stats"]))
+  for name, value in statistics:
+    np.testing.assert_array_equal(kept[name], value, err_msg=name)
+  summary = train.run(c, tmp_path / "new")
+  assert summary["step"] == 1 and summary["metrics"]["val/count"] == 50
+
+
+def test_finetuning_needs_a_run_and_splits():
+  path = STRIKES_BACK / "finetune.py"
+  with pytest.raises(ValueError, match="init=: name the run"):
+    configs.load(str(path))
+  with pytest.raises(ValueError, match="give train= and test=, its splits"):
+    configs.load(f"{path}:init=run,dataset=eurosat")
+  c = configs.load(f"{path}:init=run,dataset=cifar10")
+  assert c.input.data.split == "train" and c.evals.val.data.split == "test"
