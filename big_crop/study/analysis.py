@@ -5,7 +5,16 @@ from big_crop.study import statistics
 from big_crop.study.layout import Comparison, Family, Layout
 from big_crop.study.results import Factors, Metric, Results
 from big_crop.study.statistics import Cell
-from big_crop.study.tables import Entry, Table, file_name, number, p_value
+from big_crop.study.tables import (
+  Entry,
+  Table,
+  file_name,
+  interval,
+  number,
+  optional_p,
+  p_value,
+  signed,
+)
 
 _UNITS = {"area_min": "%"}
 _SHORT = {"epochs": "ep"}
@@ -15,11 +24,11 @@ def level(factor: str, value) -> str:
   """`area_min=5%`, `30ep`: a level for people."""
   if value is None:
     return ""
-  text = _amount(factor, value)
+  text = amount(factor, value)
   return text if factor in _SHORT else f"{factor}={text}"
 
 
-def _amount(factor, value):
+def amount(factor, value):
   text = f"{value:g}" if isinstance(value, int | float) else str(value)
   return text + _SHORT.get(factor, _UNITS.get(factor, ""))
 
@@ -100,7 +109,7 @@ def means(
     head=[*first, layout.budget, *(level(family.x, x) for x in levels)],
     rows=rows,
     records=records,
-    note=f"mean±sample standard deviation, n={_joined(wanted)}"
+    note=f"mean±sample standard deviation, n={joined(wanted)}"
     + ("; best of a row in bold" if metric.better else ""),
   )
 
@@ -113,7 +122,7 @@ def _mean_entry(cell, metric, best):
   return Entry(show(cell, metric), bold=is_best, mark=mark)
 
 
-def _joined(values):
+def joined(values):
   return "/".join(str(v) for v in sorted(values)) or "0"
 
 
@@ -133,7 +142,7 @@ def best_settings(layout: Layout, results: Results, metric: Metric) -> Table:
         continue
       best, cell = order[0]
       lead = statistics.compare(order[1][1], cell) if order[1:] else None
-      x = _amount(family.x, best[family.x])
+      x = amount(family.x, best[family.x])
       by = f"{level(family.by, best[family.by])}, " if family.by else ""
       mark = p_value(lead.p).mark if lead else ""
       row.append(Entry(f"{by}{x}: {show(cell, metric)}", mark=mark))
@@ -279,18 +288,17 @@ def _detail(pairs, cells, found, family, layout, metric):
 
 
 def _difference(d, holm, bh, metric):
-  ends = (_signed(x, metric) for x in (d.low, d.high))
-  left = d.variance_left
+  left, digits = d.variance_left, metric.digits
   return [
-    Entry(_signed(d.mean, metric), mark="missing" if d.mean is None else ""),
-    Entry("" if d.low is None else " … ".join(ends)),
+    Entry(signed(d.mean, digits), mark="missing" if d.mean is None else ""),
+    Entry(interval(d.low, d.high, digits)),
     p_value(d.p),
-    _optional(holm),
-    _optional(bh),
+    optional_p(holm),
+    optional_p(bh),
     Entry(str(d.pairs) if d.pairs else ""),
-    _optional(d.paired_p),
+    optional_p(d.paired_p),
     *(
-      Entry("" if s is None else number(s, metric.digits))
+      Entry("" if s is None else number(s, digits))
       for s in (d.std, d.paired_std)
     ),
     Entry("" if left is None else f"{left:.2f}"),
@@ -326,11 +334,11 @@ def claim_one(layout: Layout, results: Results, metric: Metric) -> Table | None:
       [
         Entry(family.label),
         Entry(" → ".join(level(family.x, x) for x in (xs[-1], xs[0]))),
-        *(Entry(_signed(d.mean, metric)) for d in (low, high)),
-        Entry(_signed(change.mean, metric), bold=True),
+        *(Entry(signed(d.mean, metric.digits)) for d in (low, high)),
+        Entry(signed(change.mean, metric.digits), bold=True),
         p_value(change.p),
-        _optional(change.paired_p),
-        Entry(_joined(counts)),
+        optional_p(change.paired_p),
+        Entry(joined(counts)),
       ]
     )
     records.append(
@@ -356,11 +364,3 @@ def claim_one(layout: Layout, results: Results, metric: Metric) -> Table | None:
     note="gain: by how much a family's strongest setting is better than its "
     "weakest; the paper's claim 1 is that it rises with the budget",
   )
-
-
-def _signed(value, metric):
-  return "missing" if value is None else f"{value:+.{metric.digits}f}"
-
-
-def _optional(p):
-  return Entry("") if p is None else p_value(p)

@@ -12,10 +12,11 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from big_crop.study import ablation as ablation_lib
 from big_crop.study import analysis, statistics
 from big_crop.study import layout as layouts
 from big_crop.study import results as results_lib
-from big_crop.study.layout import Comparison, Family, Layout, Scatter
+from big_crop.study.layout import Ablation, Comparison, Family, Layout, Scatter
 from big_crop.study.results import Metric, Results
 
 _STYLE = {
@@ -34,11 +35,11 @@ _MARKERS = "osD^vP"
 _BARS = {"capsize": 2, "linewidth": 1.2, "markersize": 3.5}
 
 
-def _color(position, count):
+def color_of(position, count):
   return plt.get_cmap("viridis")(0.82 * position / max(count - 1, 1))
 
 
-def _draw(panels, paint, height=3.4):
+def draw(panels, paint, height=3.4):
   """One SVG with `panels` axes, painted by `paint(*axes)`."""
   with matplotlib.rc_context(_STYLE):
     figure, axes = plt.subplots(
@@ -87,7 +88,7 @@ def _family_curves(ax, family, layout, results, metric, place, style=0):
         ", ".join(label),
         _LINES[(style + j) % len(_LINES)],
         _MARKERS[(style + j) % len(_MARKERS)],
-        _color(i, len(budgets)),
+        color_of(i, len(budgets)),
       )
 
 
@@ -101,9 +102,9 @@ def family(f: Family, layout: Layout, results: Results, metric: Metric) -> str:
   def paint(ax):
     _family_curves(ax, f, layout, results, metric, lambda s: s[f.x])
     ax.set(xlabel=_axis(f.x), ylabel=metric.label, title=f.label)
-    _legend(ax)
+    legend(ax)
 
-  return _draw(1, paint, height=3.8)
+  return draw(1, paint, height=3.8)
 
 
 def difference(
@@ -137,15 +138,15 @@ def difference(
         )
         points.append((p.a[first.x], d.mean, d.std))
       label = analysis.level(layout.budget, budget)
-      color = _color(i, len(budgets))
+      color = color_of(i, len(budgets))
       _curve(right, points, label, "-", "o", color)
     right.axhline(0, color="0.4", linewidth=0.8)
     right.set(
       xlabel=_axis(first.x), ylabel="difference", title="solid minus dashed"
     )
-    _legend(right)
+    legend(right)
 
-  return _draw(2, paint, height=3.8)
+  return draw(2, paint, height=3.8)
 
 
 def strength(layout: Layout, results: Results, metric: Metric) -> str:
@@ -169,9 +170,9 @@ def strength(layout: Layout, results: Results, metric: Metric) -> str:
       ),
     )
     ax.title.set_fontsize(7)
-    _legend(ax)
+    legend(ax)
 
-  return _draw(1, paint, height=4.2)
+  return draw(1, paint, height=4.2)
 
 
 def scatter(c: Scatter, layout: Layout, results: Results) -> str | None:
@@ -206,7 +207,7 @@ def scatter(c: Scatter, layout: Layout, results: Results) -> str | None:
     budgets = sorted({s[layout.budget] for s in settings})
     for i, budget in enumerate(budgets):
       mine = [k for k, s in enumerate(settings) if s[layout.budget] == budget]
-      own, color = [x[k] for k in mine], _color(i, len(budgets))
+      own, color = [x[k] for k in mine], color_of(i, len(budgets))
       right.scatter(
         own,
         [y[k] for k in mine],
@@ -215,20 +216,43 @@ def scatter(c: Scatter, layout: Layout, results: Results) -> str | None:
         label=analysis.level(layout.budget, budget),
       )
       right.axvline(np.mean(own), color=color, linestyle="--", linewidth=0.8)
-    _legend(right)
+    legend(right)
     for ax in (left, right):
       ax.set(xlabel=across.label, ylabel=up.label)
 
-  return _draw(2, paint)
+  return draw(2, paint)
 
 
-def _legend(ax):
-  """One legend beside the axes, where it hides no line."""
+def ablation(a: Ablation, results: Results, metric: Metric) -> str:
+  """What each row of an ablation changes, with Welch's 95% intervals."""
+  rows = [r for r in ablation_lib.rows(a, results, metric) if r.changes]
+  place = range(len(rows))
+  d = [r.difference for r in rows]
+  theirs = [r.reference_difference for r in rows]
+  number = lambda x: np.nan if x is None else x
+
+  def paint(ax):
+    for i in (i for i in place if d[i].low is not None):
+      ax.plot([d[i].low, d[i].high], [i, i], color=color_of(0, 2), linewidth=1)
+    mean = [number(x.mean) for x in d]
+    ax.plot(mean, place, "o", color=color_of(0, 2), markersize=4, label="here")
+    if any(x is not None for x in theirs):
+      style = {"markerfacecolor": "none", "color": color_of(1, 2)}
+      ax.plot(list(map(number, theirs)), place, "D", label=a.source, **style)
+    ax.axvline(0, color="0.4", linewidth=0.8)
+    ax.set_yticks(place, [r.label() for r in rows])
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.set(xlabel="difference from the default")
+    legend(ax, "outside lower center")
+
+  return draw(1, paint, height=1.5 + 0.2 * len(rows))
+
+
+def legend(ax, loc="outside right upper"):
+  """One legend outside of the axes, where it hides no line."""
   handles, labels = ax.get_legend_handles_labels()
   first = {}
   for label, handle in zip(labels, handles, strict=True):
     first.setdefault(label, handle)
   if first:
-    ax.figure.legend(
-      first.values(), first, loc="outside right upper", fontsize=7
-    )
+    ax.figure.legend(first.values(), first, loc=loc, fontsize=7)

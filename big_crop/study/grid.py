@@ -16,6 +16,7 @@ import functools
 import itertools
 import json
 import pathlib
+import string
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -29,7 +30,8 @@ _OVERRIDE = "config."
 def default_study() -> ConfigDict:
   """The keys of a study config, with their defaults."""
   c = ConfigDict(type_safe=False)
-  # The config file that all runs start from, relative to the study's own.
+  # The config file that all runs start from, relative to the study's own. In
+  # "{recipe}.py" the factor `recipe` names the file and is no argument of it.
   c.base = None
   # A union of sets of runs. A set is a dict {factor: level or list of levels}
   # and stands for the cross product of its levels. A factor is an argument of
@@ -59,6 +61,8 @@ def default_study() -> ConfigDict:
   c.comparisons = []
   c.strength = []
   c.scatter = []
+  c.ablations = []
+  c.seed_statistics = []
   c.image_shape = None
   c.lock()
   c.arguments.unlock()
@@ -137,12 +141,12 @@ def load(path: str) -> Study:
   if not config.base:
     raise ValueError(f"{path}: set base, the config file of the runs")
   path = pathlib.Path(path.partition(":")[0])
-  base = path.parent / config.base
-  return Study(path, config, _runs(base, config))
+  return Study(path, config, _runs(path.parent, config))
 
 
-def _runs(base, config):
+def _runs(folder, config):
   runs, found = [], {}
+  naming = {name for _, name, *_ in string.Formatter().parse(config.base)}
   for factors in _settings(config.sets):
     for seed in config.seeds:
       given = {**factors, "seed": seed}
@@ -153,12 +157,17 @@ def _runs(base, config):
           f"runs {found[name]} and {given} have the same name {name!r}"
         )
       found[name] = given
-      arguments = {
-        k: v for k, v in given.items() if not k.startswith(_OVERRIDE)
-      }
-      overrides = [
-        f"--{k}={_text(v)}" for k, v in given.items() if k not in arguments
-      ]
+      if missing := naming - {None, *given}:
+        raise ValueError(
+          f"run {name!r}: no factor {missing.pop()!r} for base {config.base!r}"
+        )
+      base = folder / config.base.format(**given)
+      arguments, overrides = {}, []
+      for k, v in given.items():
+        if k.startswith(_OVERRIDE):
+          overrides.append(f"--{k}={_text(v)}")
+        elif k not in naming:
+          arguments[k] = v
       arguments = {**config.arguments, **arguments}
       spec = ",".join(f"{k}={_text(v)}" for k, v in arguments.items())
       runs.append(

@@ -85,6 +85,71 @@ class Scatter:
 
 
 @dataclasses.dataclass(frozen=True)
+class Ablation:
+  """Settings that each differ a little from a default, in a table's rows.
+
+  Attributes:
+    title: for people.
+    default: {factor: level} of what the table varies.
+    rows: the changes to it, in order; {} is the default itself.
+    where: the settings' other factors. A setting is `where` and its changes.
+    metrics: keys of those to show; None for all.
+    reference: {metric: numbers that others have for the rows}.
+    source: whose those are.
+  """
+
+  title: str
+  default: Factors
+  rows: list[Factors]
+  where: Factors = dataclasses.field(default_factory=dict)
+  metrics: list[str] | None = None
+  reference: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+  source: str = "reference"
+
+  def setting(self, changes: Factors) -> Factors:
+    """The factors of a row's runs."""
+    return {**self.where, **changes}
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedStatistics:
+  """How metrics of one setting, or of a few, vary with the seed.
+
+  Attributes:
+    title: for people.
+    metrics: keys of the table's rows.
+    where: the factors of the setting.
+    by: one more factor, whose levels are compared with its first.
+    chosen: a seed with a column of its own.
+    count_chosen: whether it is also one of those that are counted.
+    base: key of the metric that the others are compared with, on equal runs.
+    histogram: key of the metric whose distribution is drawn.
+    scatter: keys of two that are drawn against each other.
+    curves: key of one that is drawn along the epochs.
+    reference: {key: {"mean", "std", "max", "min", "chosen", "n": number}}.
+    source: whose those are.
+  """
+
+  title: str
+  metrics: list[str]
+  where: Factors = dataclasses.field(default_factory=dict)
+  by: str | None = None
+  chosen: int | None = None
+  count_chosen: bool = True
+  base: str | None = None
+  histogram: str | None = None
+  scatter: list[str] | None = None
+  curves: str | None = None
+  reference: dict[str, dict] = dataclasses.field(default_factory=dict)
+  source: str = "reference"
+
+  def keys(self) -> list[str]:
+    """Every metric that it names."""
+    drawn = [self.base, self.histogram, *(self.scatter or ()), self.curves]
+    return [*self.metrics, *filter(None, drawn)]
+
+
+@dataclasses.dataclass(frozen=True)
 class Layout:
   """What is shown of some results.
 
@@ -94,6 +159,8 @@ class Layout:
     comparisons: in order.
     strength: families to show against the 5th-percentile crop scale.
     scatter: metrics to show against each other.
+    ablations: in order.
+    seed_statistics: in order.
     image_shape: (height, width) for crop scales, None for ideal laws.
   """
 
@@ -102,6 +169,8 @@ class Layout:
   comparisons: list[Comparison]
   strength: list[str]
   scatter: list[Scatter]
+  ablations: list[Ablation]
+  seed_statistics: list[SeedStatistics]
   image_shape: tuple[int, int] | None
 
 
@@ -133,6 +202,18 @@ def of_config(config) -> Layout:
   for s in scatter:
     for key in (s.x, s.y):
       names.check(f"metric of scatter {s.title!r}", key, keys)
+  ablations = [
+    results_lib.make(Ablation, "an ablation", v) for v in config.ablations
+  ]
+  for a in ablations:
+    _check_ablation(a, keys)
+  seeds = [
+    results_lib.make(SeedStatistics, "an entry of `seed_statistics`", v)
+    for v in config.seed_statistics
+  ]
+  for s in seeds:
+    for key in s.keys():
+      names.check(f"metric of seed statistics {s.title!r}", key, keys)
   shape = config.image_shape
   return Layout(
     budget=config.budget,
@@ -140,8 +221,26 @@ def of_config(config) -> Layout:
     comparisons=comparisons,
     strength=list(config.strength),
     scatter=scatter,
+    ablations=ablations,
+    seed_statistics=seeds,
     image_shape=tuple(shape) if shape else None,
   )
+
+
+def _check_ablation(a, keys):
+  what = f"ablation {a.title!r}"
+  for changes in a.rows:
+    for factor in changes:
+      names.check(f"factor of {what}", factor, a.default)
+  if [dict(r) for r in a.rows].count({}) != 1:
+    raise ValueError(f"{what}: give one row {{}}, the default")
+  for key in (*(a.metrics or ()), *a.reference):
+    names.check(f"metric of {what}", key, keys)
+  for key, numbers in a.reference.items():
+    if len(numbers) != len(a.rows):
+      raise ValueError(
+        f"{what}: {len(a.rows)} rows, but {len(numbers)} references of {key}"
+      )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,6 +31,7 @@ th:first-child, td:first-child { text-align: left; }
 td.best { font-weight: 700; }
 td.p1 { background: #fdf3d0; } td.p2 { background: #fbdfae; }
 td.p3 { background: #f6bf94; }
+td.default { background: #e3eefb; }
 td.missing { color: #a40000; font-style: italic; }
 p.note { color: #555; font-size: 13px; max-width: 900px; margin: 4px 0; }
 .warning { border-left: 4px solid #a40000; padding: 6px 12px;

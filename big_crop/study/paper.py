@@ -109,7 +109,7 @@ STRENGTH = ("native", "fixed", "matched")
 
 
 def rows(name: str) -> list[dict[str, str]]:
-  """The rows of `accuracy` or `pvalues`, as text."""
+  """The rows of a CSV of the folder `reference`, as text."""
   place = importlib.resources.files(__package__) / "reference" / f"{name}.csv"
   with place.open(newline="") as file:
     return list(csv.DictReader(file))

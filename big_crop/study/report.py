@@ -3,7 +3,17 @@
 import pathlib
 from typing import NamedTuple
 
-from big_crop.study import analysis, figures, grid, page, paper, runs
+from big_crop.study import (
+  ablation,
+  analysis,
+  figures,
+  grid,
+  page,
+  paper,
+  runs,
+  seed_figures,
+  seed_tables,
+)
 from big_crop.study import layout as layouts
 from big_crop.study import results as results_lib
 from big_crop.study import tables as tables_lib
@@ -66,9 +76,9 @@ def main(study: grid.Study | None, args) -> int:
   text = page.render(title, _lines(states, sources), warnings, sections)
   _write(pathlib.Path(out), text, sections)
   for section in sections[:1]:
-    for row in section.rows:
-      for table in row:
-        print(tables_lib.markdown(table))
+    for item in (item for row in section.rows for item in row):
+      if isinstance(item, Table):
+        print(tables_lib.markdown(item))
   for line in [*_lines(states, sources), *warnings]:
     print(line)
   print(f"report: {pathlib.Path(out) / 'index.html'}")
@@ -115,6 +125,8 @@ def _sections(sources):
   sections = [
     Section("Best settings", rows(_best)),
     Section("Budget and strength", rows(_claims)),
+    Section("Ablations", rows(_ablations)),
+    Section("Seed statistics", rows(_seeds)),
   ]
   families = {
     name: family
@@ -134,7 +146,7 @@ def _sections(sources):
 
 
 def _best(source):
-  for m in source.goals():
+  for m in source.goals() if source.layout.families else ():
     yield m.key, [analysis.best_settings(source.layout, source.results, m)]
 
 
@@ -177,6 +189,35 @@ def _strength(source):
       m.key,
       [Picture(tables_lib.file_name("strength", m.key), m.label, svg)],
     )
+
+
+def _ablations(source):
+  for a in source.layout.ablations:
+    pictures = []
+    for m in source.metrics():
+      if a.metrics and m.key not in a.metrics:
+        continue
+      args = (a, source.results, m)
+      found = ablation.table(*args)
+      yield (a.title, m.key), [found]
+      if ablation.has_differences(*args):
+        svg = figures.ablation(*args)
+        pictures.append(Picture(found.name, found.title, svg))
+    for picture in pictures:  # with one key: side by side
+      yield (a.title, "figures"), [picture]
+
+
+def _seeds(source):
+  for s in source.layout.seed_statistics:
+    args = (s, source.results)
+    for make in seed_tables.TABLES:
+      yield (s.title, make.__name__), [make(*args)]
+    for make in seed_figures.FIGURES:
+      svg = make(*args)
+      if svg:  # with one key: side by side
+        name = tables_lib.file_name("seeds", s.title, make.__name__)
+        title = f"{s.title}: {make.__name__.replace('_', ' ')}"
+        yield (s.title, "figures"), [Picture(name, title, svg)]
 
 
 def _scatter(source):

@@ -60,6 +60,16 @@ class Metric:
       value = float(np.mean(logged)) if logged else None
     return None if value is None else self.scale * value
 
+  def series(self, state: runs.RunState) -> dict[float, float]:
+    """{epoch: value} as a finished run logged it."""
+    summary = state.summary
+    epochs = summary["metrics"]["epoch"] / summary["step"]
+    return {
+      r["step"] * epochs: self.scale * r[self.key]
+      for r in state.metrics()
+      if self.key in r
+    }
+
 
 @dataclasses.dataclass
 class Results:
@@ -69,16 +79,32 @@ class Results:
     title: whose they are.
     settings: the factors of each setting, in order.
     metrics: what is measured.
+    states: the runs themselves, if they are at hand.
   """
 
   title: str
   settings: list[Factors]
   metrics: list[Metric]
   cells: dict[tuple[str, str], Cell]
+  states: list[runs.RunState] = dataclasses.field(default_factory=list)
 
   def cell(self, factors: Factors, metric: Metric) -> Cell:
     """The cell of a setting; an empty one if there is none."""
     return self.cells.get((key_of(factors), metric.key), _NOTHING)
+
+  def metric(self, key: str) -> Metric:
+    """The metric of a key."""
+    return next(m for m in self.metrics if m.key == key)
+
+  def series(
+    self, factors: Factors, metric: Metric
+  ) -> dict[int, dict[float, float]]:
+    """{seed: {epoch: value}} of a setting's finished runs."""
+    return {
+      s.run.seed: metric.series(s)
+      for s in self.states
+      if key_of(s.run.factors) == key_of(factors) and s.summary
+    }
 
   def find(self, where: Factors) -> list[Factors]:
     """The settings whose factors are as `where` says, a level or a list."""
@@ -139,7 +165,7 @@ def of_study(study: grid.Study, states: list[runs.RunState]) -> Results:
         found[state.run.seed] = value
   wanted = len(study.config.seeds)
   cells = {k: statistics.cell(v, wanted) for k, v in values.items()}
-  return Results("this study", list(settings.values()), metrics, cells)
+  return Results("this study", list(settings.values()), metrics, cells, states)
 
 
 def crop_scale_percentile(

@@ -81,6 +81,25 @@ def compare(a: Cell, b: Cell) -> Difference:
   return average([(a, b)])
 
 
+def welch(a: Cell, b: Cell) -> Difference:
+  """As `compare`, but p and the interval are Welch's: unequal variances.
+
+  `scipy.stats.ttest_ind(equal_var=False)`, also from means and deviations.
+  """
+  d = compare(a, b)
+  if d.std is None:
+    return d
+  parts = [c.std**2 / c.n for c in (a, b)]
+  error = math.sqrt(sum(parts))
+  free = 1.0
+  if error:
+    free = sum(parts) ** 2 / sum(
+      v**2 / (c.n - 1) for v, c in zip(parts, (a, b), strict=True)
+    )
+  low, high = _interval(d.mean, error, free)
+  return d._replace(p=_p(d.mean, error, free), low=low, high=high)
+
+
 def average(pairs: list[tuple[Cell, Cell]]) -> Difference:
   """Tests whether b - a is 0 on average over several settings.
 

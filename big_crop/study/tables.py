@@ -56,6 +56,22 @@ def number(value: float | None, digits: int) -> str:
   return MISSING if value is None else f"{value:.{digits}f}"
 
 
+def signed(value: float | None, digits: int) -> str:
+  """A difference, with its sign; `missing` for None."""
+  return MISSING if value is None else f"{value:+.{digits}f}"
+
+
+def interval(low: float | None, high: float | None, digits: int) -> str:
+  """`-0.10 … +0.20`; nothing for None."""
+  ends = [signed(x, digits) for x in (low, high)]
+  return "" if low is None else " … ".join(ends)
+
+
+def optional_p(p: float | None) -> Entry:
+  """A p-value, or nothing where there can be none."""
+  return Entry("") if p is None else p_value(p)
+
+
 def p_value(p: float | None) -> Entry:
   """A p-value with two digits, marked by its size as in the paper."""
   if p is None:
@@ -69,7 +85,7 @@ def p_value(p: float | None) -> Entry:
 
 def markdown(table: Table) -> str:
   """The table with aligned columns."""
-  show = lambda e: f"**{e.text}**" if e.bold else e.text
+  show = lambda e: f"**{e.text}**" if e.bold and e.text else e.text
   rows = [table.head, *([show(e) for e in row] for row in table.rows)]
   rows = [[text.replace("|", "\\|") for text in row] for row in rows]
   parts = [f"{table.title}\n", plain_tables.markdown(rows)]

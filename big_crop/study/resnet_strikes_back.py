@@ -1,0 +1,152 @@
+"""The numbers of "ResNet strikes back" (arXiv:2110.00476) as studies use them.
+
+`resnet_strikes_back_ablations.csv` has Tables 6-8, one run of seed 0 each; a
+factor that a table does not name is empty and is the recipe's (Table 2).
+`resnet_strikes_back_seeds.csv` has Figure 1 (seeds 1 to 100, and seed 0) and
+Table 9 (ten seeds), as printed: of A1 at a crop ratio of 1.0 the maximum there
+is below seed 0.
+"""
+
+import ast
+
+from big_crop import names
+from big_crop.study import paper
+
+_TOP1 = "top-1 {} accuracy (%)"
+METRICS = (
+  dict(key="val/top1", label=_TOP1.format("val."), scale=100),
+  dict(key="real/top1", label=_TOP1.format("ReaL"), scale=100),
+  dict(key="v2/top1", label=_TOP1.format("V2"), scale=100),
+)
+TEST_CROPS = (0.875, 0.9, 0.95, 1.0)
+
+# Table 2, where it is what the ablations vary.
+_A2 = dict(
+  loss="bce",
+  lr=0.005,
+  wd=0.02,
+  repeated_aug=3,
+  drop_path=0.05,
+  smoothing=0.0,
+  mixup=0.1,
+  rand_augment="rand-m7-mstd0.5-inc1",
+  bce_target="present",
+)
+RECIPES = {
+  "a1": {**_A2, "wd": 0.01, "smoothing": 0.1, "mixup": 0.2},
+  "a2": _A2,
+  "a3": {
+    **_A2,
+    "lr": 0.008,
+    "repeated_aug": 1,
+    "drop_path": 0.0,
+    "rand_augment": "rand-m6-mstd0.5-inc1",
+  },
+}
+_TABLES = {
+  "Table 6": "main ingredients",
+  "Table 7": "stochastic depth and smoothing",
+  "Table 8": "augmentation",
+}
+_VARIED = {
+  "Table 6": ("loss", "lr", "wd", "repeated_aug"),
+  "Table 7": ("drop_path", "smoothing"),
+  "Table 8": ("mixup", "repeated_aug", "rand_augment", "bce_target"),
+}
+
+
+def recipes_of(text: str) -> list[str]:
+  """`a1+a2` -> its recipes.
+
+  Raises:
+    ValueError: if there is no such recipe.
+  """
+  found = text.split("+")
+  for name in found:
+    names.check("recipe", name, RECIPES)
+  return found
+
+
+def _level(text):
+  try:
+    return ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    return text
+
+
+def ablations(recipe: str) -> list[dict]:
+  """A recipe's ablations, as `default_study().ablations` takes them."""
+  found = {}
+  for row in paper.rows("resnet_strikes_back_ablations"):
+    if row["recipe"] != recipe:
+      continue
+    default = {k: RECIPES[recipe][k] for k in _VARIED[row["source"]]}
+    levels = {k: _level(row[k]) for k in default if row[k]}
+    changes = {k: v for k, v in levels.items() if v != default[k]}
+    table = found.setdefault(row["source"], (default, []))
+    # Table 7 has the default in both of its parts.
+    if (changes, float(row["top1"])) not in table[1]:
+      table[1].append((changes, float(row["top1"])))
+  return [
+    dict(
+      title=f"{source}, {recipe.upper()}: {_TABLES[source]}",
+      default=default,
+      rows=[changes for changes, _ in rows],
+      where=dict(recipe=recipe),
+      metrics=[m["key"] for m in METRICS],
+      reference={"val/top1": [top1 for _, top1 in rows]},
+      source="paper, seed 0",
+    )
+    for source, (default, rows) in found.items()
+  ]
+
+
+def _statistics(source, recipe):
+  """{(metric, crop ratio): {statistic: number}} of the paper."""
+  keys = {"chosen": "seed_0", **{k: k for k in ("mean", "std", "max", "min")}}
+  return {
+    (row["metric"], float(row["test_crop"])): {
+      **{k: float(row[v]) for k, v in keys.items()},
+      "n": int(row["n"]),
+    }
+    for row in paper.rows("resnet_strikes_back_seeds")
+    if (row["source"], row["recipe"]) == (source, recipe)
+  }
+
+
+def figure_1(recipe: str) -> dict[str, dict]:
+  """{metric: the paper's statistics over seeds}; only A2 has any."""
+  found = _statistics("Figure 1", recipe)
+  return {f"{name}/top1": v for (name, _), v in found.items()}
+
+
+def test_crops(config, recipe: str, where: dict) -> None:
+  """Adds Table 9 to a study: the validation set at other crop ratios.
+
+  They are evaluators of every run, by the recipes' argument `test_crops`.
+
+  Args:
+    config: of the study.
+    recipe: whose numbers of the paper stand beside.
+    where: the factors of the recipe's default.
+  """
+  config.arguments.test_crops = True
+  keys = {f"val_crop{1000 * r:.0f}/top1": r for r in TEST_CROPS}
+  known = {m["key"] for m in config.metrics}
+  config.metrics += [
+    dict(key=k, label=f"{_TOP1.format('val.')}, crop ratio {r:g}", scale=100)
+    for k, r in keys.items()
+    if k not in known
+  ]
+  theirs = _statistics("Table 9", recipe)
+  config.seed_statistics += [
+    dict(
+      title=f"Table 9, {recipe.upper()}: crop ratio at test time",
+      metrics=list(keys),
+      where=where,
+      chosen=0,
+      base="val_crop950/top1",
+      reference={k: theirs["val", r] for k, r in keys.items()},
+      source="paper (Table 9)",
+    )
+  ]

@@ -1,0 +1,198 @@
+"""How much a result owes to its seed, for one setting or a few side by side.
+
+The statistics of "ResNet strikes back" (section 4.2, Figures 1-3, Table 9).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from big_crop.study import analysis, statistics
+from big_crop.study.layout import SeedStatistics
+from big_crop.study.results import Factors, Metric, Results
+from big_crop.study.statistics import LEVEL, Cell, Difference
+
+
+class Sample(NamedTuple):
+  """The values of one metric of one setting.
+
+  Attributes:
+    level: of the factor `by`, None without.
+    setting: the factors.
+    cell: the seeds that are counted.
+    chosen: the value of the chosen seed, None if it has none.
+  """
+
+  level: str | None
+  setting: Factors
+  cell: Cell
+  chosen: float | None
+
+  def values(self) -> np.ndarray:
+    """The counted values, by seed."""
+    return np.array([self.cell.values[k] for k in sorted(self.cell.values)])
+
+
+def samples(
+  s: SeedStatistics, results: Results, metric: Metric
+) -> list[Sample]:
+  """What there is of a metric: a sample for each level of `by`."""
+  factors = {*s.where, *([s.by] if s.by else [])}
+  out = []
+  # Other settings may have more factors than these.
+  for setting in (f for f in results.find(s.where) if f.keys() == factors):
+    cell = results.cell(setting, metric)
+    chosen = cell.values.get(s.chosen)
+    if not s.count_chosen:
+      rest = {k: v for k, v in cell.values.items() if k != s.chosen}
+      cell = statistics.cell(rest, cell.wanted - 1)
+    level = analysis.amount(s.by, setting[s.by]) if s.by else None
+    out.append(Sample(level, setting, cell, chosen))
+  return out
+
+
+def has_values(s: SeedStatistics, results: Results, key: str) -> bool:
+  """Whether anything of a metric is counted."""
+  found = samples(s, results, results.metric(key))
+  return any(x.cell.n for x in found)
+
+
+def keys(s: SeedStatistics, results: Results) -> list[str]:
+  """The metrics of which there is anything, or all if there is nothing."""
+  return [k for k in s.metrics if has_values(s, results, k)] or s.metrics
+
+
+def std_interval(cell: Cell) -> tuple[float | None, float | None]:
+  """95% confidence interval of a normal law's standard deviation."""
+  if cell.std is None:
+    return None, None
+  free = cell.n - 1
+  tails = stats.chi2.ppf([(1 + LEVEL) / 2, (1 - LEVEL) / 2], free)
+  low, high = cell.std * np.sqrt(free / tails)
+  return float(low), float(high)
+
+
+def normality(cell: Cell) -> float | None:
+  """p of Shapiro and Wilk's test that the values are of a normal law."""
+  values = list(cell.values.values())
+  if len(set(values)) < 3:
+    return None
+  return float(stats.shapiro(values).pvalue)
+
+
+class Compared(NamedTuple):
+  """Two samples.
+
+  Attributes:
+    metric: of the second.
+    what: which are compared, for people.
+    difference: of the second from the first.
+    std_ratio: the second's deviation over the first's.
+    p_std: of Brown and Forsythe's test that the deviations are equal.
+  """
+
+  metric: Metric
+  what: str
+  difference: Difference
+  std_ratio: float | None = None
+  p_std: float | None = None
+
+  def p(self) -> float | None:
+    """Welch's p, or that of pairs where only those count."""
+    d = self.difference
+    return d.paired_p if d.p is None else d.p
+
+
+def compared(s: SeedStatistics, results: Results) -> list[Compared]:
+  """The levels of `by` against the first, and metrics against `base`.
+
+  Levels are different runs: Welch's test, and one on pairs of equal seeds.
+  Metrics are of the same runs, so that only pairs count.
+  """
+  out = []
+  for key in keys(s, results):
+    metric = results.metric(key)
+    found = samples(s, results, metric)
+    for b in found[1:]:
+      a = found[0]
+      d = statistics.welch(a.cell, b.cell)
+      what = f"{a.level} → {b.level}"
+      out.append(Compared(metric, what, d, *_spread(a.cell, b.cell)))
+    if s.base and key != s.base:
+      base = results.metric(s.base)
+      for a, b in zip(samples(s, results, base), found, strict=True):
+        d = statistics.compare(a.cell, b.cell)._replace(p=None)
+        what = ", ".join(filter(None, (b.level, f"from {base.label}")))
+        out.append(Compared(metric, what, d))
+  return out
+
+
+def _spread(a, b):
+  """Ratio of the deviations, and Brown and Forsythe's p."""
+  if not a.std or not b.std:
+    return None, None
+  test = stats.levene(*(list(c.values.values()) for c in (a, b)))
+  return b.std / a.std, float(test.pvalue)
+
+
+class Correlation(NamedTuple):
+  """Pearson's r of two metrics over the seeds.
+
+  Attributes:
+    r: the coefficient.
+    low: lower end of its 95% interval (Fisher's z); None below four seeds.
+    high: its upper end.
+    p: that there is none.
+    n: seeds.
+  """
+
+  r: float
+  low: float | None
+  high: float | None
+  p: float
+  n: int
+
+
+def correlation(x: Cell, y: Cell) -> Correlation | None:
+  """Of the seeds that have both; None where r is not defined."""
+  seeds = sorted(x.values.keys() & y.values.keys())
+  a, b = ([c.values[k] for k in seeds] for c in (x, y))
+  if len(seeds) < 3 or len(set(a)) < 2 or len(set(b)) < 2:
+    return None
+  found = stats.pearsonr(a, b)
+  ends = (None, None)
+  if len(seeds) > 3:
+    ends = map(float, found.confidence_interval(LEVEL))
+  r, p = float(found.statistic), float(found.pvalue)
+  return Correlation(r, *ends, p, len(seeds))
+
+
+class Curve(NamedTuple):
+  """A metric along the epochs.
+
+  Attributes:
+    level: of the factor `by`, None without.
+    n: seeds.
+    epochs: float64 [k], where every seed has a value.
+    values: float64 [n, k].
+  """
+
+  level: str | None
+  n: int
+  epochs: np.ndarray
+  values: np.ndarray
+
+
+def curves(s: SeedStatistics, results: Results) -> list[Curve]:
+  """How the counted seeds got where they are, one curve for each level."""
+  metric = results.metric(s.curves)
+  out = []
+  for x in samples(s, results, metric):
+    series = results.series(x.setting, metric)
+    series = [v for seed, v in series.items() if seed in x.cell.values]
+    epochs = sorted(set.intersection(*map(set, series))) if series else []
+    if len(epochs) > 1:
+      values = np.array([[v[e] for e in epochs] for v in series])
+      out.append(Curve(x.level, len(series), np.array(epochs), values))
+  return out
