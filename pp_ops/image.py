@@ -115,6 +115,18 @@ def get_resize_small(
   )
 
 
+@register("resize_long")
+def get_resize_long(
+  size: int, method: str = "area", antialias: bool = False
+) -> _Op:
+  """Resizes so that the longer side is `size`, keeping the aspect ratio."""
+  _check_size((size, size))
+  check_method(method)
+  return lambda image: _resize_side(
+    image, tf.reduce_max, size, method, antialias
+  )
+
+
 @register("random_resize_small")
 def get_random_resize_small(
   min_size: int, max_size: int, method: str = "area", antialias: bool = False

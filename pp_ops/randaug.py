@@ -10,8 +10,9 @@ import tensorflow as tf
 
 from pp_ops import geometry, pixels
 from pp_ops.op_table import did_you_mean
-from pp_ops.uint8_op import check_number, register_uint8
+from pp_ops.uint8_op import check_number, one_of, register_uint8
 
+_NUM_OPS = 16
 _MAX_LEVEL = 10  # of the tables; magnitudes above it are in use nevertheless
 _CONTRASTS = ("fixed", "legacy")
 
@@ -85,38 +86,24 @@ def get_randaug(
       + did_you_mean(str(contrast), _CONTRASTS)
     )
 
-  def branches(shape):
-    """The 16 ops as graphs: (image, sign, place) -> image."""
-    spec = [
-      tf.TensorSpec(shape, tf.uint8),
-      tf.TensorSpec([], tf.float32),
-      tf.TensorSpec([2], tf.float32),
-    ]
+  def randaug(image, rng):
     op_at = lambda i: (
       lambda image, sign, place: _line_up(
         magnitude, contrast == "legacy", sign, place
       )[i](image)
     )
-    return [
-      tf.function(op_at(i), autograph=False).get_concrete_function(*spec)
-      for i in range(16)
-    ]
-
-  def randaug(image, rng):
-    ops = branches(image.shape)
+    choose = one_of(
+      [op_at(i) for i in range(_NUM_OPS)],
+      image.shape,
+      tf.TensorSpec([], tf.float32),
+      tf.TensorSpec([2], tf.float32),
+    )
     for _ in range(num_layers):
       # Outside of the branches, so that each layer draws once.
       which, way, *place = tf.unstack(rng.uniform([4]))
       sign = tf.where(way < 0.5, -1.0, 1.0)
-      # Not tf.switch_case, which lays all branches side by side in the graph:
-      # skipping 15 of them took an eighth of the time.
-      (image,) = tf.raw_ops.Case(
-        branch_index=tf.cast(which * len(ops), tf.int32),
-        input=[image, sign, tf.stack(place)],
-        Tout=[tf.uint8],
-        branches=ops,
-        output_shapes=[image.shape],
-      )
+      which = tf.cast(which * _NUM_OPS, tf.int32)
+      image = choose(which, image, sign, tf.stack(place))
     return image
 
   return randaug

@@ -23,9 +23,12 @@ from typing import Any
 import tensorflow as tf
 
 # These register the ops that come with the package.
+import pp_ops.color
 import pp_ops.crops
 import pp_ops.labels
-import pp_ops.randaug  # noqa: F401
+import pp_ops.randaug
+import pp_ops.random_erasing
+import pp_ops.timm_randaug  # noqa: F401
 from pp_ops.op_table import did_you_mean, lookup, names, register
 from pp_ops.random import Rng
 

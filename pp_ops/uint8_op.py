@@ -87,7 +87,44 @@ def check_fill(fill) -> None:
 
 def filled(height, width, image: tf.Tensor, fill) -> tf.Tensor:
   """uint8 [height, width, channels of `image`] of nothing but `fill`."""
-  shape = [height, width, image.shape[-1]]
+  channels = image.shape[-1]
+  if not isinstance(fill, int) and len(fill) not in (1, channels):
+    raise ValueError(
+      f"fill={fill!r} for an image of {channels} channel: need 1"
+    )
+  shape = [height, width, channels]
   if isinstance(fill, int):  # several times faster than broadcasting
     return tf.fill(shape, tf.constant(fill, tf.uint8))
   return tf.broadcast_to(tf.constant(fill, tf.uint8), shape)
+
+
+def one_of(ops, shape: tf.TensorShape, *args: tf.TensorSpec):
+  """Prepares the choice of one op per image.
+
+  Args:
+    ops: functions from (uint8 image, *args) to an image of the same shape.
+    shape: the image's.
+    *args: what the further arguments look like.
+
+  Returns:
+    A function from (int32 scalar tensor i, image, *args) to
+    ops[i](image, *args), of which only that op runs.
+  """
+  spec = [tf.TensorSpec(shape, tf.uint8), *args]
+  branches = [
+    tf.function(op, autograph=False).get_concrete_function(*spec) for op in ops
+  ]
+
+  def choose(which, *inputs):
+    # Not tf.switch_case, which lays all branches side by side in the graph:
+    # skipping 15 of them took an eighth of the time.
+    (image,) = tf.raw_ops.Case(
+      branch_index=which,
+      input=inputs,
+      Tout=[tf.uint8],
+      branches=branches,
+      output_shapes=[shape],
+    )
+    return image
+
+  return choose

@@ -211,7 +211,7 @@ def test_resize_by_one_side(spec, before, after, args):
 
 def test_random_resize_small_draws_its_size_uniformly():
   fn = get_preprocess_fn("random_resize_small(20, 24)")
-  image = photo(30, 45)
+  image = tf.constant(photo(30, 45))
   data = tf.data.Dataset.range(1000).map(
     lambda i: fn(dict(image=image, _seed=example_seed(0, 0, i)))
   )

@@ -7,78 +7,17 @@ import PIL.Image
 import pytest
 import scipy.stats
 import tensorflow as tf
+from op_helpers import ALARM, IMAGES, array, error, photo, pillow, run, run_many
 from PIL import ImageEnhance, ImageOps
 
 from pp_ops import pixels
 from pp_ops.random import example_seed
 from pp_ops.registry import get_preprocess_fn
 
-ALARM = 1e-4  # chance that a test of frequencies fails by chance
-
-
-def run(spec, image, index=0):
-  features = {"image": tf.constant(image), "_seed": example_seed(3, 0, index)}
-  return get_preprocess_fn(spec)(features)["image"].numpy()
-
-
-def run_many(spec, image, num, threads=2, seeded=True):
-  """[num, ...]: `spec` applied to one image by tf.data, a seed each."""
-  preprocess = get_preprocess_fn(spec)
-
-  def one(i):
-    seed = {"_seed": example_seed(3, 0, i)} if seeded else {}
-    return preprocess({"image": tf.constant(image), **seed})["image"]
-
-  data = tf.data.Dataset.range(num).map(one, threads, deterministic=True)
-  return next(iter(data.batch(num))).numpy()
-
-
-def photo(height=40, width=56, seed=0):
-  """Smooth colours plus noise, darker than white and lighter than black."""
-  rng = np.random.default_rng(seed)
-  y, x = np.mgrid[:height, :width]
-  waves = [np.sin(x / 9 + y / 13), np.cos(x / 5), np.sin(y / 7 - x / 21)]
-  noise = rng.normal(0, 12, (height, width, 3))
-  return np.clip(110 + 80 * np.stack(waves, -1) + noise, 9, 240).astype("u1")
-
-
-def _images():
-  rng = np.random.default_rng(1)
-  noise = rng.integers(0, 256, (31, 47, 3), np.uint8)
-  y, x = np.mgrid[:30, :22]
-  board = np.repeat(np.where((x // 3 + y // 3) % 2, 255, 0)[..., None], 3, -1)
-  return {
-    "photo": photo(),
-    "portrait": photo(61, 33, 1),
-    "noise": noise,
-    "flat": np.full((20, 20, 3), 77, np.uint8),
-    "checkerboard": board.astype("u1"),
-    "grey": photo()[..., :1],
-    "line": photo(1, 9),
-    "two": photo(2, 2),
-    "pixel": np.array([[[200, 5, 90]]], np.uint8),
-    "white pixel": np.array([[[255]]], np.uint8),
-  }
-
-
-IMAGES = _images()
-
 
 @pytest.fixture(params=IMAGES)
 def image(request):
   return IMAGES[request.param]
-
-
-def pillow(image):
-  return PIL.Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-
-
-def array(image, like):
-  return np.asarray(image).reshape(like.shape)
-
-
-def error(a, b):
-  return np.abs(a.astype(int) - b.astype(int)).max()
 
 
 # The ops on values, against Pillow.
@@ -232,6 +171,33 @@ def test_rotation_is_pillows_rotate():
     expected = pillow(image).rotate(degrees, fillcolor=(128, 128, 128))
     other = (run(f"rotate({degrees})", image) != np.asarray(expected)).any(-1)
     assert other.mean() < 0.01
+
+
+CORNER_MOVES = {
+  "rotate(17": None,
+  "shear_x(0.23": (1, 0.23, 0, 0, 1, 0),
+  "shear_y(-0.23": (1, 0, 0, -0.23, 1, 0),
+  "translate_x(-3.3": (1, 0, -3.3, 0, 1, 0),
+  "translate_y(7.8": (1, 0, 0, 0, 1, 7.8),
+}
+
+
+@pytest.mark.parametrize("method", ["nearest", "bilinear", "bicubic"])
+@pytest.mark.parametrize("move", CORNER_MOVES)
+def test_moves_with_a_method_are_pillows(move, method):
+  matrix, image = CORNER_MOVES[move], photo(61, 33)
+  how = {"resample": getattr(PIL.Image.Resampling, method.upper())}
+  how["fillcolor"] = (1, 2, 3)
+  if matrix is None:
+    expected = pillow(image).rotate(17, **how)
+  else:
+    affine = PIL.Image.Transform.AFFINE
+    expected = pillow(image).transform((33, 61), affine, matrix, **how)
+  corner = ", corner=True" * move.startswith("shear")
+  spec = f"{move}, (1, 2, 3), interpolation='{method}'{corner})"
+  off = np.abs(run(spec, image).astype(int) - np.asarray(expected)) > 1
+  # Between two nearest pixels Pillow decides by fixed point.
+  assert off.any(-1).mean() <= (0.01 if method == "nearest" else 0)
 
 
 def test_moves_have_a_fill():
@@ -431,6 +397,10 @@ def test_arguments_may_be_drawn_in_the_graph():
     ("shear_y(1, fill=(1, 2))", "fill=(1, 2)"),
     ("translate_x('a')", "pixels='a'"),
     ("translate_y(1, fill=0.5)", "fill=0.5"),
+    ("rotate(1, interpolation='cubic')", "did you mean 'bicubic'?"),
+    ("shear_x(1, interpolation='linear')", "did you mean 'bilinear'?"),
+    ("shear_y(1, corner=1)", "corner=1: need True or False"),
+    ("translate_x(1, interpolation=2)", "unknown interpolation 2"),
     ("cutout(-1)", "pad_size=-1"),
     ("cutout(1.5)", "pad_size=1.5"),
   ],

@@ -1,0 +1,158 @@
+"""Pixels between pixels: Pillow's bilinear and bicubic affine transform.
+
+What `Image.transform(size, AFFINE, ...)` and `Image.rotate` compute, in a
+graph: positions in double precision, the kernel over the nearest 2x2 or 4x4
+pixels, those beyond an edge replaced by the pixels on it, the result truncated
+to whole grey levels. A position outside the image becomes `fill`.
+
+Positions are Pillow's: the image goes from 0 to its width or height, the first
+pixel's centre is at 0.5.
+"""
+
+import tensorflow as tf
+
+from pp_ops.op_table import did_you_mean
+from pp_ops.uint8_op import filled
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+
+# float32 sums of weights that are 1 in truth; truncating needs them not below.
+_ROUNDING = 2.0**-10
+
+
+def check_interpolation(name: str, choices=INTERPOLATIONS) -> None:
+  """Raises a one-line ValueError unless `name` is one of `choices`."""
+  if name not in choices:
+    raise ValueError(
+      f"unknown interpolation {name!r}: {did_you_mean(str(name), choices)}"
+    )
+
+
+def _kernel(d, method):
+  """Weights of consecutive pixels, and where the first is.
+
+  Args:
+    d: float32, how far beyond a pixel, 0 <= d < 1.
+    method: "bilinear" or "bicubic".
+
+  Returns:
+    (offset of the first from that pixel, list of weights like `d`). The cubic
+    is that of Keys (1981) with a = -1.
+  """
+  if method == "bilinear":
+    return 0, [1.0 - d, d]
+  left, inverse = d * d, 1.0 - d
+  right = inverse * inverse
+  return -1, [
+    -d * right,
+    1.0 - left * (2.0 - d),
+    1.0 - right * (2.0 - inverse),
+    -inverse * left,
+  ]
+
+
+def _whole_and_rest(position):
+  """floor as int32, and what is left over as float32."""
+  floor = tf.floor(position)
+  return tf.cast(floor, tf.int32), tf.cast(position - floor, tf.float32)
+
+
+def _grey_levels(values, method):
+  if method == "bicubic":  # It overshoots; an average does not.
+    values = tf.minimum(tf.maximum(values, 0.0), 255.0)
+  return tf.cast(values + _ROUNDING, tf.uint8)
+
+
+def _pixels(image, row, column):
+  """The pixels at places clipped to the image, which broadcast: [..., C]."""
+  shape = tf.shape(image)
+  row = tf.clip_by_value(row, 0, shape[0] - 1)
+  column = tf.clip_by_value(column, 0, shape[1] - 1)
+  index = row * shape[1] + column
+  # For so few bytes at a time gather_nd is twice as fast as gather.
+  return tf.gather_nd(
+    tf.reshape(image, [-1, image.shape[-1]]), index[..., None]
+  )
+
+
+def _inside(position, size):
+  return (position >= 0) & (position < tf.cast(size, position.dtype))
+
+
+def slide(image, offset, axis: int, fill, method: str) -> tf.Tensor:
+  """Samples every row, or column, at a distance of its own.
+
+  Args:
+    image: uint8 [height, width, channels].
+    offset: float64 [height] for axis 1, [width] for axis 0: pixel x of row y
+      comes from x + offset[y], or pixel y of column x from y + offset[x].
+    axis: 1 to slide rows, 0 columns.
+    fill: grey level or one per channel.
+    method: "bilinear" or "bicubic".
+
+  Returns:
+    uint8 like `image`.
+  """
+  shape, channels = tf.shape(image), image.shape[-1]
+  size = shape[axis]
+  # Along the axis [n] or [n, 1], the other way around across it.
+  along = (lambda v: v) if axis else (lambda v: v[:, None])
+  across = (lambda v: v[:, None]) if axis else (lambda v: v)
+  per_pixel = (lambda v: v) if axis else (lambda v: tf.repeat(v, channels))
+  whole, rest = _whole_and_rest(offset)
+  first, weights = _kernel(rest, method)
+  # The pixels for one and the next position overlap: fetched once each.
+  more = len(weights) - 1
+  reach = tf.range(first, size + (first + more))
+  place = along(reach) + across(whole)
+  other = across(tf.range(shape[1 - axis]))
+  found = _pixels(image, *((other, place) if axis else (place, other)))
+  found = tf.reshape(found, [tf.shape(found)[0], -1])
+  step = channels if axis else 1
+  length = size * step
+
+  def tap(k):
+    start = k * step
+    part = found[:, start : start + length] if axis else found[start:][:length]
+    return tf.cast(part, tf.float32) * across(per_pixel(weights[k]))
+
+  out = _grey_levels(tf.add_n([tap(k) for k in range(more + 1)]), method)
+  own = tf.cast(tf.range(size), tf.float64) + 0.5
+  flat = (lambda v: tf.repeat(v, channels)) if axis else (lambda v: v)
+  position = along(flat(own)) + across(per_pixel(offset))
+  empty = tf.reshape(filled(1, shape[1], image, fill), [1, -1])
+  out = tf.where(_inside(position, size), out, empty)
+  return tf.reshape(out, shape)
+
+
+def sample(image, x, y, fill, method: str) -> tf.Tensor:
+  """The image at any positions.
+
+  Args:
+    image: uint8 [height, width, channels].
+    x: float64 [height, width], the columns.
+    y: float64 [height, width], the rows.
+    fill: grey level or one per channel.
+    method: "bilinear" or "bicubic".
+
+  Returns:
+    uint8 like `image`.
+  """
+  shape, channels = tf.shape(image), image.shape[-1]
+  inside = _inside(x, shape[1]) & _inside(y, shape[0])
+  # All in the shape of the pixels: broadcasting over channels is slow.
+  spread = lambda v: tf.repeat(tf.reshape(v, [-1]), channels)
+  (column, right), (row, down) = map(_whole_and_rest, (x - 0.5, y - 0.5))
+  first, across = _kernel(spread(right), method)
+  _, along = _kernel(spread(down), method)
+  levels = tf.cast(image, tf.float32)
+  out = 0.0
+  for k, weight in enumerate(along):
+    line = 0.0
+    for j, part in enumerate(across):
+      pixels = _pixels(levels, row + (first + k), column + (first + j))
+      line += part * tf.reshape(pixels, [-1])
+    out += weight * line
+  out = _grey_levels(out, method)
+  empty = tf.reshape(filled(shape[0], shape[1], image, fill), [-1])
+  return tf.reshape(tf.where(spread(inside), out, empty), shape)

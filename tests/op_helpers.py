@@ -1,0 +1,70 @@
+"""Images, and how to run a pp string on them, for the tests of image ops."""
+
+import numpy as np
+import PIL.Image
+import tensorflow as tf
+
+from pp_ops.random import example_seed
+from pp_ops.registry import get_preprocess_fn
+
+ALARM = 1e-4  # chance that a test of frequencies fails by chance
+
+
+def run(spec, image, index=0):
+  features = {"image": tf.constant(image), "_seed": example_seed(3, 0, index)}
+  return get_preprocess_fn(spec)(features)["image"].numpy()
+
+
+def run_many(spec, image, num, threads=2, seeded=True):
+  """[num, ...]: `spec` applied to one image by tf.data, a seed each."""
+  preprocess = get_preprocess_fn(spec)
+
+  def one(i):
+    seed = {"_seed": example_seed(3, 0, i)} if seeded else {}
+    return preprocess({"image": tf.constant(image), **seed})["image"]
+
+  data = tf.data.Dataset.range(num).map(one, threads, deterministic=True)
+  return next(iter(data.batch(num))).numpy()
+
+
+def photo(height=40, width=56, seed=0):
+  """Smooth colours plus noise, darker than white and lighter than black."""
+  rng = np.random.default_rng(seed)
+  y, x = np.mgrid[:height, :width]
+  waves = [np.sin(x / 9 + y / 13), np.cos(x / 5), np.sin(y / 7 - x / 21)]
+  noise = rng.normal(0, 12, (height, width, 3))
+  return np.clip(110 + 80 * np.stack(waves, -1) + noise, 9, 240).astype("u1")
+
+
+def _images():
+  rng = np.random.default_rng(1)
+  noise = rng.integers(0, 256, (31, 47, 3), np.uint8)
+  y, x = np.mgrid[:30, :22]
+  board = np.repeat(np.where((x // 3 + y // 3) % 2, 255, 0)[..., None], 3, -1)
+  return {
+    "photo": photo(),
+    "portrait": photo(61, 33, 1),
+    "noise": noise,
+    "flat": np.full((20, 20, 3), 77, np.uint8),
+    "checkerboard": board.astype("u1"),
+    "grey": photo()[..., :1],
+    "line": photo(1, 9),
+    "two": photo(2, 2),
+    "pixel": np.array([[[200, 5, 90]]], np.uint8),
+    "white pixel": np.array([[[255]]], np.uint8),
+  }
+
+
+IMAGES = _images()
+
+
+def pillow(image):
+  return PIL.Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+
+
+def array(image, like):
+  return np.asarray(image).reshape(like.shape)
+
+
+def error(a, b):
+  return np.abs(a.astype(int) - b.astype(int)).max()
