@@ -1,4 +1,4 @@
-"""Weights from elsewhere: .npz files, torchvision, another resolution.
+"""Weights from elsewhere: .npz files, PyTorch, another resolution.
 
     params = adapt(load_npz("gs://big_vision/vit_s16_i1k_90ep.npz"),
                    init_params, dont_load=["head/.*"])
@@ -19,7 +19,17 @@ import scipy.ndimage
 from etils import epath
 from flax import traverse_util
 
-from big_crop import checkpoint
+from big_crop import checkpoint, torch_weights
+from big_crop.torch_weights import from_timm, from_torchvision
+
+__all__ = [
+  "adapt",
+  "from_timm",
+  "from_torchvision",
+  "initialise",
+  "load_npz",
+  "save_npz",
+]
 
 # Before Flax's Linen API, a block's layers shared one counter. (The first layer
 # norm was 0 then, too.)
@@ -93,8 +103,9 @@ def initialise(state, path, dont_load=()):
 
   Args:
     state: a new `big_crop.step.TrainState`, on the devices.
-    path: an .npz file; or another run's workdir or one of its checkpoints,
-      whose averages are taken where it has them.
+    path: an .npz file; a .pth, .pt, .bin or .safetensors file of torchvision's
+      or timm's, see `torch_weights`; or another run's workdir or one of its
+      checkpoints, whose averages are taken where it has them.
     dont_load: see `adapt`.
 
   Returns:
@@ -108,6 +119,8 @@ def initialise(state, path, dont_load=()):
     loaded = {"params": load_npz(path)}
     if state.model_state:
       loaded |= {k: load_npz(path, k) for k in state.model_state}
+  elif str(path).endswith(torch_weights.SUFFIXES):
+    loaded = from_timm(path)
   else:
     loaded = checkpoint.load_variables(path)
 
@@ -133,8 +146,8 @@ def adapt(loaded, init_params, dont_load=()):
 
   Position embeddings of another (square) grid are resampled bilinearly with
   the corners aligned (`scipy.ndimage.zoom`, as big_vision does); a first
-  embedding that belongs to the class token is added to the latter, because
-  here the class token has no position.
+  embedding that belongs to the class token is kept, or added to the latter if
+  the class token of the model has no position.
 
   Args:
     loaded: nested dict of arrays.
@@ -195,47 +208,6 @@ def adapt(loaded, init_params, dont_load=()):
   return traverse_util.unflatten_dict(new, sep="/")
 
 
-def from_torchvision(state_dict):
-  """Turns a torchvision ResNet's weights into `big_crop.models.resnet`'s.
-
-  Args:
-    state_dict: the model's `state_dict()` with NumPy arrays for values:
-      `{k: v.numpy() for k, v in model.state_dict().items()}`.
-
-  Returns:
-    {"params": ..., "batch_stats": ...}, nested dicts of arrays.
-
-  Raises:
-    ValueError: a name that torchvision's ResNets don't have.
-  """
-  leaves = {
-    ("bn", "weight"): ("params", "scale"),
-    ("bn", "bias"): ("params", "bias"),
-    ("bn", "running_mean"): ("batch_stats", "mean"),
-    ("bn", "running_var"): ("batch_stats", "var"),
-    ("conv", "weight"): ("params", "kernel"),
-    ("head", "weight"): ("params", "kernel"),
-    ("head", "bias"): ("params", "bias"),
-  }
-  flat = {}
-  for key, value in state_dict.items():
-    if key.endswith(".num_batches_tracked"):
-      continue
-    name = re.sub(r"^layer(\d)\.(\d+)\.", r"layer\1_\2/", key)
-    name = name.replace("downsample.0.", "downsample_conv.")
-    name = name.replace("downsample.1.", "downsample_bn.")
-    name = name.replace("fc.", "head.")
-    module, _, leaf = name.rpartition(".")
-    kind = re.search(r"(bn|conv|head)\d?$", module)
-    if not kind or (kind[1], leaf) not in leaves:
-      raise ValueError(f"{key!r} is not a parameter of a torchvision ResNet.")
-    collection, leaf = leaves[kind[1], leaf]
-    # PyTorch's [out, in, h, w] and [out, in].
-    axes = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}[np.ndim(value)]
-    flat[f"{collection}/{module}/{leaf}"] = np.transpose(value, axes)
-  return traverse_util.unflatten_dict(flat, sep="/")
-
-
 def _recover_bfloat16(x):
   """NumPy files keep bfloat16 as two bytes of unknown meaning."""
   return x.view(jnp.bfloat16) if x.dtype == np.dtype("V2") else x
@@ -269,17 +241,25 @@ def _fit_positions(old, init):
   if n == shape[1] or width != shape[2]:
     return old
   old = dict(old)
-  if math.isqrt(n - 1) ** 2 == n - 1:
-    if "cls" in old:
-      old["cls"] = old["cls"] + positions[:, :1]
-    positions = positions[:, 1:]
-  before, after = (math.isqrt(m) for m in (positions.shape[1], shape[1]))
-  if before**2 == positions.shape[1] and after**2 == shape[1]:
+  # A class token without a position is one whose position is zero.
+  first = np.zeros_like(positions[:, :1])
+  if _is_square(n - 1):
+    first, positions = positions[:, :1], positions[:, 1:]
+  keep = _is_square(shape[1] - 1)
+  if "cls" in old and not keep:
+    old["cls"] = old["cls"] + first
+  before, after = positions.shape[1], shape[1] - keep
+  if _is_square(before) and _is_square(after):
+    before, after = math.isqrt(before), math.isqrt(after)
     grid = np.asarray(positions, np.float32).reshape(before, before, width)
     zoom = (after / before, after / before, 1)
-    positions = scipy.ndimage.zoom(grid, zoom, order=1).reshape(shape)
-    old[name] = positions
+    grid = scipy.ndimage.zoom(grid, zoom, order=1).reshape(1, -1, width)
+    old[name] = np.concatenate([first, grid], 1) if keep else grid
   return old
+
+
+def _is_square(n):
+  return n > 0 and math.isqrt(n) ** 2 == n
 
 
 def _error(names, problem, purpose):

@@ -124,6 +124,31 @@ def test_position_embeddings_are_resampled(before, after):
   _assert_equal(adapted, old)
 
 
+def test_positions_of_the_class_token():
+  """Kept, added to the token, or zero: whatever leaves the function alone."""
+  with_token = dict(pool_type="tok", posemb_cls=True)
+  both, folded = _params(**with_token), _params(pool_type="tok")
+  adapted = model_init.adapt(both, folded)
+  positions = both["pos_embedding"]
+  np.testing.assert_array_equal(adapted["cls"], both["cls"] + positions[:, :1])
+  np.testing.assert_array_equal(adapted["pos_embedding"], positions[:, 1:])
+
+  unfolded = model_init.adapt(folded, both)
+  np.testing.assert_array_equal(unfolded["cls"], folded["cls"])
+  assert not unfolded["pos_embedding"][:, 0].any()
+  np.testing.assert_array_equal(
+    unfolded["pos_embedding"][:, 1:], folded["pos_embedding"]
+  )
+
+  larger = model_init.adapt(both, _params(res=28, **with_token))
+  np.testing.assert_array_equal(larger["cls"], both["cls"])
+  np.testing.assert_array_equal(larger["pos_embedding"][:, 0], positions[:, 0])
+  plain = model_init.adapt(both, _params(res=28, pool_type="tok"))
+  np.testing.assert_array_equal(
+    larger["pos_embedding"][:, 1:], plain["pos_embedding"]
+  )
+
+
 def test_dont_load():
   old, new = _params(num_classes=5), _params(num_classes=7, res=20)
   adapted = model_init.adapt(old, new, ["head/.*", "pos_embedding"])

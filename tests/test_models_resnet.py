@@ -2,15 +2,18 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
+import scipy.stats
 from flax import traverse_util
 from jax.sharding import NamedSharding, PartitionSpec
 
 from big_crop import model_init, models
-from big_crop.models import resnet
+from big_crop.models import common, cpu, resnet
 
 TINY = dict(variant=18, width=8, small_stem=True)
 
@@ -110,6 +113,180 @@ def test_torchvision(variant):
   close(logits, expected, 1e-4)
 
 
+def _numpy_conv(x, kernel, stride, groups=1):
+  """Convolution [B, H, W, C] * [k, k, C / groups, D], padded by k // 2."""
+  k, _, c, d = kernel.shape
+  x = np.pad(x, ((0, 0), (k // 2,) * 2, (k // 2,) * 2, (0, 0)))
+  h, w = ((n - k) // stride + 1 for n in x.shape[1:3])
+  y = np.zeros((len(x), h, w, d))
+  for i in range(h):
+    for j in range(w):
+      window = x[:, i * stride :, j * stride :][:, :k, :k]
+      for o in range(d):
+        g = o // (d // groups)
+        part = window[..., g * c : (g + 1) * c]
+        y[:, i, j, o] = (part * kernel[..., o]).sum((1, 2, 3))
+  return y
+
+
+def _numpy_norm(x, params, stats):
+  x = (x - stats["mean"]) / np.sqrt(stats["var"] + 1e-5)
+  return x * params["scale"] + params["bias"]
+
+
+def _randomised(module, *args, **kw):
+  """Variables of which none is at its initial value."""
+  rng = np.random.default_rng(2)
+  shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *args, **kw))
+  draw = lambda s: rng.normal(size=s.shape).astype(np.float32)
+  return jax.tree.map_with_path(
+    lambda path, s: abs(draw(s)) + 0.5 if path[-1].key == "var" else draw(s),
+    shapes,
+  )
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_convolution_and_its_gradients(kernel, stride, groups):
+  """Against NumPy, and the gradients by adjointness: it is bilinear."""
+  rng = np.random.default_rng(0)
+  conv = resnet.Conv(12, kernel, stride, groups)
+  x, u = rng.normal(size=(2, 2, 9, 6, 8)).astype(np.float32)
+  w, z = rng.normal(size=(2, kernel, kernel, 8 // groups, 12)).astype("f4")
+  variables = lambda w: {"params": {"kernel": w}}
+  apply = lambda w, x: conv.apply(variables(w), x)
+  y, vjp = jax.vjp(apply, w, x)
+  expected = lambda w, x: _numpy_conv(x, w, stride, groups)
+  np.testing.assert_allclose(y, expected(w, x), atol=1e-4)
+  g = rng.normal(size=y.shape).astype(np.float32)
+  dw, dx = vjp(g)
+  assert (dw * z).sum() == pytest.approx((g * expected(z, x)).sum(), rel=1e-4)
+  assert (dx * u).sum() == pytest.approx((g * expected(w, u)).sum(), rel=1e-4)
+
+
+def test_resnexts_convolution_is_xlas_grouped_one():
+  """On a CPU it is computed otherwise."""
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(2, 5, 4, 256)).astype(np.float32)
+  w = rng.normal(size=(3, 3, 8, 256)).astype(np.float32)
+
+  @jax.jit
+  def grouped(w, x):
+    return jax.lax.conv_general_dilated(
+      x, w, (2, 2), [(1, 1), (1, 1)], feature_group_count=32,
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )  # fmt: skip
+
+  conv = resnet.Conv(256, 3, 2, 32)
+  ours = jax.jit(lambda w, x: conv.apply({"params": {"kernel": w}}, x))
+  (y, vjp), (expected, expected_vjp) = (
+    jax.vjp(f, w, x) for f in (ours, grouped)
+  )
+  g = rng.normal(size=y.shape).astype(np.float32)
+  np.testing.assert_allclose(y, expected, atol=1e-4)
+  for a, b in zip(vjp(g), expected_vjp(g), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_block_with_everything_against_numpy(stride):
+  """Grouped 3x3, squeeze-and-excitation, average-pool shortcut; odd sizes."""
+  block = resnet.Block(
+    width=16,
+    stride=stride,
+    bottleneck=True,
+    avg_down=True,
+    se_ratio=1 / 4,
+    groups=4,
+    base_width=8,
+    drop_path=0.0,
+    zero_init_last=False,
+    dtype="float32",
+  )
+  x = _images((2, 7, 5, 12))
+  variables = _randomised(block, x, train=False)
+  y = block.apply(variables, x, train=False)
+  p, s = variables["params"], variables["batch_stats"]
+  assert p["conv2"]["kernel"].shape == (3, 3, 2, 8)
+  assert p["se"]["fc1"]["kernel"].shape == (64, 16)
+
+  relu = lambda x: np.maximum(x, 0)
+  norm = lambda x, name: _numpy_norm(x, p[name], s[name])
+  h = relu(norm(_numpy_conv(x, p["conv1"]["kernel"], 1), "bn1"))
+  h = relu(norm(_numpy_conv(h, p["conv2"]["kernel"], stride, 4), "bn2"))
+  h = norm(_numpy_conv(h, p["conv3"]["kernel"], 1), "bn3")
+  fc1, fc2 = p["se"]["fc1"], p["se"]["fc2"]
+  z = relu(h.mean((1, 2)) @ fc1["kernel"] + fc1["bias"])
+  z = scipy.special.expit(z @ fc2["kernel"] + fc2["bias"])
+  h = h * z[:, None, None]
+  if stride == 2:
+    x = np.array(
+      [
+        [x[:, i : i + 2, j : j + 2].mean((1, 2)) for j in (0, 2, 4)]
+        for i in (0, 2, 4, 6)
+      ]
+    ).transpose(2, 0, 1, 3)
+  x = norm(_numpy_conv(x, p["downsample_conv"]["kernel"], 1), "downsample_bn")
+  np.testing.assert_allclose(y, relu(h + x), rtol=1e-4, atol=1e-3)
+
+
+def test_deep_stem_is_three_convolutions():
+  model = resnet.Model(3, variant=18, width=8, deep_stem=True)
+  image = _images((2, 16, 16, 3))
+  shapes = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+  stem = ("stem_conv1", "stem_conv2", "conv1")
+  kernels = [shapes[name]["kernel"].shape for name in stem]
+  assert kernels == [(3, 3, 3, 4), (3, 3, 4, 4), (3, 3, 4, 8)]
+  variables = _randomised(model, image)
+  p, s = variables["params"], variables["batch_stats"]
+  x = image
+  norms = ("stem_bn1", "stem_bn2", "bn1")
+  for conv, norm, stride in zip(stem, norms, (2, 1, 1), strict=True):
+    x = _numpy_conv(x, p[conv]["kernel"], stride)
+    x = np.maximum(_numpy_norm(x, p[norm], s[norm]), 0)
+  x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))  # nothing is below zero
+  windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (1, 2))
+  out = jax.jit(model.apply)(variables, image)[1]
+  expected = windows[:, ::2, ::2].max((-1, -2))
+  np.testing.assert_allclose(out["stem"], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_drop_path_is_timms():
+  """Whole branches of single examples, the kept ones over their share."""
+  n, rate = 4096, 0.3
+  block = resnet.Block(
+    width=4, stride=1, bottleneck=False, avg_down=False, se_ratio=0.0, groups=1,
+    base_width=64, drop_path=rate, zero_init_last=True, dtype="float32",
+  )  # fmt: skip
+  x = np.ones((n, 2, 2, 4), np.float32)
+  variables = block.init(jax.random.key(0), x[:1], train=False)
+  bias = variables["params"]["bn2"]
+  bias["bias"] = jnp.full_like(bias["bias"], 3.0)  # what the branch adds
+  y = jax.jit(functools.partial(block.apply, train=True, mutable=True))(
+    variables, x, rngs={"dropout": jax.random.key(0)}
+  )[0]
+  y = np.asarray(y).reshape(n, -1)
+  assert (y == y[:, :1]).all()
+  kept = y[:, 0] != 1
+  np.testing.assert_allclose(y[kept], 1 + 3 / (1 - rate), rtol=1e-6)
+  low, high = scipy.stats.binom.interval(1 - 1e-6, n, rate)
+  assert low <= n - kept.sum() <= high
+  # timm's rates: 0 at the first block, the full one at the last.
+  model = resnet.Model(3, variant=18, drop_path=0.7)
+  assert common.drop_path_rates(model.drop_path, 8) == pytest.approx(
+    np.linspace(0, 0.7, 8)
+  )
+
+
+def test_named_variants_are_options():
+  d = resnet.Model(3, variant="50d")
+  assert d == resnet.Model(3, variant="50", deep_stem=True, avg_down=True)
+  assert resnet.Model(3, variant="se50", se_ratio=1 / 8).se_ratio == 1 / 8
+  x = resnet.Model(3, variant="x50_32x4d", drop_path=0.1)
+  assert (x.groups, x.base_width, x.variant) == (32, 4, "50")
+
+
 def test_batch_norm_statistics_are_pytorchs():
   x = _images((6, 3, 2, 4)) * [1, 2, 3, 4] + [0, 100, -5, 1000]
   norm = resnet.BatchNorm("float32")
@@ -199,6 +376,10 @@ def test_initialisers_drop_path_and_dropout():
     (dict(small_stm=True), "'small_stm': did you mean 'small_stem'"),
     (dict(dtype_mm="float16"), "dtype_mm 'float16'"),
     (dict(drop_path=-0.1), r"drop_path must be in \[0, 1\)"),
+    (dict(variant="se51"), "ResNet variant 'se51': did you mean 'se50'"),
+    (dict(small_stem=True, deep_stem=True), "small_stem and deep_stem excl"),
+    (dict(variant=18, groups=2), "variant 50, 101 or 152, not 18"),
+    (dict(groups=32, base_width=4, width=8), "no channels at width=8"),
   ],
 )
 def test_bad_arguments_get_one_line(kw, message):
@@ -210,3 +391,30 @@ def test_bad_arguments_get_one_line(kw, message):
 def test_from_torchvision_refuses_other_models():
   with pytest.raises(ValueError, match=r"'features\.0\.weight' is not"):
     model_init.from_torchvision({"features.0.weight": np.ones((1, 1, 1, 1))})
+
+
+@pytest.mark.parametrize("size", [(8, 12), (7, 9)])
+def test_the_cpus_max_pool_is_xlas(size):
+  rng = np.random.default_rng(0)
+  # Few values, so that many are equal.
+  x = rng.integers(0, 3, (2, *size, 5)).astype(np.float32)
+  plain = lambda x: nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])
+  expected, pull_back = jax.vjp(plain, x)
+  got, pull_back_too = jax.vjp(cpu.max_pool, x)
+  np.testing.assert_array_equal(got, expected)
+  dy = rng.normal(size=got.shape).astype(np.float32)
+  np.testing.assert_allclose(
+    pull_back_too(dy)[0], pull_back(dy)[0], rtol=1e-5, atol=1e-6
+  )
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (6, 4), (5, 5)])
+def test_the_cpus_pointwise_convolution_and_its_gradients(shape):
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(2, 3, 3, shape[0])).astype(np.float32)
+  kernel = rng.normal(size=shape).astype(np.float32)
+  expected, pull_back = jax.vjp(jnp.matmul, x, kernel)
+  got, pull_back_too = jax.vjp(cpu.pointwise, x, kernel)
+  np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+  for a, b in zip(pull_back_too(got), pull_back(got), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)

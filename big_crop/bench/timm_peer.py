@@ -17,7 +17,13 @@ _NAMES = {
   ("vit", "S/16"): "vit_small_patch16_224",
   ("vit", "B/16"): "vit_base_patch16_224",
   ("vit", "L/16"): "vit_large_patch16_224",
+  ("vit", "DeiT-Ti/16"): "deit_tiny_patch16_224",
+  ("vit", "DeiT-S/16"): "deit_small_patch16_224",
+  ("vit", "DeiT-B/16"): "deit_base_patch16_224",
   **{("resnet", n): f"resnet{n}" for n in ("18", "34", "50", "101", "152")},
+  ("resnet", "50d"): "resnet50d",
+  ("resnet", "se50"): "seresnet50",
+  ("resnet", "x50_32x4d"): "resnext50_32x4d",
 }
 
 
@@ -70,7 +76,7 @@ def _serve():
 
   name, batch, res, dtype = json.loads(input())
   device = "cuda" if torch.cuda.is_available() else "cpu"
-  kw = {"img_size": res} if name.startswith("vit") else {}
+  kw = {} if "resne" in name else {"img_size": res}
   model = timm.create_model(name, num_classes=1000, **kw).to(device).train()
   optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
   image = torch.rand(batch, 3, res, res, device=device) * 2 - 1

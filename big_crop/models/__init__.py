@@ -36,7 +36,7 @@ def get_model(model_name, num_classes, **kw):
   path = model_name
   if "." not in model_name:
     found = [m.name for m in pkgutil.iter_modules(__path__)]
-    names.check("model_name", model_name, set(found) - {"common"})
+    names.check("model_name", model_name, set(found) - {"common", "cpu"})
     path = f"{__name__}.{model_name}"
   try:
     module = importlib.import_module(path)

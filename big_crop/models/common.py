@@ -2,12 +2,16 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax.numpy as jnp
 
 from big_crop import names
 
 # float64 is for checking gradients; it needs jax.enable_x64.
 DTYPES = ("float32", "bfloat16", "float64")
+
+# The distribution of the weights of torch.nn.Linear and torch.nn.Conv2d.
+torch_linear = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def build(module, num_classes, kw):

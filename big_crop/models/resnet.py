@@ -1,9 +1,12 @@
-"""ResNet v1.5, torchvision's architecture.
+"""ResNet v1.5, torchvision's architecture, and its D, SE and X variants.
 
 He et al., https://arxiv.org/abs/1512.03385, with the stride in the 3x3
 convolution of the bottleneck (Goyal et al., https://arxiv.org/abs/1706.02677)
-and PyTorch's paddings, so that torchvision's weights give its logits
-(`big_crop.model_init.from_torchvision`).
+and PyTorch's paddings, so that the weights of torchvision and timm give their
+logits (`big_crop.torch_weights`). The variants are timm's: ResNet-D (He et al.,
+https://arxiv.org/abs/1812.01187), squeeze-and-excitation (Hu et al.,
+https://arxiv.org/abs/1709.01507) and ResNeXt (Xie et al.,
+https://arxiv.org/abs/1611.05431).
 """
 
 import functools
@@ -13,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from big_crop import names
-from big_crop.models import common
+from big_crop.models import common, cpu
 
 # variant: (blocks per stage, whether they are bottlenecks)
 VARIANTS = {
@@ -23,6 +26,15 @@ VARIANTS = {
   "101": ((3, 4, 23, 3), True),
   "152": ((3, 8, 36, 3), True),
 }
+
+# What else has a name: arguments of `ResNet`.
+MODIFIED = {
+  "50d": dict(variant="50", deep_stem=True, avg_down=True),
+  "se50": dict(variant="50", se_ratio=1 / 16),
+  "x50_32x4d": dict(variant="50", groups=32, base_width=4),
+}
+
+_he = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class BatchNorm(nn.Module):
@@ -74,19 +86,80 @@ class BatchNorm(nn.Module):
     return y.astype(self.dtype)
 
 
+class Conv(nn.Module):
+  """Convolution as in PyTorch: symmetric padding, He's fan-out initialiser."""
+
+  features: int
+  kernel: int
+  stride: int
+  groups: int = 1
+  dtype: str = "float32"
+
+  @nn.compact
+  def __call__(self, x):
+    size, pad = (self.kernel, self.kernel), self.kernel // 2
+    shape = (*size, x.shape[-1] // self.groups, self.features)
+    kernel = self.param("kernel", _he, shape).astype(self.dtype)
+    x = x.astype(self.dtype)
+    on_cpu = jax.default_backend() == "cpu"
+    if on_cpu and self.kernel == self.groups == 1:
+      x = x[:, :: self.stride, :: self.stride]
+      return cpu.pointwise(x, kernel[0, 0])
+    conv = functools.partial(
+      jax.lax.conv_general_dilated,
+      window_strides=(self.stride, self.stride),
+      padding=[(pad, pad), (pad, pad)],
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    if on_cpu and self.groups > 1:
+      return cpu.grouped(conv, x, kernel, self.groups)
+    return conv(x, kernel, feature_group_count=self.groups)
+
+
+def _max_pool(x):
+  if jax.default_backend() == "cpu":
+    return cpu.max_pool(x)
+  return nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])
+
+
+class SqueezeExcite(nn.Module):
+  """Scales each channel by a function of the means of all of them.
+
+  Hu et al., equations 2 to 4, with biases, and with the width of the bottleneck
+  rounded to a multiple of 8, as timm has it.
+  """
+
+  ratio: float
+  dtype: str
+
+  @nn.compact
+  def __call__(self, x):
+    channels = x.shape[-1]
+    hidden = max(8, int(channels * self.ratio + 4) // 8 * 8)
+    dense = functools.partial(nn.Dense, dtype=self.dtype, kernel_init=_he)
+    s = jnp.mean(x, (1, 2), dtype=common.accumulator(x.dtype))
+    s = nn.relu(dense(hidden, name="fc1")(s))
+    s = nn.sigmoid(dense(channels, name="fc2")(s))
+    return x * s[:, None, None]
+
+
 class Block(nn.Module):
   """Basic (two 3x3) or bottleneck (1x1, 3x3, 1x1) residual block."""
 
   width: int
   stride: int
   bottleneck: bool
+  avg_down: bool
+  se_ratio: float
+  groups: int
+  base_width: int
   drop_path: float
   zero_init_last: bool
   dtype: str
 
   @nn.compact
   def __call__(self, x, *, train):
-    conv = functools.partial(_conv, dtype=self.dtype)
+    conv = functools.partial(Conv, dtype=self.dtype)
     norm = functools.partial(BatchNorm, dtype=self.dtype)
     last_init = nn.initializers.ones
     if self.zero_init_last:
@@ -95,40 +168,37 @@ class Block(nn.Module):
     features, strides = self.width, self.stride
     if self.bottleneck:
       features = 4 * self.width
-      layers = [(self.width, 1, 1), (self.width, 3, strides), (features, 1, 1)]
+      inner = self.width * self.base_width // 64 * self.groups
+      layers = [
+        (inner, 1, 1, 1),
+        (inner, 3, strides, self.groups),
+        (features, 1, 1, 1),
+      ]
     else:
-      layers = [(self.width, 3, strides), (self.width, 3, 1)]
+      layers = [(self.width, 3, strides, 1), (self.width, 3, 1, 1)]
 
     y = x
-    for i, (f, kernel, stride) in enumerate(layers, 1):
+    for i, (f, kernel, stride, groups) in enumerate(layers, 1):
       last = i == len(layers)
-      y = conv(f, kernel, stride, name=f"conv{i}")(y)
+      y = conv(f, kernel, stride, groups, name=f"conv{i}")(y)
       init = last_init if last else nn.initializers.ones
       y = norm(scale_init=init, name=f"bn{i}")(y, train=train)
       if not last:
         y = nn.relu(y)
+    if self.se_ratio:
+      y = SqueezeExcite(self.se_ratio, self.dtype, name="se")(y)
 
     if strides != 1 or x.shape[-1] != features:
+      if self.avg_down and strides != 1:
+        # A window that hangs over the edge averages what is inside.
+        window = (strides, strides)
+        x = nn.avg_pool(x, window, window, "SAME", count_include_pad=False)
+        strides = 1
       x = conv(features, 1, strides, name="downsample_conv")(x)
       x = norm(name="downsample_bn")(x, train=train)
     # One draw for all pixels and channels of an example.
     drop = nn.Dropout(self.drop_path, (1, 2, 3), deterministic=not train)
     return nn.relu(x + drop(y))
-
-
-def _conv(features, kernel, stride, dtype, name):
-  """Convolution as in PyTorch: symmetric padding, He's fan-out initialiser."""
-  pad = kernel // 2
-  return nn.Conv(
-    features,
-    (kernel, kernel),
-    (stride, stride),
-    [(pad, pad), (pad, pad)],
-    use_bias=False,
-    dtype=dtype,
-    kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
-    name=name,
-  )
 
 
 class ResNet(nn.Module):
@@ -138,6 +208,11 @@ class ResNet(nn.Module):
   variant: int | str = 50
   width: int = 64
   small_stem: bool = False
+  deep_stem: bool = False
+  avg_down: bool = False
+  se_ratio: float = 0.0
+  groups: int = 1
+  base_width: int = 64
   zero_init_last: bool = False
   dropout: float = 0.0
   drop_path: float = 0.0
@@ -146,7 +221,23 @@ class ResNet(nn.Module):
   def __post_init__(self):
     names.check("ResNet variant", str(self.variant), VARIANTS)
     names.check("dtype_mm", self.dtype_mm, common.DTYPES)
-    common.check_rates(dropout=self.dropout, drop_path=self.drop_path)
+    common.check_rates(
+      dropout=self.dropout, drop_path=self.drop_path, se_ratio=self.se_ratio
+    )
+    if self.small_stem and self.deep_stem:
+      raise ValueError("small_stem and deep_stem exclude each other.")
+    if (self.groups, self.base_width) != (1, 64):
+      if not VARIANTS[str(self.variant)][1]:
+        raise ValueError(
+          "groups and base_width are for bottlenecks: variant 50, 101 or 152, "
+          f"not {self.variant}."
+        )
+      if min(self.groups, self.width * self.base_width // 64) < 1:
+        raise ValueError(
+          f"groups={self.groups} of base_width={self.base_width} leave no "
+          f"channels at width={self.width}: need groups >= 1 and "
+          "width * base_width >= 64."
+        )
     super().__post_init__()
 
   @nn.compact
@@ -155,11 +246,20 @@ class ResNet(nn.Module):
     rates = iter(common.drop_path_rates(self.drop_path, sum(depths)))
     out = {}
 
-    kernel, stride = (3, 1) if self.small_stem else (7, 2)
-    x = _conv(self.width, kernel, stride, self.dtype_mm, "conv1")(image)
-    x = nn.relu(BatchNorm(self.dtype_mm, name="bn1")(x, train=train))
+    conv = functools.partial(Conv, dtype=self.dtype_mm)
+    norm = functools.partial(BatchNorm, dtype=self.dtype_mm)
+    x = image
+    if self.deep_stem:
+      for i in (1, 2):
+        x = conv(self.width // 2, 3, 3 - i, name=f"stem_conv{i}")(x)
+        x = nn.relu(norm(name=f"stem_bn{i}")(x, train=train))
+    if self.deep_stem or self.small_stem:
+      x = conv(self.width, 3, 1, name="conv1")(x)
+    else:
+      x = conv(self.width, 7, 2, name="conv1")(x)
+    x = nn.relu(norm(name="bn1")(x, train=train))
     if not self.small_stem:
-      x = nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])
+      x = _max_pool(x)
     out["stem"] = x
 
     for i, depth in enumerate(depths):
@@ -168,6 +268,10 @@ class ResNet(nn.Module):
           width=self.width * 2**i,
           stride=2 if i > 0 and j == 0 else 1,
           bottleneck=bottleneck,
+          avg_down=self.avg_down,
+          se_ratio=self.se_ratio,
+          groups=self.groups,
+          base_width=self.base_width,
           drop_path=next(rates),
           zero_init_last=self.zero_init_last,
           dtype=self.dtype_mm,
@@ -179,31 +283,41 @@ class ResNet(nn.Module):
       x, (1, 2), dtype=common.accumulator(x.dtype)
     )
     x = nn.Dropout(self.dropout, deterministic=not train)(x)
-    # The distribution of torch.nn.Linear's weights.
-    init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+    init = common.torch_linear
     head = nn.Dense(self.num_classes, kernel_init=init, name="head")
     x = out["logits"] = head(x)
     return x, out
 
 
-def Model(num_classes, **kw):
-  """Builds a ResNet v1.5.
+def Model(num_classes, *, variant=50, **kw):
+  """Builds a ResNet v1.5 or a variant of it.
 
   Calling it on images [B, H, W, 3] returns float32 logits [B, num_classes] and
   a dict of activations: "stem", "layer1" to "layer4" [B, h, w, c],
   "pre_logits" [B, c], "logits". Running statistics are in "batch_stats". The
   parameters are named as in torchvision: conv1, bn1, layer1_0/conv1, ...,
-  layer1_0/downsample_conv, layer1_0/downsample_bn, ..., and head for its fc.
+  layer1_0/downsample_conv, layer1_0/downsample_bn, ..., and head for its fc;
+  besides stem_conv1, stem_bn1, stem_conv2, stem_bn2 before conv1 (deep_stem)
+  and layer1_0/se/fc1, layer1_0/se/fc2, ... (se_ratio).
 
   Args:
     num_classes: size of the logits.
-    **kw:
-      variant: 18, 34, 50 (default), 101 or 152, int or str;
+    variant: 18, 34, 50, 101 or 152, int or str; or "50d", "se50", "x50_32x4d",
+      which are timm's resnet50d, seresnet50 and resnext50_32x4d.
+    **kw: these override the variant:
       width: channels of the stem and the first stage, 64;
       small_stem: a 3x3 stride 1 stem without pooling, for images of 32 to 64
         pixels;
+      deep_stem: three 3x3 convolutions of width / 2, width / 2 and width
+        channels instead of the 7x7 one;
+      avg_down: where the stride is 2, a shortcut is averaged over 2x2 pixels
+        before its 1x1 convolution;
+      se_ratio: width of a squeeze-and-excitation's bottleneck by that of its
+        block's output, after whose last batch norm it comes; 0 for none;
+      groups, base_width: the 3x3 convolution of a bottleneck is in `groups`
+        groups of `base_width` channels in the first stage, 1 and 64;
       zero_init_last: start the last batch norm scale of each block at zero
-        (Goyal et al., section 5.1);
+        (Goyal et al., section 5.1), timm's default;
       dropout: rate before the head;
       drop_path: stochastic depth rate of the last block, see
         `common.drop_path_rates`; each example draws its own;
@@ -218,4 +332,6 @@ def Model(num_classes, **kw):
   Raises:
     ValueError: an unknown variant, argument or choice.
   """
+  names.check("ResNet variant", str(variant), [*VARIANTS, *MODIFIED])
+  kw = {"variant": variant, **MODIFIED.get(str(variant), {}), **kw}
   return common.build(ResNet, num_classes, kw)

@@ -2,7 +2,8 @@
 
 Dosovitskiy et al., https://arxiv.org/abs/2010.11929; the variants of Zhai et
 al., https://arxiv.org/abs/2106.04560, Table 2; the plain recipe (sincos2d,
-gap) of Beyer et al., https://arxiv.org/abs/2205.01580.
+gap) of Beyer et al., https://arxiv.org/abs/2205.01580; and DeiT, Touvron et
+al., https://arxiv.org/abs/2012.12877, as timm has it.
 """
 
 import functools
@@ -32,6 +33,16 @@ VARIANTS = {
   "e": (1792, 56, 15360, 16),
 }
 
+# What "DeiT-" before a name stands for.
+DEIT = dict(
+  pool_type="tok",
+  posemb="learn",
+  posemb_cls=True,
+  act="gelu_exact",
+  weight_init="timm",
+  head_zeroinit=False,
+)
+
 NORMS = {"layernorm": nn.LayerNorm, "rmsnorm": nn.RMSNorm}
 
 # The tanh approximation of GELU; times sqrt(2) it keeps a normal input's
@@ -39,10 +50,19 @@ NORMS = {"layernorm": nn.LayerNorm, "rmsnorm": nn.RMSNorm}
 # https://arxiv.org/abs/2502.07529).
 ACTIVATIONS = {
   "gelu": nn.gelu,
+  "gelu_exact": functools.partial(nn.gelu, approximate=False),
   "sqrt2_gelu": lambda x: 2**0.5 * nn.gelu(x),
 }
 
 _xavier = nn.initializers.xavier_uniform()
+# timm cuts its normal off at 2, which is 100 standard deviations.
+_normal = nn.initializers.normal(0.02)
+
+# Of matrices: (kernels, biases of the MLP).
+INITS = {
+  "big_vision": (_xavier, nn.initializers.normal(1e-6)),
+  "timm": (_normal, nn.initializers.zeros),
+}
 
 
 def sincos2d(h, w, width):
@@ -80,13 +100,15 @@ class Attention(nn.Module):
 
   num_heads: int
   dtype: str
+  weight_init: str = "big_vision"
 
   @nn.compact
   def __call__(self, x_q, x_kv):
     d = x_q.shape[-1]
     heads = (self.num_heads, d // self.num_heads)
     # Flax initialises attention kernels as matrices, and so did the papers.
-    init = lambda key, shape, dtype: _xavier(key, (d, d), dtype).reshape(shape)
+    matrix, _ = INITS[self.weight_init]
+    init = lambda key, shape, dtype: matrix(key, (d, d), dtype).reshape(shape)
     project = functools.partial(
       nn.Einsum,
       (d, *heads),
@@ -130,15 +152,17 @@ class MlpBlock(nn.Module):
   dtype: str
   act: str
   dropout: float = 0.0
+  weight_init: str = "big_vision"
 
   @nn.compact
   def __call__(self, x, *, train=False):
     width = x.shape[-1]
+    kernel_init, bias_init = INITS[self.weight_init]
     dense = functools.partial(
       nn.Dense,
       dtype=self.dtype,
-      kernel_init=_xavier,
-      bias_init=nn.initializers.normal(1e-6),
+      kernel_init=kernel_init,
+      bias_init=bias_init,
     )
     x = ACTIVATIONS[self.act](dense(self.mlp_dim)(x))
     x = nn.Dropout(self.dropout, deterministic=not train)(x)
@@ -153,6 +177,7 @@ class EncoderBlock(nn.Module):
   dtype: str
   norm: str
   act: str
+  weight_init: str
   dropout: float
   drop_path: float
 
@@ -168,13 +193,18 @@ class EncoderBlock(nn.Module):
     norm = norm_layer(self.norm, self.dtype)
     y = norm()(x)
     attention = Attention(
-      self.num_heads, self.dtype, name="MultiHeadDotProductAttention_0"
+      self.num_heads,
+      self.dtype,
+      self.weight_init,
+      name="MultiHeadDotProductAttention_0",
     )
     y = out["sa"] = attention(y, y)
     x = out["+sa"] = add(x, y)
 
     y = norm()(x)
-    mlp = MlpBlock(self.mlp_dim, self.dtype, self.act, self.dropout)
+    mlp = MlpBlock(
+      self.mlp_dim, self.dtype, self.act, self.dropout, self.weight_init
+    )
     y = out["mlp"] = mlp(y, train=train)
     x = out["+mlp"] = add(x, y)
     return x, out
@@ -189,6 +219,7 @@ class Encoder(nn.Module):
   dtype: str
   norm: str
   act: str
+  weight_init: str
   dropout: float
   drop_path: float
 
@@ -204,6 +235,7 @@ class Encoder(nn.Module):
         dtype=self.dtype,
         norm=self.norm,
         act=self.act,
+        weight_init=self.weight_init,
         dropout=self.dropout,
         drop_path=rate,
         name=f"encoderblock_{i}",
@@ -221,17 +253,24 @@ class MAPHead(nn.Module):
   dtype: str
   norm: str
   act: str
+  weight_init: str
 
   @nn.compact
   def __call__(self, x):
     b, _, d = x.shape
-    probe = self.param("probe", _xavier, (1, 1, d))
+    probe = self.param("probe", INITS[self.weight_init][0], (1, 1, d))
     attention = Attention(
-      self.num_heads, self.dtype, name="MultiHeadDotProductAttention_0"
+      self.num_heads,
+      self.dtype,
+      self.weight_init,
+      name="MultiHeadDotProductAttention_0",
     )
     x = attention(jnp.broadcast_to(probe, (b, 1, d)), x)
     y = norm_layer(self.norm, self.dtype)()(x)
-    return (x + MlpBlock(self.mlp_dim, self.dtype, self.act)(y))[:, 0]
+    mlp = MlpBlock(
+      self.mlp_dim, self.dtype, self.act, weight_init=self.weight_init
+    )
+    return (x + mlp(y))[:, 0]
 
 
 class ViT(nn.Module):
@@ -244,10 +283,12 @@ class ViT(nn.Module):
   num_heads: int = 12
   patch_size: tuple[int, int] = (16, 16)
   posemb: str = "learn"
+  posemb_cls: bool = False
   pool_type: str = "gap"
   rep_size: int | bool = False
   norm: str = "layernorm"
   act: str = "gelu"
+  weight_init: str = "big_vision"
   dropout: float = 0.0
   drop_path: float = 0.0
   head_zeroinit: bool = True
@@ -258,11 +299,17 @@ class ViT(nn.Module):
     names.check("pool_type", self.pool_type, ("gap", "tok", "map"))
     names.check("norm", self.norm, NORMS)
     names.check("act", self.act, ACTIVATIONS)
+    names.check("weight_init", self.weight_init, INITS)
     names.check("dtype_mm", self.dtype_mm, common.DTYPES)
     common.check_rates(dropout=self.dropout, drop_path=self.drop_path)
     if self.width % self.num_heads:
       raise ValueError(
         f"width={self.width} is not a multiple of num_heads={self.num_heads}."
+      )
+    if self.posemb_cls and (self.posemb, self.pool_type) != ("learn", "tok"):
+      raise ValueError(
+        "posemb_cls=True is for posemb='learn' with pool_type='tok', not "
+        f"posemb={self.posemb!r} with pool_type={self.pool_type!r}."
       )
     super().__post_init__()
 
@@ -277,24 +324,35 @@ class ViT(nn.Module):
         f"Images of {image.shape[1]}x{image.shape[2]} pixels can't be cut into "
         f"patches of {patch[0]}x{patch[1]}: choose multiples of the patch size."
       )
+    timm = self.weight_init == "timm"
+    lecun = nn.initializers.lecun_normal()
     x = nn.Conv(
-      self.width, patch, patch, "VALID", dtype=self.dtype_mm, name="embedding"
+      self.width,
+      patch,
+      patch,
+      "VALID",
+      dtype=self.dtype_mm,
+      # timm leaves PyTorch's own.
+      kernel_init=common.torch_linear if timm else lecun,
+      name="embedding",
     )(image)
     b, h, w, _ = x.shape
     x = x.reshape(b, h * w, self.width)
 
     if self.posemb == "learn":
-      posemb = self.param(
-        "pos_embedding",
-        nn.initializers.normal(self.width**-0.5),
-        (1, h * w, self.width),
-      )
+      init = _normal if timm else nn.initializers.normal(self.width**-0.5)
+      shape = (1, h * w + self.posemb_cls, self.width)
+      posemb = self.param("pos_embedding", init, shape)
     else:
       posemb = sincos2d(h, w, self.width)
-    x = out["with_posemb"] = (x + posemb).astype(self.dtype_mm)
+    patches = posemb[:, 1:] if self.posemb_cls else posemb
+    x = out["with_posemb"] = (x + patches).astype(self.dtype_mm)
 
     if self.pool_type == "tok":
-      cls = self.param("cls", nn.initializers.zeros, (1, 1, self.width))
+      init = nn.initializers.normal(1e-6) if timm else nn.initializers.zeros
+      cls = self.param("cls", init, (1, 1, self.width))
+      if self.posemb_cls:
+        cls = cls + posemb[:, :1]
       cls = jnp.broadcast_to(cls.astype(x.dtype), (b, 1, self.width))
       x = jnp.concatenate([cls, x], axis=1)
     x = nn.Dropout(self.dropout, deterministic=not train)(x)
@@ -306,6 +364,7 @@ class ViT(nn.Module):
       dtype=self.dtype_mm,
       norm=self.norm,
       act=self.act,
+      weight_init=self.weight_init,
       dropout=self.dropout,
       drop_path=self.drop_path,
       name="Transformer",
@@ -318,7 +377,12 @@ class ViT(nn.Module):
       x = x[:, 0]
     else:
       head = MAPHead(
-        mlp_dim, self.num_heads, self.dtype_mm, self.norm, self.act
+        mlp_dim,
+        self.num_heads,
+        self.dtype_mm,
+        self.norm,
+        self.act,
+        self.weight_init,
       )
       x = head(x).astype(common.accumulator(self.dtype_mm))
     out["head_input"] = x
@@ -328,7 +392,7 @@ class ViT(nn.Module):
       x = nn.tanh(nn.Dense(rep_size, name="pre_logits")(x))
     out["pre_logits"] = x
 
-    init = nn.initializers.lecun_normal()
+    init = _normal if timm else lecun
     if self.head_zeroinit:
       init = nn.initializers.zeros
     head = nn.Dense(self.num_classes, kernel_init=init, name="head")
@@ -350,17 +414,24 @@ def Model(num_classes, *, variant=None, **kw):
 
   Args:
     num_classes: size of the logits.
-    variant: a name of `VARIANTS`, with or without a patch size: "S", "S/16".
+    variant: a name of `VARIANTS`, with or without a patch size: "S", "S/16";
+      "DeiT-S/16" adds the arguments of `DEIT`, which make it timm's
+      deit_small_patch16_224 (Ti: tiny, B: base).
     **kw: these override the variant:
       width, depth, mlp_dim (default 4 * width), num_heads;
       patch_size: int or (height, width), default 16;
       posemb: "learn" or "sincos2d";
+      posemb_cls: whether learnt positions include the class token's, first;
       pool_type: "gap" (mean of the tokens), "tok" (class token) or "map"
         (attention pooling);
       rep_size: True or an int adds a tanh layer of that width before the head;
       norm: "layernorm" or "rmsnorm";
-      act: "gelu" or "sqrt2_gelu", that times sqrt(2);
-      dropout: rate on embeddings, branches and MLP hidden layers;
+      act: "gelu", its tanh approximation; "gelu_exact"; or "sqrt2_gelu", the
+        approximation times sqrt(2);
+      weight_init: "big_vision"; or "timm", where matrices and positions are
+        normal with standard deviation 0.02, the class token 1e-6, biases zero;
+      dropout: rate on embeddings, branches and MLP hidden layers (timm's
+        pos_drop_rate and proj_drop_rate; its drop_rate is another);
       drop_path: stochastic depth rate of the last block, see
         `common.drop_path_rates`; each example and branch draws its own;
       head_zeroinit: whether the head starts at zero;
@@ -385,9 +456,12 @@ def decode_variant(variant):
   if variant is None:
     return {}
   name, slash, patch = str(variant).partition("/")
-  names.check("ViT variant", name, VARIANTS)
+  size = name.removeprefix("DeiT-")
+  names.check("ViT variant", size, VARIANTS)
   sizes = ("width", "depth", "mlp_dim", "num_heads")
-  kw = dict(zip(sizes, VARIANTS[name], strict=True))
+  kw = dict(zip(sizes, VARIANTS[size], strict=True))
+  if size != name:
+    kw |= DEIT
   if slash:
     if not patch.isdecimal() or int(patch) == 0:
       raise ValueError(

@@ -1,0 +1,100 @@
+"""What XLA's CPU backend is slow at, written so that it is not.
+
+Each has a plain counterpart, of which TPUs and GPUs make the best themselves;
+`resnet` takes these where `jax.default_backend()` is "cpu".
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+
+@jax.custom_vjp
+def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """x @ kernel: a 1x1 convolution, which takes two to ten times as long.
+
+  Its own gradient is for the kernel's: a product of two matrices of which one
+  has to be transposed first. XLA always takes the gradient of the output, with
+  all that leads up to it; this takes the narrower of the two.
+
+  Args:
+    x: [..., c].
+    kernel: [c, d].
+
+  Returns:
+    [..., d].
+  """
+  return x @ kernel
+
+
+def _pointwise_forward(x, kernel):
+  return x @ kernel, (x, kernel)
+
+
+def _pointwise_backward(residuals, dy):
+  x, kernel = residuals
+  c, d = kernel.shape
+  a, b = x.reshape(-1, c), dy.reshape(-1, d)
+  over_rows = (((0,), (0,)), ((), ()))
+  if c <= d:
+    gradient = jax.lax.dot_general(a, b, over_rows)
+  else:
+    gradient = jax.lax.dot_general(b, a, over_rows).T
+  return dy @ kernel.T, gradient
+
+
+pointwise.defvjp(_pointwise_forward, _pointwise_backward)
+
+
+def grouped(
+  conv: Callable, x: jax.Array, kernel: jax.Array, groups: int
+) -> jax.Array:
+  """A grouped convolution as a few dense ones whose kernels are mostly zero.
+
+  The gradients of a grouped one take a hundred times as long as the
+  multiplications by zero.
+
+  Args:
+    conv: (x, kernel) -> output, a convolution without groups.
+    x: [B, H, W, groups * c].
+    kernel: [h, w, c, features].
+    groups: how many.
+
+  Returns:
+    [B, H', W', features].
+  """
+  # At least 64 channels in each, or the matrix products become small.
+  parts = math.gcd(groups, max(1, x.shape[-1] // 64))
+  size = groups // parts
+  kh, kw, c, d = kernel.shape
+  blocks = kernel.reshape(kh, kw, c, parts, size, d // groups)
+  dense = jnp.einsum("hwcpgd,fg->phwfcgd", blocks, jnp.eye(size, dtype=x.dtype))
+  dense = dense.reshape(parts, kh, kw, size * c, d // parts)
+  inputs = jnp.split(x, parts, axis=-1)
+  outputs = [conv(x, w) for x, w in zip(inputs, dense, strict=True)]
+  return jnp.concatenate(outputs, axis=-1)
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+  """3x3 maxima at stride 2, padded by 1, as a maximum of nine slices.
+
+  The gradient of the plain one takes four times as long. As there, it goes to
+  the first of equal values.
+
+  Args:
+    x: [B, H, W, C] float.
+
+  Returns:
+    [B, ceil(H / 2), ceil(W / 2), C].
+  """
+  height, width = ((n - 1) // 2 * 2 + 1 for n in x.shape[1:3])
+  padding = [(0, 0), (1, 1), (1, 1), (0, 0)]
+  x = jnp.pad(x, padding, constant_values=-jnp.inf)
+  best = None
+  for i in range(3):
+    for j in range(3):
+      found = x[:, i : i + height : 2, j : j + width : 2]
+      best = found if best is None else jnp.where(found > best, found, best)
+  return best

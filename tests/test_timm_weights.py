@@ -1,0 +1,349 @@
+"""Weights of torchvision and timm give their logits; without them, NumPy's.
+
+The peers' tests are skipped where torch, torchvision or timm is missing.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from big_crop import model_init, models, torch_weights
+
+# Table 4 of Wightman et al., https://arxiv.org/abs/2110.00476, in millions, and
+# the exact counts of torchvision and timm.
+TABLE_4 = {
+  ("resnet", "18"): ("resnet18", 11_689_512, 11.7),
+  ("resnet", "34"): ("resnet34", 21_797_672, 21.8),
+  ("resnet", "50"): ("resnet50", 25_557_032, 25.6),
+  ("resnet", "101"): ("resnet101", 44_549_160, 44.5),
+  ("resnet", "152"): ("resnet152", 60_192_808, 60.2),
+  ("resnet", "se50"): ("seresnet50", 28_088_024, 28.1),
+  ("resnet", "50d"): ("resnet50d", 25_576_264, 25.6),
+  ("resnet", "x50_32x4d"): ("resnext50_32x4d", 25_028_904, 25.0),
+  ("vit", "DeiT-Ti/16"): ("deit_tiny_patch16_224", 5_717_416, 5.7),
+  ("vit", "DeiT-S/16"): ("deit_small_patch16_224", 22_050_664, 22.0),
+  ("vit", "DeiT-B/16"): ("deit_base_patch16_224", 86_567_656, 86.6),
+}
+
+
+def _images(size, batch=4, seed=0):
+  rng = np.random.default_rng(seed)
+  image = rng.normal(size=(batch, size, size, 3), loc=0.3)
+  return image.astype(np.float32)
+
+
+def _to_torch(image):
+  torch = pytest.importorskip("torch")
+  return torch.from_numpy(image.transpose(0, 3, 1, 2).copy())
+
+
+def _randomise(model, seed=0):
+  """All weights and running statistics, so that none is at its init."""
+  torch = pytest.importorskip("torch")
+  generator = torch.Generator().manual_seed(seed)
+  normal = lambda x: torch.randn(x.shape, generator=generator)
+  with torch.no_grad():
+    for name, x in model.state_dict().items():
+      if name.endswith("num_batches_tracked"):
+        continue
+      if name.endswith("running_var"):
+        x.copy_(1 + 0.5 * torch.rand(x.shape, generator=generator))
+      elif x.ndim > 1 and name not in ("pos_embed", "cls_token"):
+        x.copy_(normal(x) * x[0].numel() ** -0.5)
+      elif name.endswith("weight"):
+        x.copy_(1 + 0.2 * normal(x))
+      else:
+        x.copy_(0.2 * normal(x))
+  return model
+
+
+def _state_dict(model):
+  return {k: v.numpy().copy() for k, v in model.state_dict().items()}
+
+
+def _timm(name, **kw):
+  return pytest.importorskip("timm").create_model(name, num_classes=10, **kw)
+
+
+def _torchvision(name):
+  return getattr(pytest.importorskip("torchvision").models, name)(
+    num_classes=10
+  )
+
+
+def _shapes(tree):
+  return jax.tree.map(np.shape, tree)
+
+
+def _close(a, b, rtol):
+  assert np.linalg.norm(a - b) <= rtol * np.linalg.norm(b)
+  np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * np.abs(b).max())
+
+
+@pytest.mark.parametrize("key", TABLE_4, ids="-".join)
+def test_parameter_counts_are_table_4s(key):
+  model_name, variant = key
+  _, count, millions = TABLE_4[key]
+  model = models.get_model(model_name, 1000, variant=variant)
+  image = jnp.zeros((1, 224, 224, 3))
+  params = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+  assert sum(x.size for x in jax.tree.leaves(params)) == count
+  # The table has ViT-S's 22.05 rounded down.
+  assert millions in (round(count / 1e6, 1), count // 10**5 / 10)
+
+
+@pytest.mark.parametrize(
+  ("create", "name", "variant", "size"),
+  [
+    (_torchvision, "resnet18", 18, 64),
+    (_torchvision, "resnet50", 50, 64),
+    (_torchvision, "resnet152", 152, 64),
+    (_timm, "seresnet50", "se50", 64),
+    (_timm, "resnet50d", "50d", 72),  # odd sizes before the pooling
+    (_timm, "resnext50_32x4d", "x50_32x4d", 64),
+  ],
+)
+def test_resnet_logits_and_running_statistics(create, name, variant, size):
+  torch = pytest.importorskip("torch")
+  reference = _randomise(create(name))
+  convert = model_init.from_timm
+  if create is _torchvision:
+    convert = model_init.from_torchvision
+  model = models.get_model("resnet", 10, variant=variant)
+  variables = convert(_state_dict(reference))
+  images = [_images(size, seed=seed) for seed in range(3)]
+  shapes = jax.eval_shape(model.init, jax.random.key(0), images[0])
+  assert _shapes(variables) == jax.tree.map(lambda x: x.shape, shapes)
+
+  with torch.no_grad():
+    expected = reference.eval()(_to_torch(images[0])).numpy()
+  _close(jax.jit(model.apply)(variables, images[0])[0], expected, 1e-4)
+
+  train = jax.jit(
+    functools.partial(model.apply, train=True, mutable=["batch_stats"])
+  )
+  for image in images:
+    with torch.no_grad():
+      expected = reference.train()(_to_torch(image)).numpy()
+    (logits, _), stats = train(variables, image)
+    _close(logits, expected, 1e-3)
+    variables = {**variables, **stats}
+  expected = convert(_state_dict(reference))["batch_stats"]
+  # Of a layer's largest; the deepest amplifies rounding the most.
+  atol = 1e-3 if name == "resnet152" else 1e-4
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=atol * np.abs(b).max()),
+    stats["batch_stats"],
+    expected,
+  )
+
+
+def test_deit_logits():
+  torch = pytest.importorskip("torch")
+  reference = _randomise(_timm("deit_small_patch16_224")).eval()
+  model = models.get_model("vit", 10, variant="DeiT-S/16")
+  variables = model_init.from_timm(_state_dict(reference))
+  image = _images(224, batch=2)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), image)
+  assert _shapes(variables) == jax.tree.map(lambda x: x.shape, shapes)
+  with torch.no_grad():
+    expected = reference(_to_torch(image)).numpy()
+  apply = jax.jit(model.apply)
+  _close(apply(variables, image)[0], expected, 1e-4)
+
+  # Without a position of the class token of its own, and the other way round.
+  plain = models.get_model("vit", 10, variant="DeiT-S/16", posemb_cls=False)
+  init = jax.eval_shape(plain.init, jax.random.key(0), image)["params"]
+  folded = model_init.adapt(variables["params"], init)
+  logits = jax.jit(plain.apply)({"params": folded}, image)[0]
+  _close(logits, expected, 1e-4)
+  unfolded = model_init.adapt(folded, shapes["params"])
+  assert not unfolded["pos_embedding"][:, 0].any()
+  _close(apply({"params": unfolded}, image)[0], expected, 1e-4)
+
+
+def test_other_deits_heads():
+  """The other sizes, by their number of heads, on a small image."""
+  torch = pytest.importorskip("torch")
+  for size in ("tiny", "base"):
+    reference = _randomise(
+      _timm(f"deit_{size}_patch16_224", img_size=32, depth=1)
+    ).eval()
+    variant = {"tiny": "DeiT-Ti/16", "base": "DeiT-B/16"}[size]
+    model = models.get_model("vit", 10, variant=variant, depth=1)
+    variables = model_init.from_timm(_state_dict(reference))
+    image = _images(32)
+    with torch.no_grad():
+      expected = reference(_to_torch(image)).numpy()
+    _close(jax.jit(model.apply)(variables, image)[0], expected, 1e-4)
+
+
+def test_timms_initial_distributions():
+  reference = _timm("deit_tiny_patch16_224", img_size=32, depth=1)
+  theirs = model_init.from_timm(_state_dict(reference))["params"]
+  kw = dict(variant="DeiT-Ti/16", depth=1)
+  model = models.get_model("vit", 10, **kw)
+  ours = model.init(jax.random.key(0), _images(32))["params"]
+  for (path, a), b in zip(
+    jax.tree.leaves_with_path(ours), jax.tree.leaves(theirs), strict=True
+  ):
+    if path[0].key == "embedding" and path[1].key == "bias":
+      assert not a.any()  # PyTorch's small uniform ones
+      continue
+    np.testing.assert_allclose(a.mean(), b.mean(), atol=0.004)
+    np.testing.assert_allclose(a.std(), b.std(), rtol=0.15, atol=1e-7)
+
+
+def _torch_names(seed=0):
+  """A state dict as of a ResNet-D with squeeze-and-excitation, and its tree."""
+  rng = np.random.default_rng(seed)
+  draw = lambda *shape: rng.normal(size=shape).astype(np.float32)
+  norm = ("weight", "bias", "running_mean", "running_var")
+  return {
+    "conv1.0.weight": draw(4, 3, 3, 3),
+    **{f"conv1.1.{name}": draw(4) for name in norm},
+    "conv1.1.num_batches_tracked": np.int64(3),
+    "conv1.6.weight": draw(8, 4, 3, 3),
+    "layer1.10.conv2.weight": draw(8, 2, 3, 3),
+    "layer2.0.se.fc1.weight": draw(2, 8, 1, 1),
+    "layer2.0.se.fc1.bias": draw(2),
+    "layer2.0.downsample.1.weight": draw(16, 8, 1, 1),
+    "layer2.0.downsample.2.weight": draw(16),
+    "fc.weight": draw(5, 16),
+    "fc.bias": draw(5),
+  }
+
+
+def test_names_and_layouts():
+  weights = _torch_names()
+  loaded = model_init.from_timm(weights)
+  params, stats = loaded["params"], loaded["batch_stats"]
+  assert set(params) == {
+    "stem_conv1", "stem_bn1", "conv1", "layer1_10", "layer2_0", "head"
+  }  # fmt: skip
+  assert set(stats) == {"stem_bn1"}
+  kernel = params["layer1_10"]["conv2"]["kernel"]
+  assert kernel.shape == (3, 3, 2, 8)
+  assert kernel[2, 1, 0, 5] == weights["layer1.10.conv2.weight"][5, 0, 2, 1]
+  np.testing.assert_array_equal(
+    params["layer2_0"]["se"]["fc1"]["kernel"],
+    weights["layer2.0.se.fc1.weight"][:, :, 0, 0].T,
+  )
+  assert params["layer2_0"]["downsample_conv"]["kernel"].shape == (1, 1, 8, 16)
+  assert params["layer2_0"]["downsample_bn"]["scale"].shape == (16,)
+  np.testing.assert_array_equal(
+    stats["stem_bn1"]["var"], weights["conv1.1.running_var"]
+  )
+
+
+def test_qkv_is_taken_apart():
+  width, heads = 6, 3
+  rng = np.random.default_rng(0)
+  weight, bias = rng.normal(size=(3 * width, width)), rng.normal(size=18)
+  loaded = model_init.from_timm(
+    {
+      "patch_embed.proj.weight": np.ones((width, 3, 4, 4)),
+      "blocks.11.attn.qkv.weight": weight,
+      "blocks.11.attn.qkv.bias": bias,
+      "blocks.11.attn.proj.weight": weight[:width],
+    },
+    head_dim=2,
+  )["params"]["Transformer"]["encoderblock_11"][
+    "MultiHeadDotProductAttention_0"
+  ]
+  x = rng.normal(size=(5, width))
+  # timm's order: query, key and value, then heads, then a head's channels.
+  q, k, v = (x @ weight.T + bias).reshape(5, 3, heads, 2).transpose(1, 0, 2, 3)
+  for name, expected in dict(query=q, key=k, value=v).items():
+    y = np.einsum("td,dnh->tnh", x, loaded[name]["kernel"])
+    np.testing.assert_allclose(y + loaded[name]["bias"], expected, atol=1e-12)
+  joined = np.einsum("tnh,nhd->td", v, loaded["out"]["kernel"])
+  np.testing.assert_allclose(joined, v.reshape(5, -1) @ weight[:width].T)
+
+
+@pytest.mark.parametrize("kind", ["npz", "safetensors", "pth"])
+def test_files(tmp_path, kind):
+  weights, path = _torch_names(), tmp_path / f"weights.{kind}"
+  if kind == "npz":
+    np.savez(path, **weights)
+  elif kind == "safetensors":
+    pytest.importorskip("safetensors.numpy").save_file(
+      {k: np.asarray(v) for k, v in weights.items()}, path
+    )
+  else:
+    torch = pytest.importorskip("torch")
+    tensors = {k: torch.from_numpy(np.array(v)) for k, v in weights.items()}
+    torch.save({"state_dict": tensors, "epoch": 3}, path)
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    model_init.from_timm(str(path)),
+    model_init.from_timm(weights),
+  )
+
+
+@pytest.mark.parametrize(
+  ("weights", "message"),
+  [
+    ({"features.0.weight": np.ones(1)}, "'features.0.weight' is not a param"),
+    ({"layer1.0.conv4.weight": np.ones(1)}, "'layer1.0.conv4.weight' is not"),
+    ({"conv1.bias": np.ones(1)}, "'conv1.bias' is not a parameter of a timm R"),
+    (
+      {"patch_embed.proj.weight": np.ones((4, 3, 2, 2)), "dist_token": 1},
+      "'dist_token' is not a parameter of a timm ViT",
+    ),
+    (
+      {
+        "patch_embed.proj.weight": np.ones((4, 3, 2, 2)),
+        "blocks.0.attn.qkv.weight": np.ones((12, 4)),
+      },
+      "'blocks.0.attn.qkv.weight' has 4 outputs .* set head_dim",
+    ),
+    ("nothing.pth", "No file nothing.pth"),
+    ("weights.h5", r"weights.h5: weights are in .npz, .safetensors"),
+  ],
+)
+def test_mistakes_get_one_line(weights, message):
+  with pytest.raises(ValueError, match=message) as e:
+    model_init.from_timm(weights)
+  assert "\n" not in str(e.value)
+
+
+def test_broken_files_get_one_line(tmp_path):
+  for name in ("x.pth", "x.npz"):
+    if name == "x.pth":
+      pytest.importorskip("torch")
+    (tmp_path / name).write_text("no weights")
+    with pytest.raises(ValueError, match=rf"{name} can't be read") as e:
+      torch_weights.load(tmp_path / name)
+    assert "\n" not in str(e.value)
+
+
+def test_another_model_gets_one_line():
+  """What does not fit is found by `adapt`."""
+  weights = _torch_names()
+  loaded = model_init.from_timm(weights)
+  model = models.get_model("resnet", 5, variant=18, width=8)
+  image = jnp.zeros((1, 32, 32, 3))
+  init = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+  with pytest.raises(ValueError, match=r"'.*' has shape .* more like it") as e:
+    model_init.adapt(loaded["params"], init)
+  assert "\n" not in str(e.value)
+
+
+def test_averages_are_timms():
+  """The rule of `step.make_train_step`, parameters and statistics alike."""
+  torch = pytest.importorskip("torch")
+  ema = pytest.importorskip("timm.utils.model_ema")
+  model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+  theirs = ema.ModelEmaV2(model, decay=0.9)
+  ours = _state_dict(model)
+  for seed in range(5):
+    _randomise(model, seed)
+    theirs.update(model)
+    ours = optax.incremental_update(_state_dict(model), ours, 1 - 0.9)
+  for name, x in _state_dict(theirs.module).items():
+    np.testing.assert_allclose(ours[name], x, rtol=1e-6, atol=1e-7)
