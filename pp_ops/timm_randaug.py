@@ -148,8 +148,8 @@ def moves(fill, interpolation: str):
     lambda level, sign: geometry.get_rotate(sign * (level * 30), *how),
     lambda level, sign: geometry.get_shear_x(shear(level, sign), *how, True),
     lambda level, sign: geometry.get_shear_y(shear(level, sign), *how, True),
-    lambda *at: translate(geometry.get_translate_x, 1, *at),
-    lambda *at: translate(geometry.get_translate_y, 0, *at),
+    lambda level, sign: translate(geometry.get_translate_x, 1, level, sign),
+    lambda level, sign: translate(geometry.get_translate_y, 0, level, sign),
   ]
 
 
@@ -200,7 +200,7 @@ def get_rand_augment(
 
   def rand_augment(image, rng):
     scalar = tf.TensorSpec([], tf.float64)
-    branches = [*map(branch, ops), lambda image, *_: image]
+    branches = [*map(branch, ops), lambda image, level, sign: image]
     choose = one_of(branches, image.shape, scalar, scalar)
     # Outside of the branches, so that each layer draws once.
     level = tf.unstack(levels(values, num_layers, rng))

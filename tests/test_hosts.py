@@ -190,7 +190,7 @@ def test_a_checkpoint_restores_on_other_hosts_and_shardings(config, tmp_path):
 
 @pytest.mark.slow
 def test_twenty_faults_lose_nothing(config, tmp_path):
-  spec = f"{config}:vit,20000"
+  spec = f"{config}:vit,8000"
   expected = train(2, 1, spec, tmp_path / "undisturbed")
   rng = random.Random(0)
   workdir, faults, ended = tmp_path / "run", 0, []

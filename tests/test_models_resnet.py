@@ -418,3 +418,17 @@ def test_the_cpus_pointwise_convolution_and_its_gradients(shape):
   np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
   for a, b in zip(pull_back_too(got), pull_back(got), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (2, 5)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_cpus_convolution_of_small_images(size, stride):
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(2, *size, 4)).astype(np.float32)
+  kernel = rng.normal(size=(3, 3, 4, 6)).astype(np.float32)
+  expected = jax.lax.conv_general_dilated(
+    *(x, kernel, (stride, stride), [(1, 1), (1, 1)]),
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  )
+  got = cpu.by_patches(x, kernel, stride)
+  np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)

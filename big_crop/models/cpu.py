@@ -48,6 +48,29 @@ def _pointwise_backward(residuals, dy):
 pointwise.defvjp(_pointwise_forward, _pointwise_backward)
 
 
+def by_patches(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+  """A convolution of images smaller than the kernel, as one matrix product.
+
+  Of those XLA takes the image for the kernel, and then a hundred times as long.
+
+  Args:
+    x: [B, H, W, c], padded by half of the kernel here.
+    kernel: [h, w, c, d], odd h and w.
+    stride: in both directions.
+
+  Returns:
+    [B, ceil(H / stride), ceil(W / stride), d].
+  """
+  (_, height, width, _), (kh, kw, _, d) = x.shape, kernel.shape
+  x = jnp.pad(x, [(0, 0), (kh // 2, kh // 2), (kw // 2, kw // 2), (0, 0)])
+  patches = [
+    x[:, i : i + height : stride, j : j + width : stride]
+    for i in range(kh)
+    for j in range(kw)
+  ]
+  return jnp.concatenate(patches, -1) @ kernel.reshape(-1, d)
+
+
 def grouped(
   conv: Callable, x: jax.Array, kernel: jax.Array, groups: int
 ) -> jax.Array:

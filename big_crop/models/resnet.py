@@ -105,6 +105,8 @@ class Conv(nn.Module):
     if on_cpu and self.kernel == self.groups == 1:
       x = x[:, :: self.stride, :: self.stride]
       return cpu.pointwise(x, kernel[0, 0])
+    if on_cpu and self.groups == 1 and min(x.shape[1:3]) < self.kernel:
+      return cpu.by_patches(x, kernel, self.stride)
     conv = functools.partial(
       jax.lax.conv_general_dilated,
       window_strides=(self.stride, self.stride),
