@@ -159,15 +159,6 @@ def feature_specs(source: Source, pp: Callable) -> dict[str, tf.TensorSpec]:
   return {k: v for k, v in ds.element_spec.items() if k in FEATURES}
 
 
-def image_shape(source: Source, pp: Callable) -> tuple[int, ...]:
-  """Shape of the images that a pp function leaves: (height, width, channels).
-
-  Raises:
-    ValueError: as `feature_specs`.
-  """
-  return tuple(feature_specs(source, pp)["image"].shape)
-
-
 def train_batches(
   source: Source,
   pp: Callable,

@@ -119,7 +119,8 @@ def build(config) -> Parts:
   durations["total_steps"] = total_steps
 
   model = models.get_model(config.model_name, num_classes, **config.model)
-  input_shape = input_pipeline.image_shape(source, pp)
+  specs = input_pipeline.feature_specs(source, pp)
+  input_shape = tuple(specs["image"].shape)
   shapes = steps.param_shapes(model, input_shape)
   tx, schedules = optim.make(config, shapes, **durations)
   state_args = (model, tx, mesh, config.sharding_strategy, input_shape)
@@ -131,6 +132,18 @@ def build(config) -> Parts:
     "mixing": config.mixing.to_dict(),
     "targets": config.targets.to_dict(),
   }
+  mix = jax.jit(steps.make_mix(num_classes, **mixing))
+  mixed, *_ = jax.eval_shape(
+    mix,
+    {
+      k: jax.ShapeDtypeStruct((batch_size, *v.shape), v.dtype.as_numpy_dtype)
+      for k, v in specs.items()
+    },
+    0,
+  )
+  sharding.check_batch_size(
+    len(mixed), mesh, config.grad_accum, "config.input.batch_size, mixed,"
+  )
   train_step = steps.make_train_step(
     model,
     tx,
@@ -164,7 +177,7 @@ def build(config) -> Parts:
     total_steps=total_steps,
     abstract=abstract,
     init=lambda: steps.init_state(*state_args, seed=config.seed, ema=ema),
-    mix=jax.jit(steps.make_mix(num_classes, **mixing)),
+    mix=mix,
     train_step=train_step,
     lr=lambda step: config.lr * float(schedules[0](step)),
     evals=evals,

@@ -233,7 +233,7 @@ def test_pp_strings_that_cannot_make_a_batch(folder):
     ('keep("label")', "no feature 'image'"),
   ]:
     with pytest.raises(ValueError, match=message):
-      input_pipeline.image_shape(source, get_preprocess_fn(pp))
+      input_pipeline.feature_specs(source, get_preprocess_fn(pp))
 
 
 def test_missing_datasets(tmp_path):

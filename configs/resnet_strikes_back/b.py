@@ -7,6 +7,7 @@ https://arxiv.org/abs/2110.00476, Table 10:
 
 Top-1 79.4 on val (Table 10). Table 10 gives random erasing a count of 3, Table
 11 of 1; here it is 3.
+The paper does not say at which crop ratio it is tested; here it is 0.875.
 
 The crop is that of PyTorch; `b.py:crop=inception_crop` has
 TensorFlow's. All arguments after the colon: `big_crop.recipes`. Needs

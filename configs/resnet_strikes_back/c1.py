@@ -6,6 +6,7 @@ r"""C.1 of "ResNet strikes back": ResNet-50, Nesterov SGD and AGC.
 https://arxiv.org/abs/2110.00476, Table 10:
 
 Top-1 79.8 on val (Table 10).
+The paper does not say at which crop ratio it is tested; here it is 0.875.
 
 The crop is that of PyTorch; `c1.py:crop=inception_crop` has
 TensorFlow's. All arguments after the colon: `big_crop.recipes`. Needs

@@ -6,6 +6,7 @@ r"""C.2 of "ResNet strikes back": C.1 with repeated augmentation.
 https://arxiv.org/abs/2110.00476, Table 10:
 
 Top-1 80.0 on val (Table 10).
+The paper does not say at which crop ratio it is tested; here it is 0.875.
 
 The crop is that of PyTorch; `c2.py:crop=inception_crop` has
 TensorFlow's. All arguments after the colon: `big_crop.recipes`. Needs

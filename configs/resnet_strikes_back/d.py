@@ -6,6 +6,7 @@ r"""D of "ResNet strikes back": ResNet-50, 600 epochs with AdamP.
 https://arxiv.org/abs/2110.00476, Table 10:
 
 Top-1 79.8 on val (Table 10). 2,000k steps.
+The paper does not say at which crop ratio it is tested; here it is 0.875.
 
 The crop is that of PyTorch; `d.py:crop=inception_crop` has
 TensorFlow's. All arguments after the colon: `big_crop.recipes`. Needs
