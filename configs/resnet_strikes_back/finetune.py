@@ -4,7 +4,8 @@ r"""Finetunes a run of another config on a smaller dataset: Table 5.
       configs/resnet_strikes_back/finetune.py:init=RUN,dataset=oxford_flowers102
 
 `init` is the workdir of the run to start from, one of its checkpoints, or
-weights (`big_crop.model_init`); its model is `model`. The head is new. The
+weights (`big_crop.model_init`); its model is `model`. The head is new. Without
+`init` the model starts from nothing, to compare with. The
 dataset is prepared by TFDS; with its splits and top-1 after A1 in the paper:
 
     i_naturalist2021   the paper's is of 2019, which TFDS has not: 73.9
@@ -16,7 +17,7 @@ dataset is prepared by TFDS; with its splits and top-1 after A1 in the paper:
 The paper adapts the procedure of DeiT to each dataset, but does not say how;
 lr, wd, epochs and area_min are here to be chosen. Other datasets need `train`
 and `test`, their splits. `:smoke` trains for two epochs on the embedded
-dataset, with or without `init`.
+dataset.
 """
 
 from big_crop import recipes
@@ -63,8 +64,6 @@ def get_config(arg=None):
     c.total_epochs = 2.0
     c.input.batch_size = 32
     c.log_training_steps = 2
-  elif not arg.init:
-    raise ValueError("init=: name the run to start from")
   train, test = SPLITS.get(arg.dataset, (arg.train, arg.test))
   if not (train and test):
     raise ValueError(
