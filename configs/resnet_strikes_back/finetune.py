@@ -5,8 +5,8 @@ r"""Finetunes a run of another config on a smaller dataset: Table 5.
 
 `init` is the workdir of the run to start from, one of its checkpoints, or
 weights (`big_crop.model_init`); its model is `model`. The head is new. Without
-`init` the model starts from nothing, to compare with. The
-dataset is prepared by TFDS; with its splits and top-1 after A1 in the paper:
+`init` the model starts from nothing, to compare with. The dataset is prepared
+by TFDS; these are known, with top-1 after A1 in the paper:
 
     i_naturalist2021   the paper's is of 2019, which TFDS has not: 73.9
     oxford_flowers102  97.9
