@@ -201,7 +201,18 @@ class TinyResNet(nn.Module):
   def __call__(self, image, *, train=False):
     x = nn.Conv(16, (3, 3), use_bias=False)(image)
     x = nn.relu(resnet.BatchNorm("float32")(x, train=train))
-    x = resnet.Block(8, 2, True, 0.1, True, "float32")(x, train=train)
+    x = resnet.Block(
+      width=8,
+      stride=2,
+      bottleneck=True,
+      avg_down=False,
+      se_ratio=0.0,
+      groups=1,
+      base_width=64,
+      drop_path=0.1,
+      zero_init_last=True,
+      dtype="float32",
+    )(x, train=train)
     return nn.Dense(CLASSES)(x.mean((1, 2))), {}
 
 
