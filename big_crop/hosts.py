@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import itertools
 import os
 import sys
 import traceback
@@ -18,6 +19,8 @@ from big_crop import stop
 _HEARTBEAT_S = 60
 # Status of a run that lost another host: start all of them again.
 LOST_HOST = 3
+
+_times_asked = itertools.count(1)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,18 +82,18 @@ def initialize(
     stop.repeat()
 
 
-def stop_requested(step: int) -> bool:
-  """Whether all hosts are to stop at this step.
+def stop_requested() -> bool:
+  """Whether all hosts are to stop here; every host must ask at every step.
 
   A SIGTERM to any host makes all of them stop at the same step, one or a few
   later: JAX's preemption service agrees on it.
-
-  Args:
-    step: the step; every host must ask at every step.
   """
   if not jax.distributed.is_initialized():
     return stop.requested()
-  return multihost_utils.reached_preemption_sync_point(step)
+  # The service answers yes to the number after the highest it was asked with,
+  # which is 1 for a SIGTERM that comes before. So the numbers start there, and
+  # not at the step that a resumed run goes on from.
+  return multihost_utils.reached_preemption_sync_point(next(_times_asked))
 
 
 def gather(value: float | int) -> list:

@@ -292,7 +292,7 @@ def run(config, workdir: str) -> dict | None:
     if len(unchecked) > STEPS_IN_FLIGHT:
       jax.block_until_ready(unchecked[-1 - STEPS_IN_FLIGHT])
 
-    last, stopping = step == total_steps, hosts.stop_requested(step)
+    last, stopping = step == total_steps, hosts.stop_requested()
     log = last or step % config.log_training_steps == 0
     due = [
       name
