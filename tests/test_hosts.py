@@ -211,7 +211,7 @@ def test_twenty_faults_lose_nothing(config, tmp_path):
     if sent == signal.SIGTERM:
       assert statuses == [0, 0]
     else:
-      assert statuses[victim] == -sent and statuses[1 - victim] > 0
+      assert statuses[victim] == -sent and statuses[1 - victim] != 0
     # Else the SIGTERM was lost, or this machine needs more steps than 8,000.
     assert not (workdir / "summary.json").exists()
   losses, val, summary = train(2, 1, spec, workdir)
