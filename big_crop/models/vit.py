@@ -6,6 +6,7 @@ gap) of Beyer et al., https://arxiv.org/abs/2205.01580; and DeiT, Touvron et
 al., https://arxiv.org/abs/2012.12877, as timm has it.
 """
 
+import dataclasses
 import functools
 
 import flax.linen as nn
@@ -90,6 +91,23 @@ def sincos2d(h, w, width):
   return posemb[None].astype(np.float32)
 
 
+@dataclasses.dataclass(frozen=True)
+class Layers:
+  """What the layers of all blocks have in common; see `Model`."""
+
+  mlp_dim: int
+  num_heads: int
+  dtype: str
+  norm: str
+  act: str
+  weight_init: str
+  dropout: float
+
+  def norm_layer(self, dtype: str | None = None, name: str | None = None):
+    """A normalisation layer, in the layers' dtype by default."""
+    return NORMS[self.norm](dtype=dtype or self.dtype, name=name)
+
+
 class Attention(nn.Module):
   """Multi-head attention, parameters as `nn.MultiHeadDotProductAttention`'s.
 
@@ -98,22 +116,20 @@ class Attention(nn.Module):
   The softmax is float32.
   """
 
-  num_heads: int
-  dtype: str
-  weight_init: str = "big_vision"
+  layers: Layers
 
   @nn.compact
   def __call__(self, x_q, x_kv):
     d = x_q.shape[-1]
-    heads = (self.num_heads, d // self.num_heads)
+    heads = (self.layers.num_heads, d // self.layers.num_heads)
     # Flax initialises attention kernels as matrices, and so did the papers.
-    matrix, _ = INITS[self.weight_init]
+    matrix, _ = INITS[self.layers.weight_init]
     init = lambda key, shape, dtype: matrix(key, (d, d), dtype).reshape(shape)
     project = functools.partial(
       nn.Einsum,
       (d, *heads),
       "btd,dnh->bnth",
-      dtype=self.dtype,
+      dtype=self.layers.dtype,
       kernel_init=init,
     )
     q = project(name="query")(x_q) * heads[1] ** -0.5
@@ -134,78 +150,54 @@ class Attention(nn.Module):
     return nn.Einsum(
       (*heads, d),
       "bnth,nhd->btd",
-      dtype=self.dtype,
+      dtype=self.layers.dtype,
       kernel_init=init,
       name="out",
     )(x)
 
 
-def norm_layer(norm, dtype):
-  """Returns a constructor of the normalisation layer `norm`, one of `NORMS`."""
-  return functools.partial(NORMS[norm], dtype=dtype)
-
-
 class MlpBlock(nn.Module):
   """Two dense layers with an activation of `ACTIVATIONS` between them."""
 
-  mlp_dim: int
-  dtype: str
-  act: str
-  dropout: float = 0.0
-  weight_init: str = "big_vision"
+  layers: Layers
 
   @nn.compact
   def __call__(self, x, *, train=False):
-    width = x.shape[-1]
-    kernel_init, bias_init = INITS[self.weight_init]
+    width, layers = x.shape[-1], self.layers
+    kernel_init, bias_init = INITS[layers.weight_init]
     dense = functools.partial(
       nn.Dense,
-      dtype=self.dtype,
+      dtype=layers.dtype,
       kernel_init=kernel_init,
       bias_init=bias_init,
     )
-    x = ACTIVATIONS[self.act](dense(self.mlp_dim)(x))
-    x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    x = ACTIVATIONS[layers.act](dense(layers.mlp_dim)(x))
+    x = nn.Dropout(layers.dropout, deterministic=not train)(x)
     return dense(width)(x)
 
 
 class EncoderBlock(nn.Module):
   """Pre-norm self-attention and MLP, each a branch that can be dropped."""
 
-  mlp_dim: int
-  num_heads: int
-  dtype: str
-  norm: str
-  act: str
-  weight_init: str
-  dropout: float
+  layers: Layers
   drop_path: float
 
   @nn.compact
   def __call__(self, x, *, train):
     def add(x, y):
-      y = nn.Dropout(self.dropout, deterministic=not train)(y)
+      y = nn.Dropout(self.layers.dropout, deterministic=not train)(y)
       # One draw for all tokens and channels of an example.
       drop = nn.Dropout(self.drop_path, (1, 2), deterministic=not train)
       return x + drop(y)
 
     out = {}
-    norm = norm_layer(self.norm, self.dtype)
-    y = norm()(x)
-    attention = Attention(
-      self.num_heads,
-      self.dtype,
-      self.weight_init,
-      name="MultiHeadDotProductAttention_0",
-    )
+    y = self.layers.norm_layer()(x)
+    attention = Attention(self.layers, name="MultiHeadDotProductAttention_0")
     y = out["sa"] = attention(y, y)
     x = out["+sa"] = add(x, y)
 
-    y = norm()(x)
-    mlp = MlpBlock(
-      self.mlp_dim, self.dtype, self.act, self.dropout, self.weight_init
-    )
-    y = out["mlp"] = mlp(y, train=train)
+    y = self.layers.norm_layer()(x)
+    y = out["mlp"] = MlpBlock(self.layers)(y, train=train)
     x = out["+mlp"] = add(x, y)
     return x, out
 
@@ -213,14 +205,8 @@ class EncoderBlock(nn.Module):
 class Encoder(nn.Module):
   """The blocks and the final normalisation, in float32."""
 
+  layers: Layers
   depth: int
-  mlp_dim: int
-  num_heads: int
-  dtype: str
-  norm: str
-  act: str
-  weight_init: str
-  dropout: float
   drop_path: float
 
   @nn.compact
@@ -229,48 +215,26 @@ class Encoder(nn.Module):
     for i, rate in enumerate(
       common.drop_path_rates(self.drop_path, self.depth)
     ):
-      x, out[f"block{i:02d}"] = EncoderBlock(
-        mlp_dim=self.mlp_dim,
-        num_heads=self.num_heads,
-        dtype=self.dtype,
-        norm=self.norm,
-        act=self.act,
-        weight_init=self.weight_init,
-        dropout=self.dropout,
-        drop_path=rate,
-        name=f"encoderblock_{i}",
-      )(x, train=train)
+      block = EncoderBlock(self.layers, rate, name=f"encoderblock_{i}")
+      x, out[f"block{i:02d}"] = block(x, train=train)
     out["pre_ln"] = x
-    norm = norm_layer(self.norm, common.accumulator(self.dtype))
-    return norm(name="encoder_norm")(x), out
+    dtype = common.accumulator(self.layers.dtype)
+    return self.layers.norm_layer(dtype, "encoder_norm")(x), out
 
 
 class MAPHead(nn.Module):
   """Multi-head attention pooling: a learnt probe attends to all tokens."""
 
-  mlp_dim: int
-  num_heads: int
-  dtype: str
-  norm: str
-  act: str
-  weight_init: str
+  layers: Layers
 
   @nn.compact
   def __call__(self, x):
     b, _, d = x.shape
-    probe = self.param("probe", INITS[self.weight_init][0], (1, 1, d))
-    attention = Attention(
-      self.num_heads,
-      self.dtype,
-      self.weight_init,
-      name="MultiHeadDotProductAttention_0",
-    )
+    probe = self.param("probe", INITS[self.layers.weight_init][0], (1, 1, d))
+    attention = Attention(self.layers, name="MultiHeadDotProductAttention_0")
     x = attention(jnp.broadcast_to(probe, (b, 1, d)), x)
-    y = norm_layer(self.norm, self.dtype)()(x)
-    mlp = MlpBlock(
-      self.mlp_dim, self.dtype, self.act, weight_init=self.weight_init
-    )
-    return (x + mlp(y))[:, 0]
+    y = self.layers.norm_layer()(x)
+    return (x + MlpBlock(self.layers)(y))[:, 0]
 
 
 class ViT(nn.Module):
@@ -315,7 +279,15 @@ class ViT(nn.Module):
 
   @nn.compact
   def __call__(self, image, *, train=False):
-    mlp_dim = self.mlp_dim or 4 * self.width
+    layers = Layers(
+      mlp_dim=self.mlp_dim or 4 * self.width,
+      num_heads=self.num_heads,
+      dtype=self.dtype_mm,
+      norm=self.norm,
+      act=self.act,
+      weight_init=self.weight_init,
+      dropout=self.dropout,
+    )
     patch = self.patch_size
     out = {}
 
@@ -357,18 +329,8 @@ class ViT(nn.Module):
       x = jnp.concatenate([cls, x], axis=1)
     x = nn.Dropout(self.dropout, deterministic=not train)(x)
 
-    x, out["encoder"] = Encoder(
-      depth=self.depth,
-      mlp_dim=mlp_dim,
-      num_heads=self.num_heads,
-      dtype=self.dtype_mm,
-      norm=self.norm,
-      act=self.act,
-      weight_init=self.weight_init,
-      dropout=self.dropout,
-      drop_path=self.drop_path,
-      name="Transformer",
-    )(x, train=train)
+    encoder = Encoder(layers, self.depth, self.drop_path, name="Transformer")
+    x, out["encoder"] = encoder(x, train=train)
     out["encoded"] = x
 
     if self.pool_type == "gap":
@@ -376,15 +338,7 @@ class ViT(nn.Module):
     elif self.pool_type == "tok":
       x = x[:, 0]
     else:
-      head = MAPHead(
-        mlp_dim,
-        self.num_heads,
-        self.dtype_mm,
-        self.norm,
-        self.act,
-        self.weight_init,
-      )
-      x = head(x).astype(common.accumulator(self.dtype_mm))
+      x = MAPHead(layers)(x).astype(common.accumulator(self.dtype_mm))
     out["head_input"] = x
 
     if self.rep_size:
