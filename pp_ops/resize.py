@@ -1,4 +1,4 @@
-"""Resizing methods, and a faster antialiased one than `tf.image.resize`'s."""
+"""`tf.image.resize`, faster."""
 
 import tensorflow as tf
 
@@ -17,6 +17,25 @@ METHODS = {
 }
 
 _KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic"}
+
+
+def resize_plain(
+  image: tf.Tensor, size: tf.Tensor | tuple[int, int], method: str
+) -> tf.Tensor:
+  """`tf.image.resize(image, size, method)`, faster for integers.
+
+  Args:
+    image: [H, W, C], any real dtype.
+    size: (height, width), or an int32 [2] tensor.
+    method: a name of `METHODS`.
+
+  Returns:
+    [height, width, C]; float32 unless the method is "nearest".
+  """
+  if image.dtype.is_integer and method != "nearest":
+    # The kernel would convert a pixel each time that it reads one.
+    image = tf.cast(image, tf.float32)
+  return tf.image.resize(image, size, METHODS[method])
 
 
 def resize_antialiased(
@@ -40,7 +59,7 @@ def resize_antialiased(
   new_height, new_width = size[0], size[1]
   shape = tf.shape(image)
   height, width, channels = shape[0], shape[1], shape[2]
-  plain = lambda x: tf.cast(tf.image.resize(x, size, method), tf.float32)
+  plain = lambda x: tf.cast(resize_plain(x, size, method), tf.float32)
 
   def shrink_rows():
     rows = _resize_rows(tf.reshape(image, [height, -1]), new_height, method)
