@@ -16,8 +16,16 @@ import time
 
 import tensorflow as tf
 
+from big_crop import input_pipeline  # noqa: F401, it sets TensorFlow up
 from big_crop.bench import output, peers
-from big_crop.bench.turns import BATCH, Loader, print_table, take_turns, turn
+from big_crop.bench.turns import (
+  BATCH,
+  Loader,
+  print_table,
+  take_turns,
+  times_as_fast,
+  turn,
+)
 from pp_ops import registry
 from pp_ops.random import example_seed
 
@@ -48,7 +56,8 @@ def tf_loader(spec: str, files: list[bytes], threads: int) -> Loader:
     return image if image.shape.is_fully_defined() else image[0, 0]
 
   data = tf.data.Dataset.from_tensor_slices(files).repeat().enumerate()
-  data = data.map(one, threads, deterministic=True).batch(BATCH, True)
+  # More images than threads, so that these go on while a batch is put together.
+  data = data.map(one, 2 * threads, deterministic=True).batch(BATCH, True)
   options = tf.data.Options()
   options.threading.private_threadpool_size = threads
   options.autotune.enabled = False
@@ -97,10 +106,11 @@ def main(argv: list[str]) -> None:
     specs += filter(None, dict.fromkeys(map(ceiling_of, specs)))
   files = [p.read_bytes() for p in paths]
   loaders = [tf_loader(spec, files, args.threads) for spec in specs]
+  rivals = []
   if args.peers:
     ops = {op[0] for spec in args.pp for op in registry.parse(spec)}
-    loaders += peers.start(paths, args.threads, "randaug" in ops)
-  results = take_turns(loaders, args.seconds, args.repeats)
+    rivals = peers.start(paths, args.threads, "randaug" in ops)
+  results = take_turns(loaders + rivals, args.seconds, args.repeats)
   print(
     f"{len(files)} images, {args.threads} threads, {args.repeats} turns of"
     f" {args.seconds:g} s"
@@ -112,16 +122,14 @@ def main(argv: list[str]) -> None:
     r["encoded_mb_per_s"] = mean_mb * r["images_per_s"]
   for spec in args.pp:
     r, ceiling = by_name[spec], by_name.get(ceiling_of(spec))
-    print(
-      f"{spec}\n  {r['encoded_mb_per_s']:.1f} MB/s of encoded images", end=""
-    )
+    print(f"{spec}: {r['encoded_mb_per_s']:.1f} MB/s of encoded images")
     if ceiling:
-      r["share_of_ceiling"] = r["images_per_s"] / ceiling["images_per_s"]
+      r["share_of_ceiling"] = times_as_fast(r, ceiling)
       share = ceiling["cpu_ms_per_image"] / r["cpu_ms_per_image"]
       print(
-        f"; {r['share_of_ceiling']:.2f} of the images/s of decoding alone,"
-        f" which is {100 * share:.0f}% of the CPU time",
-        end="",
+        f"  {r['share_of_ceiling']:.2f} times decoding alone, which is"
+        f" {100 * share:.0f}% of the CPU time"
       )
-    print()
+    for peer in results[len(loaders) :]:
+      print(f"  {times_as_fast(r, peer):.2f} times {peer['name']}")
   output.write(args, images=len(files), results=results)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 BATCH = 32
+# Between turns, for the last one's workers to fill their buffers and rest.
+_PAUSE_S = 0.5
 
 
 class Loader(NamedTuple):
@@ -59,6 +61,7 @@ def take_turns(
   turns = [[] for _ in loaders]
   for _ in range(repeats):
     for loader, values in zip(loaders, turns, strict=True):
+      time.sleep(_PAUSE_S)
       values.append(loader.turn(seconds))
   results = []
   for loader, values in zip(loaders, turns, strict=True):
@@ -73,6 +76,12 @@ def take_turns(
       }
     )
   return results
+
+
+def times_as_fast(one: dict[str, Any], other: dict[str, Any]) -> float:
+  """The median, over the turns, of the ratio of two results' images/s."""
+  pairs = zip(one["all_images_per_s"], other["all_images_per_s"], strict=True)
+  return statistics.median(a / b for a, b in pairs)
 
 
 def print_table(results: list[dict[str, Any]]) -> None:
