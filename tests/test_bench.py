@@ -8,7 +8,8 @@ import pytest
 from big_crop import config as configs
 from big_crop import sharding
 from big_crop.bench import __main__ as bench
-from big_crop.bench import scaling, step, train
+from big_crop.bench import scaling, step, train, turns
+from big_crop.datasets import critters
 
 TINY = {"width": 32, "depth": 1, "num_heads": 2, "patch_size": 8}
 FSDP = [(".*", "fsdp(min_size_to_shard_mb=0)")]
@@ -60,6 +61,24 @@ def test_train_counts_waiting(tmp_path):
   results = train.measure(c, warmup=2, steps=5)
   assert 0 <= results["waiting"] <= 1
   assert min(results.values()) >= 0 and results["images_per_s"] > 0
+
+
+def test_pipeline_beside_its_ceiling(tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(turns, "_PAUSE_S", 0)
+  images, _ = critters.generate("train", 0, 5)
+  for i, image in enumerate(images):
+    (tmp_path / f"{i}.jpg").write_bytes(image)
+  crop, out = "decode_jpeg_and_inception_crop_fixed", tmp_path / "out.json"
+  bench.main(
+    ["pipeline", "--images", str(tmp_path), "--pp", f"{crop}(32)", "--json"]
+    + [str(out), "--ceiling", "--repeats", "3", "--seconds", "0.05"]
+  )
+  fast, ceiling = json.loads(out.read_text())["results"]
+  assert ceiling["name"] == f"{crop}(None)"
+  rates = (r["all_images_per_s"] for r in (fast, ceiling))
+  share = sorted(a / b for a, b in zip(*rates, strict=True))[1]
+  assert fast["share_of_ceiling"] == share
+  assert f"{share:.2f} times decoding alone" in capsys.readouterr().out
 
 
 def test_mistakes_get_one_line():
