@@ -27,7 +27,7 @@ _KINDS = {
   "torchvision decode_jpeg, antialias=True": (False, True),
   "torchvision PIL (which always antialiases)": (True, True),
 }
-_RANDAUG = ", RandAugment"  # at the end of a name
+RANDAUG = ", RandAugment"  # at the end of a name
 
 
 def start(
@@ -58,7 +58,7 @@ def start(
     process.stdin.flush()
     return json.loads(process.stdout.readline() or "null")
 
-  names = [*_KINDS, *([n + _RANDAUG for n in _KINDS] if randaug else [])]
+  names = [*_KINDS, *([n + RANDAUG for n in _KINDS] if randaug else [])]
   if ask([list(map(str, paths)), names]) is None:
     raise ValueError("--peers: torch and torchvision did not start, see above.")
   return [
@@ -101,10 +101,10 @@ def _serve(workers):
   files = [pathlib.Path(p).read_bytes() for p in paths]
   turns = {}
   for name in names:
-    kind = _KINDS[name.removesuffix(_RANDAUG)]
+    kind = _KINDS[name.removesuffix(RANDAUG)]
     others = multiprocessing.active_children()
     loader = torch.utils.data.DataLoader(
-      Images(files, *kind, name.endswith(_RANDAUG)),
+      Images(files, *kind, name.endswith(RANDAUG)),
       BATCH,
       num_workers=workers,
       prefetch_factor=_BATCHES_AHEAD,

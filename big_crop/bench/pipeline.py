@@ -80,6 +80,10 @@ def ceiling_of(spec: str) -> str | None:
   return f"{name}({', '.join(parts)})"
 
 
+def _has_randaug(spec):
+  return "randaug" in {op[0] for op in registry.parse(spec)}
+
+
 def main(argv: list[str]) -> None:
   parser = argparse.ArgumentParser(
     prog="python -m big_crop.bench pipeline", description=__doc__
@@ -108,8 +112,8 @@ def main(argv: list[str]) -> None:
   loaders = [tf_loader(spec, files, args.threads) for spec in specs]
   rivals = []
   if args.peers:
-    ops = {op[0] for spec in args.pp for op in registry.parse(spec)}
-    rivals = peers.start(paths, args.threads, "randaug" in ops)
+    randaug = any(map(_has_randaug, args.pp))
+    rivals = peers.start(paths, args.threads, randaug)
   results = take_turns(loaders + rivals, args.seconds, args.repeats)
   print(
     f"{len(files)} images, {args.threads} threads, {args.repeats} turns of"
@@ -131,5 +135,6 @@ def main(argv: list[str]) -> None:
         f" {100 * share:.0f}% of the CPU time"
       )
     for peer in results[len(loaders) :]:
-      print(f"  {times_as_fast(r, peer):.2f} times {peer['name']}")
+      if peer["name"].endswith(peers.RANDAUG) == _has_randaug(spec):
+        print(f"  {times_as_fast(r, peer):.2f} times {peer['name']}")
   output.write(args, images=len(files), results=results)
