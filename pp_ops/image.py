@@ -8,7 +8,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from pp_ops.op_table import did_you_mean, register
-from pp_ops.resize import METHODS, resize_antialiased, resize_plain
+from pp_ops.resize import METHODS, resize_antialiased, resize_by_tensorflow
 
 _Op = Callable[..., tf.Tensor]
 
@@ -58,10 +58,8 @@ def _resize(image, size, method, antialias):
   """Resizes to a static or dynamic (height, width), keeping the dtype."""
   if antialias and method in ("bilinear", "bicubic"):
     out = resize_antialiased(image, size, method)
-  elif antialias:
-    out = tf.image.resize(image, size, METHODS[method], antialias=True)
   else:
-    out = resize_plain(image, size, method)
+    out = resize_by_tensorflow(image, size, method, antialias)
   if image.dtype.is_floating or method == "nearest":
     return tf.cast(out, image.dtype)
   # Plain casting would darken the image by half a grey level.

@@ -19,23 +19,27 @@ METHODS = {
 _KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic"}
 
 
-def resize_plain(
-  image: tf.Tensor, size: tf.Tensor | tuple[int, int], method: str
+def resize_by_tensorflow(
+  image: tf.Tensor,
+  size: tf.Tensor | tuple[int, int],
+  method: str,
+  antialias: bool = False,
 ) -> tf.Tensor:
-  """`tf.image.resize(image, size, method)`, faster for integers.
+  """`tf.image.resize`, faster for integers that are not antialiased.
 
   Args:
     image: [H, W, C], any real dtype.
     size: (height, width), or an int32 [2] tensor.
     method: a name of `METHODS`.
+    antialias: as TensorFlow's.
 
   Returns:
     [height, width, C]; float32 unless the method is "nearest".
   """
-  if image.dtype.is_integer and method != "nearest":
+  if image.dtype.is_integer and method != "nearest" and not antialias:
     # The kernel would convert a pixel each time that it reads one.
     image = tf.cast(image, tf.float32)
-  return tf.image.resize(image, size, METHODS[method])
+  return tf.image.resize(image, size, METHODS[method], antialias=antialias)
 
 
 def resize_antialiased(
@@ -59,7 +63,7 @@ def resize_antialiased(
   new_height, new_width = size[0], size[1]
   shape = tf.shape(image)
   height, width, channels = shape[0], shape[1], shape[2]
-  plain = lambda x: tf.cast(resize_plain(x, size, method), tf.float32)
+  plain = lambda x: tf.cast(resize_by_tensorflow(x, size, method), tf.float32)
 
   def shrink_rows():
     rows = _resize_rows(tf.reshape(image, [height, -1]), new_height, method)
