@@ -19,9 +19,11 @@ import dataclasses
 
 from scipy import optimize
 
-from big_crop import errors, shapes
-from pp_ops import exact, registry
+from big_crop import errors
+from big_crop.measure import shapes
+from pp_ops import registry
 from pp_ops.crops import op_arguments
+from pp_ops.laws import exact
 
 # Where each parameter is looked for; areas in percent.
 _BOUNDS = {

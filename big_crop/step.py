@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from big_crop import losses, sharding
-from big_crop import mixing as mixes
-from big_crop import targets as target_kinds
+from big_crop.objectives import losses
+from big_crop.objectives import mixing as mixes
+from big_crop.objectives import targets as target_kinds
+from big_crop.runtime import sharding
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from big_crop import stop
+from big_crop.runtime import stop
 
 if __name__ == "__main__":
   stop.on_sigterm()  # before the slow imports, in which one may come
@@ -22,24 +22,14 @@ import numpy as np
 from clu import parameter_overview
 from etils import epath
 
-from big_crop import (
-  checkpoint,
-  datasets,
-  errors,
-  evaluators,
-  hosts,
-  input_pipeline,
-  model_init,
-  models,
-  optim,
-  pictures,
-  report,
-  sharding,
-  trees,
-)
 from big_crop import config as configs
+from big_crop import errors, evaluators, models, optim, trees
 from big_crop import step as steps
+from big_crop.data import input_pipeline, sources
 from big_crop.optim.schedules import to_steps
+from big_crop.runtime import checkpoint, hosts, pictures, records, sharding
+from big_crop.runtime import progress as progress_line
+from big_crop.weights import model_init
 from pp_ops import registry
 
 # How far the host may run ahead of the devices.
@@ -63,7 +53,7 @@ class Parts(NamedTuple):
   """
 
   mesh: jax.sharding.Mesh
-  source: datasets.Source
+  source: sources.Source
   pp: Callable
   total_steps: int
   abstract: steps.TrainState
@@ -94,7 +84,7 @@ def build(config) -> Parts:
   if not config.input.pp:
     raise ValueError("config.input.pp is not set")
   pp = registry.get_preprocess_fn(config.input.pp)
-  source = datasets.get_source(
+  source = sources.get_source(
     **config.input.data,
     shard=(jax.process_index(), num_hosts),
     shuffle_buffer_size=config.input.shuffle_buffer_size,
@@ -206,7 +196,7 @@ def start_or_resume(config, workdir: epath.Path, parts: Parts) -> tuple:
         state, config.model_init, **config.model_load
       )
   if jax.process_index() == 0:
-    report.write_config(workdir, configs.as_json(config))
+    records.write_config(workdir, configs.as_json(config))
   checkpoints = checkpoint.Checkpoints(workdir, config.keep_ckpt_steps)
   if start:
     state, host = checkpoints.restore(start, parts.abstract)
@@ -245,7 +235,7 @@ def run(config, workdir: str) -> dict | None:
   workdir = epath.Path(workdir)
   first_process = jax.process_index() == 0
   hosts.agree(json.dumps(configs.as_json(config)), "the config")
-  report.check_workdir(workdir, configs.as_json(config), configs.FREE_KEYS)
+  records.check_workdir(workdir, configs.as_json(config), configs.FREE_KEYS)
   parts = build(config)
   state, start, host, checkpoints = start_or_resume(config, workdir, parts)
   position = host["positions"][jax.process_index()]
@@ -268,8 +258,8 @@ def run(config, workdir: str) -> dict | None:
     ),
     lambda data: sharding.make_global_batch(data, parts.mesh),
   )
-  metrics_file = report.Metrics(workdir, start) if first_process else None
-  progress = report.Progress(
+  metrics_file = records.Metrics(workdir, start) if first_process else None
+  progress = progress_line.Progress(
     total_steps, batch_size, start, silent=not first_process
   )
   progress.show(
@@ -372,10 +362,10 @@ def _check_finite(logged, checkpoints):
 
 
 def _summarise(workdir, facts):
-  records = report.read_metrics(workdir)
-  pictures.save_curves(workdir / "curves.png", records)
-  final = {k: v for r in records for k, v in r.items()}
-  rates = [r["images_per_s"] for r in records if "images_per_s" in r]
+  logged = records.read_metrics(workdir)
+  pictures.save_curves(workdir / "curves.png", logged)
+  final = {k: v for r in logged for k, v in r.items()}
+  rates = [r["images_per_s"] for r in logged if "images_per_s" in r]
   summary = {
     **facts,
     "images_per_s": float(np.median(rates)),
@@ -383,7 +373,7 @@ def _summarise(workdir, facts):
       k: v for k, v in final.items() if k not in ("step", "images_per_s")
     },
   }
-  report.write_atomically(
+  records.write_atomically(
     workdir / "summary.json", json.dumps(summary, indent=2) + "\n"
   )
   print(json.dumps(summary, indent=2))

@@ -1,7 +1,7 @@
 """Crops: apply a law to a decoded image, or to a JPEG while decoding it.
 
 `inception_crop` is TensorFlow's own op; `inception_crop_fixed`, `beta_crop` and
-every other entry of `pp_ops.windows.LAWS` run the law's array maths in the
+every other entry of `pp_ops.laws.LAWS` run the law's array maths in the
 graph, and so does `inception_crop_coupled`, which has TensorFlow's law. Each
 comes fused with decoding as well, `decode_jpeg_and_...`, which
 decodes no more of a JPEG than the window needs and gives the same pixels.
@@ -17,9 +17,9 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from pp_ops import image as image_ops
+from pp_ops.laws.windows import LAWS, Law, NativeLaw, check_range
 from pp_ops.op_table import register
 from pp_ops.random import Rng
-from pp_ops.windows import LAWS, Law, NativeLaw, check_range
 
 _AREAS = ("area_min", "area_max")
 _RESIZE = {"method": "bilinear", "antialias": False}
@@ -29,7 +29,7 @@ Sampler = Callable[[tf.Tensor, tf.Tensor, Rng], tuple[tf.Tensor, ...]]
 
 
 def law_sampler(law) -> Sampler:
-  """Runs a `pp_ops.windows` law in the graph, in float64."""
+  """Runs a `pp_ops.laws` law in the graph, in float64."""
 
   def sample(height, width, rng):
     big_h, big_w = tf.cast(height, tf.float64), tf.cast(width, tf.float64)

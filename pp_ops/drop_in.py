@@ -5,8 +5,8 @@ For callers of `tf.image.sample_distorted_bounding_box`: change the name.
 
 import tensorflow as tf
 
+from pp_ops.laws.windows import FixedLaw, Law
 from pp_ops.random import Rng
-from pp_ops.windows import FixedLaw, Law
 
 
 def sample_distorted_bounding_box(

@@ -31,7 +31,7 @@ def register(
     outkey: the feature that it writes unless the string gives `key` or
       `outkey`; the one it reads by default.
     law: for crops: a function of the op's arguments that returns its
-      `pp_ops.windows` law, so that it can be measured and matched.
+      `pp_ops.laws` law, so that it can be measured and matched.
 
   Returns:
     The factory, unchanged.

@@ -6,10 +6,10 @@ import jax
 import pytest
 
 from big_crop import config as configs
-from big_crop import sharding
 from big_crop.bench import __main__ as bench
 from big_crop.bench import scaling, step, train, turns
-from big_crop.datasets import critters
+from big_crop.data import critters
+from big_crop.runtime import sharding
 
 TINY = {"width": 32, "depth": 1, "num_heads": 2, "patch_size": 8}
 FSDP = [(".*", "fsdp(min_size_to_shard_mb=0)")]

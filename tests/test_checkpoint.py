@@ -9,7 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from big_crop import checkpoint, sharding, step
+from big_crop import step
+from big_crop.runtime import checkpoint, sharding
 
 
 class Tiny(nn.Module):

@@ -106,7 +106,7 @@ def test_device_side_needs_no_tensorflow():
 
 def test_windows_need_neither_tensorflow_nor_jax():
   code = (
-    "import pp_ops.windows, sys; "
+    "import pp_ops.laws, sys; "
     "assert not {'tensorflow', 'jax'} & set(sys.modules)"
   )
   subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

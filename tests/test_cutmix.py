@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from big_crop import cutmix, losses, mixing, sharding, targets
+from big_crop.objectives import cutmix, losses, mixing, targets
+from big_crop.runtime import sharding
 
 MODES = cutmix.MODES
 H, W = 20, 12

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 from test_exact import ALARM, p_value
 
-from pp_ops import drop_in, windows
+from pp_ops import drop_in
+from pp_ops.laws import windows
 
 SHAPE = (64, 96)
 NO_BOXES = tf.zeros([0, 0, 4])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageStat
 
-from big_crop.datasets import critters
+from big_crop.data import critters
 
 _TRAIN = 1200
 _VALIDATION = 400
@@ -52,10 +52,10 @@ def test_another_process_draws_the_same_and_loads_no_framework(train):
   folder = os.path.dirname(critters.__file__)
   program = (
     "import hashlib, sys, types\n"
-    "package = types.ModuleType('big_crop.datasets')\n"
+    "package = types.ModuleType('big_crop.data')\n"
     f"package.__path__ = [{folder!r}]\n"
-    "sys.modules['big_crop.datasets'] = package\n"
-    "from big_crop.datasets import critters\n"
+    "sys.modules['big_crop.data'] = package\n"
+    "from big_crop.data import critters\n"
     "jpegs, _ = critters.generate('train', 40, 44)\n"
     "print(*(hashlib.sha256(jpeg).hexdigest() for jpeg in jpegs))\n"
     "assert not {'tensorflow', 'jax'} & set(sys.modules)\n"

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from scipy import special
 
-from big_crop import evaluators, losses
+from big_crop import evaluators
 from big_crop.evaluators.classification import batch_sums
+from big_crop.objectives import losses
 
 
 def transcription(logits, label_sets, mask):

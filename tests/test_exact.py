@@ -13,8 +13,8 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from big_crop import sampler
-from pp_ops import exact, windows
+from big_crop.measure import sampler
+from pp_ops.laws import exact, windows
 
 ALARM = 1e-4
 LAWS = [

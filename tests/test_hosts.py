@@ -13,10 +13,10 @@ import time
 
 import pytest
 
-from big_crop import checkpoint, hosts
 from big_crop import config as configs
 from big_crop import train as trainer
-from big_crop.datasets import critters
+from big_crop.data import critters
+from big_crop.runtime import checkpoint, hosts
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = """

@@ -13,7 +13,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from big_crop import config, evaluators, sharding
+from big_crop import config, evaluators
+from big_crop.runtime import sharding
 
 RECIPE = "configs/wrong_inception_crop/vit_s16_i1k.py"
 LEVELS = [0, 17, 60, 100, 101, 140, 200, 230, 255]

@@ -7,8 +7,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from big_crop import datasets, input_pipeline
-from big_crop.datasets import base
+from big_crop.data import base, input_pipeline, sources
 from pp_ops.registry import get_preprocess_fn
 
 PP = (
@@ -69,10 +68,10 @@ def prepared(tmp_path_factory):
 def open_source(request, folder, prepared):
   """(split, shard) -> a source of 41 images."""
   if request.param == "folder":
-    return lambda split="all", shard=(0, 1): datasets.get_source(
+    return lambda split="all", shard=(0, 1): sources.get_source(
       str(folder), split, shard=shard
     )
-  return lambda split="train", shard=(0, 1): datasets.get_source(
+  return lambda split="train", shard=(0, 1): sources.get_source(
     str(prepared / "prepared" / "1.0.0"), split, shard=shard
   )
 
@@ -137,10 +136,10 @@ def test_what_an_example_looks_like_depends_on_seed_epoch_and_index_alone(
         out[image.tobytes()] = out.get(image.tobytes(), 0) + 1
     return out
 
-  whole = looks(datasets.get_source(str(folder), "all"), 1, 41)
+  whole = looks(sources.get_source(str(folder), "all"), 1, 41)
   shares = {}
   for host in (0, 1):
-    source = datasets.get_source(str(folder), "all", shard=(host, 2))
+    source = sources.get_source(str(folder), "all", shard=(host, 2))
     shares |= looks(source, source.num_examples, 1)
   assert whole == shares and len(whole) == 41
 
@@ -186,7 +185,7 @@ def test_evaluation_counts_every_example_once(open_source):
 
 
 def test_prepared_dataset_by_name_and_features(prepared):
-  source = datasets.get_source("prepared", "validation", str(prepared))
+  source = sources.get_source("prepared", "validation", str(prepared))
   assert source.num_examples == 7 and source.num_classes == 41
   labels = [int(e["label"]) for e in source.epoch(None)]
   assert sorted(labels) == list(range(7))
@@ -202,7 +201,7 @@ def broken(folder, tmp_path):
     data = path.read_bytes()
     bad = path.name == "image_13.jpg"
     target.write_bytes(b"\xff\xd8\xff" + data[3:40] if bad else data)
-  return datasets.get_source(str(tmp_path), "all")
+  return sources.get_source(str(tmp_path), "all")
 
 
 def test_corrupt_image_is_named(broken):
@@ -225,7 +224,7 @@ def test_corrupt_image_is_left_out_and_counted(broken):
 
 
 def test_pp_strings_that_cannot_make_a_batch(folder):
-  source = datasets.get_source(str(folder), "all")
+  source = sources.get_source(str(folder), "all")
   for pp, message in [
     ("decode", "fixed one"),
     ('keep("image", "label")', "decode it"),
@@ -245,7 +244,7 @@ def test_missing_datasets(tmp_path):
     (("imagenet2012", "train", str(tmp_path)), "tfds build imagenet2012"),
   ]:
     with pytest.raises(ValueError, match=message):
-      datasets.get_source(*args)
+      sources.get_source(*args)
 
 
 def test_folder_with_split_folders(folder, tmp_path):
@@ -254,7 +253,7 @@ def test_folder_with_split_folders(folder, tmp_path):
     target.mkdir(parents=True, exist_ok=True)
     (target / path.name).write_bytes(path.read_bytes())
   sizes = {
-    split: datasets.get_source(str(tmp_path), split).num_examples
+    split: sources.get_source(str(tmp_path), split).num_examples
     for split in ("train", "validation", "val", "val[:50%]")
   }
   assert sizes == {"train": 30, "validation": 11, "val": 11, "val[:50%]": 6}

@@ -7,7 +7,8 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from big_crop import losses, mixing, sharding
+from big_crop.objectives import losses, mixing
+from big_crop.runtime import sharding
 
 
 @pytest.fixture

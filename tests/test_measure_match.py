@@ -6,8 +6,11 @@ import sys
 import numpy as np
 import pytest
 
-from big_crop import match, measure, shapes
-from pp_ops import op_table, registry, windows
+from big_crop import match
+from big_crop.measure import measurement as measure
+from big_crop.measure import shapes
+from pp_ops import op_table, registry
+from pp_ops.laws import windows
 
 
 @pytest.mark.parametrize(

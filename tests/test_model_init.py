@@ -6,8 +6,8 @@ import pytest
 import scipy.interpolate
 from flax import traverse_util
 
-from big_crop import model_init
 from big_crop.models import vit
+from big_crop.weights import model_init
 
 
 def _params(res=16, num_classes=5, **kw):

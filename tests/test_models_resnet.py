@@ -12,8 +12,9 @@ import scipy.stats
 from flax import traverse_util
 from jax.sharding import NamedSharding, PartitionSpec
 
-from big_crop import model_init, models
+from big_crop import models
 from big_crop.models import common, cpu, resnet
+from big_crop.weights import model_init
 
 TINY = dict(variant=18, width=8, small_stem=True)
 

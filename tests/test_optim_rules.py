@@ -8,8 +8,9 @@ import optax
 import optim_helpers as helpers
 import pytest
 
-from big_crop import optim, sharding, trees
+from big_crop import optim, trees
 from big_crop.optim import agc, factories, layout, scaling
+from big_crop.runtime import sharding
 
 norm = lambda x, axis=None: np.sqrt((x * x).sum(axis))
 

@@ -5,7 +5,8 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from pp_ops import crops, registry, windows
+from pp_ops import crops, registry
+from pp_ops.laws import windows
 from pp_ops.random import Rng, example_seed
 from pp_ops.registry import get_preprocess_fn
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pp_ops import op_table, registry, windows
+from pp_ops import op_table, registry
+from pp_ops.laws import windows
 from pp_ops.random import Rng, example_seed
 from pp_ops.registry import get_preprocess_fn, law_of, parse, register
 

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from big_crop import checkpoint, models, optim, step, train, trees
 from big_crop import config as configs
+from big_crop import models, optim, step, train, trees
+from big_crop.runtime import checkpoint
 
 ROOT = pathlib.Path(__file__).parents[1]
 WRONG_CROP = ROOT / "configs" / "wrong_inception_crop" / "vit_s16_i1k.py"

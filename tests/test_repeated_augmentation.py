@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from big_crop import datasets, input_pipeline, sharding
-from big_crop.datasets import base
+from big_crop.data import base, input_pipeline, sources
+from big_crop.runtime import sharding
 from pp_ops.random import example_seed
 from pp_ops.registry import get_preprocess_fn
 
@@ -170,7 +170,7 @@ def test_a_prepared_dataset_repeats_too(tmp_path):
       )
     },
   )
-  source = datasets.get_source("noise", "train", str(tmp_path))
+  source = sources.get_source("noise", "train", str(tmp_path))
   (epoch,) = stream(source, 20, 1, repeats=3)
   counts = collections.Counter(epoch.data["label"].tolist())
   assert sorted(counts.values()) == [2] + 6 * [3]

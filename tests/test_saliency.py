@@ -12,10 +12,12 @@ import pytest
 from scipy import stats
 
 from big_crop import config as configs
-from big_crop import errors, evaluators, models, saliency, sharding, train
-from big_crop import saliency_maps as sm
-from big_crop.datasets import critters
-from big_crop.evaluators.saliency import statistics
+from big_crop import errors, evaluators, models, train
+from big_crop.data import critters
+from big_crop.runtime import sharding
+from big_crop.saliency import maps as sm
+from big_crop.saliency import measurement as saliency
+from big_crop.saliency.evaluator import statistics
 
 CLASSES = 5
 TINY = {

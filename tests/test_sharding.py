@@ -10,7 +10,8 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from big_crop import sharding, trees
+from big_crop import trees
+from big_crop.runtime import sharding
 
 FSDP = [(".*", "fsdp(axis='data')")]
 

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from big_crop import optim, sharding, step, trees
+from big_crop import optim, step, trees
 from big_crop.models import resnet, vit
+from big_crop.runtime import sharding
 
 BATCH, RES, CLASSES = 32, 16, 5
 ALWAYS_FSDP = [(".*", "fsdp(min_size_to_shard_mb=0)")]

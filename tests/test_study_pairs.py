@@ -7,9 +7,11 @@ import tensorflow as tf
 from scipy import stats
 
 from big_crop import config as configs
-from big_crop import input_pipeline, train, trees
-from big_crop.datasets import get_source
-from pp_ops import crops, exact, windows
+from big_crop import train, trees
+from big_crop.data import input_pipeline
+from big_crop.data.sources import get_source
+from pp_ops import crops
+from pp_ops.laws import exact, windows
 from pp_ops.random import Rng, example_seed
 from pp_ops.registry import get_preprocess_fn
 

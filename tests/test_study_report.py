@@ -24,7 +24,7 @@ from big_crop.study import (
   worker,
 )
 from big_crop.study.__main__ import main
-from pp_ops import windows
+from pp_ops.laws import windows
 
 
 @pytest.fixture(autouse=True)

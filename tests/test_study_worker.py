@@ -11,7 +11,7 @@ import time
 import pytest
 import study_helpers
 
-from big_crop import stop
+from big_crop.runtime import stop
 from big_crop.study import fingerprint, grid, runs, worker
 from big_crop.study.__main__ import main
 

@@ -11,7 +11,8 @@ import numpy as np
 import optax
 import pytest
 
-from big_crop import model_init, models, torch_weights
+from big_crop import models
+from big_crop.weights import model_init, torch_weights
 
 # Table 4 of Wightman et al., https://arxiv.org/abs/2110.00476, in millions, and
 # the exact counts of torchvision and timm.

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from big_crop import config as configs
-from big_crop import errors, stop, train
-from big_crop.datasets import critters
+from big_crop import errors, train
+from big_crop.data import critters
+from big_crop.runtime import stop
 
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 6

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from big_crop import models, optim, sharding, step, trees
+from big_crop import models, optim, step, trees
+from big_crop.runtime import sharding
 
 torch = pytest.importorskip("torch")
 

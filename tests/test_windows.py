@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pp_ops import windows
+from pp_ops.laws import windows
 
 ALARM = 1e-4
 SHAPES = [(256, 512), (512, 256), (375, 500), (500, 500), (64, 64)]

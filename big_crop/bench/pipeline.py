@@ -16,7 +16,6 @@ import time
 
 import tensorflow as tf
 
-from big_crop import input_pipeline  # noqa: F401, it sets TensorFlow up
 from big_crop.bench import output, peers
 from big_crop.bench.turns import (
   BATCH,
@@ -26,6 +25,7 @@ from big_crop.bench.turns import (
   times_as_fast,
   turn,
 )
+from big_crop.data import input_pipeline  # noqa: F401, it sets TensorFlow up
 from pp_ops import registry
 from pp_ops.random import example_seed
 

@@ -8,9 +8,10 @@ import time
 import jax
 import numpy as np
 
-from big_crop import sampler, shapes
 from big_crop.bench import output
-from pp_ops import registry, windows
+from big_crop.measure import sampler, shapes
+from pp_ops import registry
+from pp_ops.laws import windows
 
 
 def _rate(draw, num, repeats):

@@ -10,9 +10,9 @@ from typing import Any
 
 import jax
 
-from big_crop import sharding
 from big_crop.bench import output
 from big_crop.bench import step as bench_step
+from big_crop.runtime import sharding
 
 
 def measure(

@@ -19,9 +19,10 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from big_crop import models, sharding
+from big_crop import models
 from big_crop import step as steps
 from big_crop.bench import output, timm_peer
+from big_crop.runtime import sharding
 
 _CLASSES = 1000
 _REPLICATE = [(".*", "replicate")]

@@ -14,8 +14,10 @@ import time
 import jax
 
 from big_crop import config as configs
-from big_crop import input_pipeline, sharding, train
+from big_crop import train
 from big_crop.bench import output
+from big_crop.data import input_pipeline
+from big_crop.runtime import sharding
 
 
 def measure(config, warmup: int, steps: int) -> dict[str, float]:

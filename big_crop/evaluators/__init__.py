@@ -13,10 +13,15 @@ it names of the run's own:
 import importlib
 import importlib.util
 import inspect
-import pkgutil
 from typing import Any
 
 from big_crop import names
+
+# config.evals.NAME.type -> the module of its Evaluator.
+_MODULES = {
+  "classification": "big_crop.evaluators.classification",
+  "saliency": "big_crop.saliency.evaluator",
+}
 
 
 def make(name: str, config: dict[str, Any], **context):
@@ -35,13 +40,12 @@ def make(name: str, config: dict[str, Any], **context):
   """
   where = f"config.evals.{name}"
   kind = config.get("type", "classification")
-  known = [m.name for m in pkgutil.iter_modules(__path__)]
-  if kind in known:
-    module = importlib.import_module(f"{__name__}.{kind}")
+  if kind in _MODULES:
+    module = importlib.import_module(_MODULES[kind])
   elif "." in kind and importlib.util.find_spec(kind.split(".")[0]):
     module = importlib.import_module(kind)
   else:
-    raise names.unknown(f"{where}.type", kind, known)
+    raise names.unknown(f"{where}.type", kind, _MODULES)
   # The trainer reads these.
   own = ("type", "log_steps", "log_epochs", "log_examples", "log_percent")
   arguments = {k: v for k, v in config.items() if k not in own}

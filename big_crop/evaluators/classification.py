@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from big_crop import losses
-from big_crop.eval_data import EvalData
+from big_crop.data.eval_data import EvalData
+from big_crop.objectives import losses
 
 
 def batch_sums(
@@ -68,7 +68,7 @@ class Evaluator:
       mesh: the mesh.
       num_classes: number of classes.
       seed: the run's, for a pp string with random ops.
-      data: arguments of `datasets.get_source`.
+      data: arguments of `sources.get_source`.
       pp_fn: the pp string; it leaves `image` and `label` or `labels`.
       batch_size: over all devices; a last, smaller batch is padded.
       loss_name: a name for `losses.get`.

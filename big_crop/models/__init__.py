@@ -13,9 +13,14 @@ are the "batch_stats" collection (`mutable=["batch_stats"]` when training).
 
 import importlib
 import inspect
-import pkgutil
 
 from big_crop import names
+
+# model_name -> the module of its Model.
+_MODULES = {
+  "resnet": "big_crop.models.resnet",
+  "vit": "big_crop.models.vit",
+}
 
 
 def get_model(model_name, num_classes, **kw):
@@ -35,9 +40,8 @@ def get_model(model_name, num_classes, **kw):
   """
   path = model_name
   if "." not in model_name:
-    found = [m.name for m in pkgutil.iter_modules(__path__)]
-    names.check("model_name", model_name, set(found) - {"common", "cpu"})
-    path = f"{__name__}.{model_name}"
+    names.check("model_name", model_name, _MODULES)
+    path = _MODULES[model_name]
   try:
     module = importlib.import_module(path)
   except ModuleNotFoundError as e:

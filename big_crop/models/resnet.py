@@ -3,7 +3,7 @@
 He et al., https://arxiv.org/abs/1512.03385, with the stride in the 3x3
 convolution of the bottleneck (Goyal et al., https://arxiv.org/abs/1706.02677)
 and PyTorch's paddings, so that the weights of torchvision and timm give their
-logits (`big_crop.torch_weights`). The variants are timm's: ResNet-D (He et al.,
+logits. The variants are timm's: ResNet-D (He et al.,
 https://arxiv.org/abs/1812.01187), squeeze-and-excitation (Hu et al.,
 https://arxiv.org/abs/1709.01507) and ResNeXt (Xie et al.,
 https://arxiv.org/abs/1611.05431).

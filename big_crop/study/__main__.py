@@ -18,7 +18,7 @@ import pathlib
 import platform
 import sys
 
-from big_crop import stop
+from big_crop.runtime import stop
 
 if __name__ == "__main__":
   stop.on_sigterm()  # before the slow imports, in which one may come

@@ -22,7 +22,7 @@ from etils import epath
 import big_crop
 import pp_ops
 from big_crop import config as configs
-from big_crop.report import flat
+from big_crop.runtime.records import flat
 
 _UNUSED = ("study", "bench")
 _LIBRARIES = (
@@ -110,21 +110,21 @@ def _files(folder):
 
 @functools.cache
 def _dataset(name, data_dir):
-  from big_crop import datasets
+  from big_crop.data import sources
 
-  if name == datasets.EMBEDDED:
-    from big_crop.datasets import critters
+  if name == sources.EMBEDDED:
+    from big_crop.data import critters
 
     parts = [json.dumps(critters.SPLIT_SIZES)]
     for split, size in critters.SPLIT_SIZES.items():
       parts += [critters.example(split, i)[0] for i in (0, size - 1)]
     return _digest(name, *parts)
   # Opened as the trainer opens it, so that both mean the same.
-  path = epath.Path(data_dir if name == datasets.FOLDER else name)
+  path = epath.Path(data_dir if name == sources.FOLDER else name)
   if not path.is_dir():
     import tensorflow_datasets as tfds
 
-    datasets.get_source(name, "all", data_dir)  # or a one-line error
+    sources.get_source(name, "all", data_dir)  # or a one-line error
     path = tfds.builder(name, data_dir=data_dir, try_gcs=False).data_path
   info = path / "dataset_info.json"
   files = {str(p.relative_to(path)): p.stat().length for p in _files(path)}

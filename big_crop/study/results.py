@@ -10,7 +10,7 @@ from scipy import optimize
 from big_crop import names
 from big_crop.study import grid, runs, statistics
 from big_crop.study.statistics import Cell
-from pp_ops import exact, windows
+from pp_ops.laws import exact, windows
 
 Factors = dict[str, Any]
 

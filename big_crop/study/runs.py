@@ -17,7 +17,7 @@ from typing import Any
 from etils import epath
 
 from big_crop import config as configs
-from big_crop import report as run_report
+from big_crop.runtime import records
 from big_crop.study import fingerprint, grid, locks
 
 DONE, RUNNING, FAILED, PENDING = "done", "running", "failed", "pending"
@@ -62,7 +62,7 @@ class RunState:
 
   def metrics(self) -> list[dict[str, float]]:
     """The records of metrics.jsonl."""
-    return run_report.read_metrics(epath.Path(self.path))
+    return records.read_metrics(epath.Path(self.path))
 
   def digests(self) -> dict[str, str]:
     """The digests of what the run depends on now."""
@@ -105,7 +105,7 @@ class RunState:
     old = self._json("config.json")
     if self.begun() is None or old is None:
       return None
-    return run_report.changed_key(old, self.run.json_config, configs.FREE_KEYS)
+    return records.changed_key(old, self.run.json_config, configs.FREE_KEYS)
 
 
 def states(study: grid.Study, workdir: str) -> list[RunState]:

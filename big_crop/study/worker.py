@@ -13,7 +13,7 @@ import time
 
 from tqdm import tqdm
 
-from big_crop import stop
+from big_crop.runtime import stop
 from big_crop.study import grid, locks, runs
 
 

@@ -4,7 +4,7 @@ r"""Finetunes a run of another config on a smaller dataset: Table 5.
       configs/resnet_strikes_back/finetune.py:init=RUN,dataset=oxford_flowers102
 
 `init` is the workdir of the run to start from, one of its checkpoints, or
-weights (`big_crop.model_init`); its model is `model`. The head is new. Without
+weights (`big_crop.weights`); its model is `model`. The head is new. Without
 `init` the model starts from nothing, to compare with. The dataset is prepared
 by TFDS; these are known, with top-1 after A1 in the paper:
 

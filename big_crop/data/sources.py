@@ -7,7 +7,7 @@ which its augmentation is seeded. Decoding is left to the pp string.
 
 from etils import epath
 
-from big_crop.datasets.base import Source
+from big_crop.data.base import Source
 
 EMBEDDED = "critters"
 FOLDER = "folder"
@@ -39,7 +39,7 @@ def get_source(
   Raises:
     ValueError: in one line, if the dataset or the split is not there.
   """
-  from big_crop.datasets import embedded, folder, tfds_source
+  from big_crop.data import embedded, folder, tfds_source
 
   if name == EMBEDDED:
     return embedded.open_embedded(split, shard)

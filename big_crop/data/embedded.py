@@ -2,14 +2,14 @@
 
 import functools
 
-from big_crop.datasets import base, critters
+from big_crop.data import base, critters
 
 # Training and evaluation often share a range.
 _generate = functools.cache(critters.generate)
 
 
 def open_embedded(split: str, shard: tuple[int, int]) -> base.IndexedSource:
-  """The dataset of `big_crop.datasets.critters`; see `datasets.get_source`."""
+  """The dataset of `big_crop.data.critters`; see `sources.get_source`."""
   sizes = critters.SPLIT_SIZES
   names = [f"critters {s}[{i}]" for s in sizes for i in range(sizes[s])]
   first = {s: names.index(f"critters {s}[0]") for s in sizes}

@@ -20,7 +20,7 @@ import functools
 
 import numpy as np
 
-from pp_ops import windows
+from pp_ops.laws import windows
 
 # Sums of probabilities are off by as much; a percentile must not notice.
 _EPS = 1e-12
@@ -158,7 +158,7 @@ def size_distribution(
   """The exact distribution of the window size.
 
   Args:
-    law: any law of `pp_ops.windows`.
+    law: any law of `pp_ops.laws`.
     height: image height in pixels.
     width: image width in pixels.
 
@@ -288,7 +288,7 @@ def ideal_cdf(law: windows.Law, scale: float) -> float:
   """P(crop scale <= scale) without an image: no rejection, no rounding.
 
   Args:
-    law: any law of `pp_ops.windows`. TensorFlow's is the power law with p = 2
+    law: any law of `pp_ops.laws`. TensorFlow's is the power law with p = 2
       (section 4).
     scale: crop scale.
 

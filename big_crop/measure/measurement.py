@@ -1,27 +1,17 @@
-r"""Measures crop laws: exactly, by sampling, and against each other.
+"""Measurements of crop laws: exact, sampled, and against each other."""
 
-    python -m big_crop.measure --crop inception_crop inception_crop_fixed \\
-      'beta_crop(alpha=2)' --image_shape 256x512 512x256 --out /tmp/measure
-
-Prints a table and writes `summary.json`, `table.md` and figures: the crop area,
-exact (lines) over sampled (steps), and heatmaps of the window size, landscape
-beside transposed portrait ("You May Be Running the Wrong Inception Crop",
-Figures 1-3, 13 and 15). A crop is any registered op that declares a law.
-"""
-
-import argparse
 import concurrent.futures
 import itertools
-import json
 import os
 from typing import Any
 
 import numpy as np
-from etils import epath
 from tqdm import tqdm
 
-from big_crop import errors, shapes, tables
-from pp_ops import exact, registry, windows
+from big_crop import tables
+from big_crop.measure import shapes
+from pp_ops import registry
+from pp_ops.laws import exact, windows
 
 _BLOCK = 1 << 20  # windows in one piece of work
 PERCENTILES = (1, 5, 50)
@@ -216,45 +206,3 @@ def table(found: list[Measurement]) -> str:
       ]
     )
   return text
-
-
-def main(argv=None):
-  """Runs the command."""
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
-  parser.add_argument("--crop", nargs="+", action="extend", required=True)
-  parser.add_argument("--samples", type=float, default=1e6)
-  parser.add_argument("--seed", type=int, default=0)
-  parser.add_argument("--out", required=True, metavar="DIR")
-  parser.add_argument("--pp_modules", nargs="*", default=[])
-  shapes.add_arguments(parser)
-  args = parser.parse_args(argv)
-  registry.import_modules(args.pp_modules)
-  images = shapes.from_arguments(args)
-  if not images:
-    raise ValueError("give --image_shape HxW, --images DIR or --dataset NAME")
-  if args.samples < 1:
-    raise ValueError(f"--samples {args.samples:g}: need at least 1")
-  found = measure(args.crop, images, int(args.samples), args.seed)
-
-  from big_crop import measure_figures  # matplotlib takes a second
-
-  out = epath.Path(args.out)
-  out.mkdir(parents=True, exist_ok=True)
-  summary = {
-    "samples": int(args.samples),
-    "seed": args.seed,
-    "laws": [m.row() for m in found],
-    "distances": distances(found),
-  }
-  (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-  text = table(found)
-  (out / "table.md").write_text(text)
-  measure_figures.save_all(out, found)
-  print(text)
-
-
-if __name__ == "__main__":
-  with errors.one_line():
-    main()

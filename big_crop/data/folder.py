@@ -5,7 +5,7 @@ import re
 
 from etils import epath
 
-from big_crop.datasets import base
+from big_crop.data import base
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 _SPLIT_NAMES = ("train", "validation", "val", "test")
@@ -43,7 +43,7 @@ def open_folder(
 
   Args:
     path: the folder.
-    split: see `datasets.get_source`.
+    split: see `sources.get_source`.
     shard: likewise.
 
   Returns:

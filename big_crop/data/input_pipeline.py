@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import tensorflow as tf
 
-from big_crop.datasets.base import Source
+from big_crop.data.base import Source
 from pp_ops.random import example_seed
 from pp_ops.registry import SEED
 

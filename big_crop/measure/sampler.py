@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from pp_ops import windows
+from pp_ops.laws import windows
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
@@ -19,10 +19,10 @@ def sample(
   """Draws windows of one image shape.
 
   All windows propose until the last one is admitted, so the time goes with the
-  unluckiest; `pp_ops.windows.sample` draws again only what was rejected.
+  unluckiest; `pp_ops.laws.sample` draws again only what was rejected.
 
   Args:
-    law: any law of `pp_ops.windows`.
+    law: any law of `pp_ops.laws`.
     key: of the random numbers.
     num: how many windows.
     height: image height in pixels.

@@ -12,14 +12,14 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from etils import epath
 
-from big_crop.datasets import base
+from big_crop.data import base
 
 # How many files are read at a time; part of the definition of the order.
 _CYCLE, _BLOCK = 16, 16
 
 
 def open_name(name, data_dir, split, shard, shuffle_buffer_size):
-  """Opens a dataset by its TFDS name; see `datasets.get_source`."""
+  """Opens a dataset by its TFDS name; see `sources.get_source`."""
   where = data_dir or tfds.core.constants.DATA_DIR
   try:
     builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
@@ -42,7 +42,7 @@ def open_name(name, data_dir, split, shard, shuffle_buffer_size):
 
 
 def open_directory(path, split, shard, shuffle_buffer_size):
-  """Opens a prepared dataset's directory; see `datasets.get_source`."""
+  """Opens a prepared dataset's directory; see `sources.get_source`."""
   builder = tfds.builder_from_directory(path)
   return TfdsSource(builder, split, shard, shuffle_buffer_size)
 

@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from big_crop import cutmix, names
+from big_crop import names
+from big_crop.objectives import cutmix
 
 Mix = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 

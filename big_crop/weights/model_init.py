@@ -19,8 +19,9 @@ import scipy.ndimage
 from etils import epath
 from flax import traverse_util
 
-from big_crop import checkpoint, torch_weights
-from big_crop.torch_weights import from_timm, from_torchvision
+from big_crop.runtime import checkpoint
+from big_crop.weights import torch_weights
+from big_crop.weights.torch_weights import from_timm, from_torchvision
 
 __all__ = [
   "adapt",

@@ -42,7 +42,7 @@ def of_dataset(name: str, split: str, data_dir: str | None, num: int) -> Shapes:
   """The shapes of the first `num` images of a dataset's split.
 
   Args:
-    name: see `datasets.get_source`.
+    name: see `sources.get_source`.
     split: likewise.
     data_dir: likewise.
     num: how many images at most.
@@ -55,10 +55,10 @@ def of_dataset(name: str, split: str, data_dir: str | None, num: int) -> Shapes:
   """
   import io
 
-  from big_crop import datasets
+  from big_crop.data import sources
 
   counts = collections.Counter()
-  source = datasets.get_source(name, split, data_dir)
+  source = sources.get_source(name, split, data_dir)
   for example in source.epoch(None).take(num).as_numpy_iterator():
     with Image.open(io.BytesIO(example["image"])) as image:
       counts[image.height, image.width] += 1

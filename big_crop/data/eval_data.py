@@ -6,7 +6,8 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from big_crop import datasets, input_pipeline, sharding
+from big_crop.data import input_pipeline, sources
+from big_crop.runtime import sharding
 from pp_ops.registry import get_preprocess_fn
 
 
@@ -34,7 +35,7 @@ class EvalData:
     Args:
       mesh: the mesh.
       seed: the run's, for a pp string with random ops.
-      data: arguments of `datasets.get_source`.
+      data: arguments of `sources.get_source`.
       pp_fn: the pp string; it leaves `image` and `label` or `labels`.
       batch_size: over all devices; a last, smaller batch is padded.
       skip_corrupt: leave out images that do not decode, rather than fail.
@@ -46,7 +47,7 @@ class EvalData:
     self._mesh, self._num_hosts = mesh, jax.process_count()
     sharding.check_batch_size(batch_size, mesh)
     self._local_batch_size = batch_size // self._num_hosts
-    self.source = datasets.get_source(
+    self.source = sources.get_source(
       **data, shard=(jax.process_index(), self._num_hosts)
     )
     if not self.source.total_examples:

@@ -22,7 +22,7 @@ import math
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
-from big_crop.datasets.figures import COATS, KINDS, VARIANTS, figure_of
+from big_crop.data.figures import COATS, KINDS, VARIANTS, figure_of
 
 VERSION = 1  # part of every seed: raise it when a drawing changes
 CLASS_NAMES = tuple(f"{coat} {kind}" for kind in KINDS for coat in COATS)

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from big_crop import stop
+from big_crop.runtime import stop
 
 # A host that has been silent for so long is taken for dead.
 _HEARTBEAT_S = 60

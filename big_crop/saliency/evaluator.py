@@ -1,7 +1,7 @@
 """Entropies of saliency maps: how sparse a model's saliency is.
 
 The maps, the rules behind them and their entropy are in
-`big_crop.saliency_maps`; the target class of an image is its label, as in "You
+`big_crop.saliency.maps`; the target class of an image is its label, as in "You
 May Be Running the Wrong Inception Crop", section 6.3.
 """
 
@@ -12,8 +12,9 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from big_crop import saliency_maps, sharding
-from big_crop.eval_data import EvalData
+from big_crop.data.eval_data import EvalData
+from big_crop.runtime import sharding
+from big_crop.saliency import maps as saliency_maps
 
 QUANTILES = (5, 25, 50, 75, 95)  # percent
 

@@ -1,0 +1,1 @@
+"""The crop laws, measured: `python -m big_crop.measure`."""

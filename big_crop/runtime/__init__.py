@@ -1,0 +1,1 @@
+"""What keeps a run going: devices, hosts, checkpoints, records, progress."""

@@ -1,0 +1,1 @@
+"""Saliency of trained models: `python -m big_crop.saliency`."""

@@ -1,0 +1,85 @@
+r"""Saliency of trained models: maps to look at, and how sparse they are.
+
+    python -m big_crop.saliency --workdir RUN [RUN ...] --out DIR
+
+Takes each run's model from its last checkpoint, and the images from the first
+classification evaluator of its config. Prints a table of the three mean
+entropies ("You May Be Running the Wrong Inception Crop", section 6.3; what the
+maps are: `big_crop.saliency.maps`) and writes
+
+    DIR/table.md, summary.json  the table; all statistics of every run
+    DIR/entropies.png           their distributions, all runs over one another
+                                (the paper's Figures 21, 23 and 25)
+    DIR/RUN/maps.png            one image of each of the first classes with its
+                                maps (Figures 19, 22 and 24)
+    DIR/RUN/entropies.npz       label and prediction of each image, and for each
+                                kind of map KIND_entropy and KIND_index, the
+                                image that each entropy is of, by its place in
+                                the split; an image whose map is all zero has
+                                none
+"""
+
+import argparse
+import json
+
+from etils import epath
+
+from big_crop import errors
+from big_crop.saliency import measurement
+
+
+def _names(workdirs):
+  """What to call each run: its folder, with its parents where these differ."""
+  paths = [epath.Path(w).resolve() for w in workdirs]
+  if len(set(paths)) < len(paths):
+    raise ValueError("--workdir: the same run is given twice")
+  depth = 1
+  while len({p.parts[-depth:] for p in paths}) < len(paths):
+    depth += 1
+  return ["_".join(p.parts[-depth:]) for p in paths]
+
+
+def main(argv=None):
+  """Runs the command."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("--workdir", nargs="+", action="extend", required=True)
+  parser.add_argument("--out", required=True, metavar="DIR")
+  parser.add_argument("--data", help="a dataset other than the evaluator's")
+  parser.add_argument("--split", help="a split other than the evaluator's")
+  parser.add_argument("--num_images", type=int, default=25)
+  parser.add_argument("--max_examples", type=int)
+  args = parser.parse_args(argv)
+  for key in ("num_images", "max_examples"):
+    if (value := getattr(args, key)) is not None and value < 1:
+      raise ValueError(f"--{key} {value}: need at least 1")
+  given = {"name": args.data, "split": args.split}
+  found = [
+    measurement.measure(
+      workdir,
+      name,
+      num_images=args.num_images,
+      max_examples=args.max_examples,
+      data={k: v for k, v in given.items() if v},
+    )
+    for workdir, name in zip(args.workdir, _names(args.workdir), strict=True)
+  ]
+
+  from big_crop.saliency import figures  # matplotlib takes a second
+
+  out = epath.Path(args.out)
+  for m in found:
+    (out / m.name).mkdir(parents=True, exist_ok=True)
+    m.save_entropies(out / m.name / "entropies.npz")
+  summary = {"runs": [m.summary() for m in found]}
+  (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+  text = measurement.table(found)
+  (out / "table.md").write_text(text)
+  figures.save_all(out, found)
+  print(text)
+
+
+if __name__ == "__main__":
+  with errors.one_line():
+    main()
