@@ -92,7 +92,14 @@ def test_every_config_loads(path):
 
 
 def test_device_side_needs_no_tensorflow():
-  modules = ("models.vit", "models.resnet", "optim", "losses", "mixing", "step")
+  modules = (
+    "models.vit",
+    "models.resnet",
+    "optim",
+    "objectives.losses",
+    "objectives.mixing",
+    "step",
+  )
   code = "; ".join(
     [f"import big_crop.{m}" for m in modules]
     + [
