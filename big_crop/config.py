@@ -49,6 +49,10 @@ def default_config() -> ConfigDict:
   c.input.skip_corrupt = False  # leave out what does not decode
   c.pp_modules = []  # modules that register ops of your own
 
+  # What is minimised: a name in big_crop.objectives, or the dotted path of a
+  # module of your own; and its arguments.
+  c.objective_name = "classification"
+  c.objective = ConfigDict()
   c.model_name = "vit"
   c.model = ConfigDict()
   c.model_init = None  # another run's workdir or checkpoint, or an .npz
@@ -87,8 +91,9 @@ def default_config() -> ConfigDict:
   c.ckpt_steps = 1000  # overwrites the one before last
   c.keep_ckpt_steps = None  # keeps one for good; None: keeps the last only
   c.lock()
-  for free in (c.input.data, c.model, c.optax, c.schedule, c.evals):
-    free.unlock()
+  for key in ("objective", "model", "optax", "schedule", "evals"):
+    c[key].unlock()
+  c.input.data.unlock()
   return c
 
 

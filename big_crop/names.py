@@ -1,6 +1,8 @@
-"""What to say when a name that a person typed is not known."""
+"""Names that a person typed: what each stands for, or a helpful error."""
 
-from collections.abc import Iterable
+import importlib
+import types
+from collections.abc import Iterable, Mapping
 
 from pp_ops.op_table import did_you_mean
 
@@ -25,3 +27,38 @@ def check(what: str, name: str, choices: Iterable[str]) -> None:
   choices = list(choices)
   if name not in choices:
     raise unknown(what, name, choices)
+
+
+def import_named(
+  what: str, name: str, modules: Mapping[str, str], needs: str
+) -> types.ModuleType:
+  """Imports the module that a config names: one of ours, or the user's own.
+
+  Args:
+    what: the key of the config, for errors.
+    name: a short name of `modules`, or the path of any other module, as in an
+      import statement.
+    modules: {short name: dotted path}.
+    needs: what the module must define.
+
+  Returns:
+    The module.
+
+  Raises:
+    ValueError: one line, if there is no such module, or it lacks `needs`.
+  """
+  path = modules.get(name, name)
+  try:
+    module = importlib.import_module(path)
+  except ModuleNotFoundError as e:
+    # A module that the user's own module fails to import is another mistake.
+    if e.name is None or not f"{path}.".startswith(f"{e.name}."):
+      raise
+    if "." not in name:
+      raise unknown(what, name, modules) from None
+    raise ValueError(
+      f"{what} {name!r}: no module {e.name!r}; is it on PYTHONPATH?"
+    ) from None
+  if not hasattr(module, needs):
+    raise ValueError(f"{what} {name!r}: the module {path!r} has no {needs}")
+  return module

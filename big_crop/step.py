@@ -1,22 +1,24 @@
-"""The train step: batch -> mix -> model -> loss -> gradients -> update."""
+"""The train step: batch -> prepare -> loss -> gradients -> update.
+
+What is learnt is the objective's business (`big_crop.objectives.base`); this
+file has what all objectives share.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from big_crop.objectives import losses
-from big_crop.objectives import mixing as mixes
-from big_crop.objectives import targets as target_kinds
+from big_crop import trees
+from big_crop.objectives import Aux, Batch, Objective
 from big_crop.runtime import sharding
 
-Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
+Specs = Mapping[str, jax.ShapeDtypeStruct]
 
 
 @flax.struct.dataclass
@@ -30,6 +32,7 @@ class TrainState:
     opt_state: the optimiser's.
     ema: averages of the parameters and the model state, laid out as
       `{"params": ..., "batch_stats": ...}`, or None.
+    extra: the objective's extra state, for example a queue, or None.
   """
 
   step: jax.Array
@@ -37,47 +40,49 @@ class TrainState:
   model_state: dict[str, Any]
   opt_state: optax.OptState
   ema: dict[str, Any] | None
+  extra: Any = None
 
   def variables(self) -> dict[str, Any]:
     """Returns what to evaluate with: the averages where there are any."""
     return self.ema or {"params": self.params, **self.model_state}
 
 
-def param_shapes(model: nn.Module, input_shape: tuple[int, ...]) -> Any:
-  """Returns the model's parameters as a tree of `jax.ShapeDtypeStruct`.
+def param_shapes(objective: Objective, specs: Specs) -> Any:
+  """Returns the parameters as a tree of `jax.ShapeDtypeStruct`.
 
   Args:
-    model: called as `model(image, train=False)`.
-    input_shape: (height, width, channels) of an image.
+    objective: the objective.
+    specs: shape and dtype of each feature of an example, without the batch.
   """
-  variables = jax.eval_shape(lambda: _init_variables(model, input_shape, 0))
-  return variables["params"]
+  return jax.eval_shape(lambda: _init_variables(objective, specs, 0))["params"]
 
 
 def abstract_state(
-  model: nn.Module,
+  objective: Objective,
   tx: optax.GradientTransformation,
   mesh: Mesh,
   strategy: list[tuple[str, str]],
-  input_shape: tuple[int, ...],
+  specs: Specs,
   *,
   ema: bool = False,
 ) -> TrainState:
   """Returns the train state as shapes with shardings, e.g. to restore into.
 
   Args:
-    model: called as `model(image, train=False)`.
+    objective: the objective.
     tx: the optimiser.
     mesh: the mesh.
     strategy: see `sharding.infer_sharding`.
-    input_shape: (height, width, channels) of an image.
+    specs: shape and dtype of each feature of an example, without the batch.
     ema: whether the state holds averages.
 
   Returns:
     A `TrainState` of `jax.ShapeDtypeStruct`.
   """
-  shapes = jax.eval_shape(lambda: _init(model, tx, input_shape, 0, ema))
-  shardings = sharding.infer_sharding(shapes, mesh, strategy, shapes.params)
+  shapes = jax.eval_shape(lambda: _init(objective, tx, specs, 0, ema))
+  shardings = sharding.infer_sharding(
+    shapes, mesh, strategy, _names_with_rules(shapes)
+  )
   return jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
     shapes,
@@ -85,12 +90,20 @@ def abstract_state(
   )
 
 
+def _names_with_rules(shapes):
+  """Parameters, and what of the extra state belongs to no parameter."""
+  params = [name for name, _ in trees.named_leaves(shapes.params)]
+  extra = [name for name, _ in trees.named_leaves({"extra": shapes.extra})]
+  follows = tuple(f"/{name}" for name in params)
+  return [name for name in extra if not name.endswith(follows)] + params
+
+
 def init_state(
-  model: nn.Module,
+  objective: Objective,
   tx: optax.GradientTransformation,
   mesh: Mesh,
   strategy: list[tuple[str, str]],
-  input_shape: tuple[int, ...],
+  specs: Specs,
   *,
   seed: int,
   ema: bool = False,
@@ -100,9 +113,9 @@ def init_state(
   The values depend on `seed` and the parameter's name, but not on the devices
   or the strategy. For the arguments see `abstract_state`.
   """
-  shapes = abstract_state(model, tx, mesh, strategy, input_shape, ema=ema)
+  shapes = abstract_state(objective, tx, mesh, strategy, specs, ema=ema)
   init = jax.jit(
-    lambda: _init(model, tx, input_shape, seed, ema),
+    lambda: _init(objective, tx, specs, seed, ema),
     out_shardings=shardings_of(shapes),
   )
   return init()
@@ -113,75 +126,51 @@ def shardings_of(tree: Any) -> Any:
   return jax.tree.map(lambda leaf: leaf.sharding, tree)
 
 
-def make_mix(
-  num_classes: int,
-  *,
-  seed: int,
-  mixup: Mapping[str, Any] = {},
-  mixing: Mapping[str, Any] = {},
-  targets: Mapping[str, Any] = {},
-) -> Callable[[Batch, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]:
+def make_prepare(
+  objective: Objective, seed: int
+) -> Callable[[Batch, jax.Array], tuple[dict[str, jax.Array], jax.Array]]:
   """Returns the part of a step that comes before the model.
 
-  For the arguments see `make_train_step`.
-
   Returns:
-    (batch, step) -> the images that the model sees, the targets [B,
-    num_classes] of the loss, and the key of the model's own randomness.
+    (batch, step) -> the prepared batch, and the key of the loss.
   """
-  mix_examples = mixes.make(mixup, mixing)
-  make_targets = target_kinds.make(**targets)
 
-  def mix(batch, step):
-    image, labels = _read_batch(batch, num_classes)
+  def prepare(batch, step):
     rng = jax.random.fold_in(_keys(seed)[1], step)
-    mix_rng, model_rng = jax.random.split(rng)
-    image, labels = mix_examples(mix_rng, image, labels)
-    return image, make_targets(labels), model_rng
+    prepare_rng, loss_rng = jax.random.split(rng)
+    return objective.prepare(batch, prepare_rng), loss_rng
 
-  return mix
+  return prepare
 
 
 def make_train_step(
-  model: nn.Module,
+  objective: Objective,
   tx: optax.GradientTransformation,
   *,
-  loss: str,
-  num_classes: int,
   mesh: Mesh,
   state_sharding: TrainState,
   seed: int,
-  mixup: Mapping[str, Any] = {},
-  mixing: Mapping[str, Any] = {},
-  targets: Mapping[str, Any] = {},
   grad_accum: int = 1,
   ema_decay: float | None = None,
   frozen: Any | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
   """Builds the jitted train step.
 
-  A batch holds `image` [B, H, W, C] float, and either `label` [B] int or
-  `labels` [B, num_classes] float; other arrays are ignored. Randomness is a
-  function of the seed and the step, so a restart needs no random state.
+  Randomness is a function of the seed and the step, so a restart needs no
+  random state.
 
   With `grad_accum` = a > 1, microbatch i is every a-th example from the i-th
-  on, which leaves it on the devices that hold it. Gradients and losses are
-  averaged over the microbatches, so that they equal those of the whole batch,
-  except that batch norm normalises each microbatch by itself; its running
-  statistics pass through the microbatches in order.
+  on, which leaves it on the devices that hold it. Gradients, losses and the
+  objective's metrics are averaged over the microbatches, so that they equal
+  those of the whole batch, except that batch norm normalises each microbatch by
+  itself; its running statistics pass through the microbatches in order.
 
   Args:
-    model: `model.apply(variables, image, train=True, rngs=..., mutable=...)`
-      gives (logits [B, num_classes], dict).
+    objective: what is minimised.
     tx: the optimiser.
-    loss: a name for `losses.get`; the mean over the global batch is minimised.
-    num_classes: the width of the labels.
     mesh: the mesh.
     state_sharding: the shardings of the state, see `shardings_of`.
     seed: for mixing, dropout and stochastic depth.
-    mixup: see `mixing.make`.
-    mixing: see `mixing.make`; its mode "half" trains on B / 2 examples.
-    targets: arguments of `targets.make`.
     grad_accum: microbatches in a batch.
     ema_decay: d of ema = d * ema + (1 - d) * new, for parameters and model
       state, after the update. None where the state holds no averages.
@@ -189,46 +178,34 @@ def make_train_step(
 
   Returns:
     (state, batch) -> (state, metrics). The state passed in is consumed. The
-    metrics are float32 scalars on the devices: `training_loss`, and the global
+    metrics are float32 scalars on the devices: `training_loss`, the global
     norms `l2_grads` (before clipping, without frozen parameters), `l2_params`
-    (after the update) and `l2_updates`.
+    (after the update) and `l2_updates`, and those of the objective.
 
   Raises:
-    ValueError: for an unknown loss, a decay without averages or the reverse,
-      and, at the first call, a batch that does not fit the description.
+    ValueError: for a decay without averages or the reverse, and, at the first
+      call, a batch that the objective does not take.
   """
-  loss_fn = losses.get(loss)
-  mix = make_mix(
-    num_classes, seed=seed, mixup=mixup, mixing=mixing, targets=targets
-  )
+  prepare = make_prepare(objective, seed)
   if (ema_decay is None) != (state_sharding.ema is None):
     raise ValueError(
       f"ema_decay is {ema_decay}, but the state holds"
       f" {'no ' if state_sharding.ema is None else ''}averages."
     )
 
-  def loss_and_grads(params, model_state, image, labels, rng):
-    def objective(params):
+  def loss_and_grads(params, model_state, extra, batch, rng):
+    def loss(params):
       if frozen is not None:
         params = jax.tree.map(
           lambda p, f: jax.lax.stop_gradient(p) if f else p, params, frozen
         )
-      (logits, _), new_model_state = model.apply(
-        {"params": params, **model_state},
-        image,
-        train=True,
-        rngs={"dropout": rng},
-        mutable=list(model_state),
-      )
-      return loss_fn(logits, labels).mean(), new_model_state
+      return objective.loss(params, model_state, extra, batch, rng)
 
-    (value, model_state), grads = jax.value_and_grad(objective, has_aux=True)(
-      params
-    )
+    (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(params)
     grads = jax.lax.with_sharding_constraint(grads, state_sharding.params)
-    return value, grads, model_state
+    return value, grads, aux
 
-  def accumulate(params, model_state, image, labels, rng):
+  def accumulate(params, model_state, extra, batch, rng):
     def split(x):
       x = x.reshape(-1, grad_accum, *x.shape[1:]).swapaxes(0, 1)
       return jax.lax.with_sharding_constraint(
@@ -237,43 +214,50 @@ def make_train_step(
 
     def add(carry, micro):
       total, total_grads, model_state = carry
-      value, grads, model_state = loss_and_grads(params, model_state, *micro)
+      value, grads, aux = loss_and_grads(params, model_state, extra, *micro)
       total_grads = jax.tree.map(jnp.add, total_grads, grads)
-      return (total + value, total_grads, model_state), None
+      carry = total + value, total_grads, aux.model_state
+      return carry, (aux.metrics, aux.outputs)
 
     zeros = jax.tree.map(jnp.zeros_like, params)
-    micros = split(image), split(labels), jax.random.split(rng, grad_accum)
-    (total, grads, model_state), _ = jax.lax.scan(
+    micros = jax.tree.map(split, batch), jax.random.split(rng, grad_accum)
+    (total, grads, model_state), (metrics, outputs) = jax.lax.scan(
       add, (jnp.zeros(()), zeros, model_state), micros
     )
     mean = lambda x: x / grad_accum
-    return mean(total), jax.tree.map(mean, grads), model_state
+    join = lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
+    metrics = {k: v.mean(0) for k, v in metrics.items()}
+    aux = Aux(model_state, metrics, jax.tree.map(join, outputs))
+    return mean(total), jax.tree.map(mean, grads), aux
 
   def train_step(state, batch):
-    image, labels, model_rng = mix(batch, state.step)
-    sharding.check_batch_size(len(image), mesh, grad_accum)
+    batch, rng = prepare(batch, state.step)
+    sharding.check_batch_size(num_examples(batch), mesh, grad_accum)
     # What mixing has cut in half lies on half of the devices.
-    image, labels = jax.lax.with_sharding_constraint(
-      (image, labels), sharding.batch_sharding(mesh)
+    batch = jax.lax.with_sharding_constraint(
+      batch, sharding.batch_sharding(mesh)
     )
     compute = accumulate if grad_accum > 1 else loss_and_grads
-    value, grads, model_state = compute(
-      state.params, state.model_state, image, labels, model_rng
+    value, grads, aux = compute(
+      state.params, state.model_state, state.extra, batch, rng
     )
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
+    variables = {"params": params, **aux.model_state}
     ema = state.ema
     if ema_decay is not None:
-      ema = optax.incremental_update(
-        {"params": params, **model_state}, ema, 1.0 - ema_decay
-      )
+      ema = optax.incremental_update(variables, ema, 1.0 - ema_decay)
+    extra = objective.update_extra(state.extra, variables, aux.outputs)
     metrics = {
+      **aux.metrics,
       "training_loss": value,
       "l2_grads": optax.tree.norm(grads),
       "l2_params": optax.tree.norm(params),
       "l2_updates": optax.tree.norm(updates),
     }
-    state = TrainState(state.step + 1, params, model_state, opt_state, ema)
+    state = TrainState(
+      state.step + 1, params, aux.model_state, opt_state, ema, extra
+    )
     return state, metrics
 
   return jax.jit(
@@ -284,16 +268,16 @@ def make_train_step(
   )
 
 
-def make_predict(
-  model: nn.Module,
-) -> Callable[[Mapping[str, Any], jax.Array], jax.Array]:
-  """Returns the jitted (variables, image [B, H, W, C]) -> logits [B, classes].
+def num_examples(batch: Batch) -> int:
+  """How many examples a batch holds.
 
-  The variables are those of `TrainState.variables()`.
+  Raises:
+    ValueError: if its arrays do not agree.
   """
-  return jax.jit(
-    lambda variables, image: model.apply(variables, image, train=False)[0]
-  )
+  sizes = {k: len(v) for k, v in batch.items()}
+  if len(set(sizes.values())) != 1:
+    raise ValueError(f"the arrays of a batch differ in their size: {sizes}")
+  return next(iter(sizes.values()))
 
 
 def _keys(seed: int) -> tuple[jax.Array, jax.Array]:
@@ -302,37 +286,20 @@ def _keys(seed: int) -> tuple[jax.Array, jax.Array]:
   return init, steps
 
 
-def _init_variables(model, input_shape, seed):
-  image = jnp.zeros((1, *input_shape))
-  return dict(model.init(_keys(seed)[0], image, train=False))
+def _init_variables(objective, specs, seed):
+  return objective.init(_keys(seed)[0], specs)
 
 
-def _init(model, tx, input_shape, seed, ema):
-  model_state = _init_variables(model, input_shape, seed)
-  averages = dict(model_state) if ema else None
-  params = model_state.pop("params")
+def _init(objective, tx, specs, seed, ema):
+  variables = _init_variables(objective, specs, seed)
+  extra_rng = jax.random.fold_in(_keys(seed)[0], 1)
+  extra = objective.init_extra(extra_rng, variables)
+  model_state = {k: v for k, v in variables.items() if k != "params"}
   return TrainState(
     step=jnp.zeros((), jnp.int32),
-    params=params,
+    params=variables["params"],
     model_state=model_state,
-    opt_state=tx.init(params),
-    ema=averages,
+    opt_state=tx.init(variables["params"]),
+    ema=dict(variables) if ema else None,
+    extra=extra,
   )
-
-
-def _read_batch(batch: Batch, num_classes: int) -> tuple[jax.Array, jax.Array]:
-  image = batch["image"]
-  if not jnp.issubdtype(image.dtype, jnp.floating):
-    raise ValueError(
-      f"The images are {image.dtype}; end input.pp with a float op such as"
-      " value_range(-1, 1)."
-    )
-  if "labels" not in batch:
-    return image, jax.nn.one_hot(batch["label"], num_classes)
-  labels = batch["labels"]
-  if labels.shape != (len(image), num_classes):
-    raise ValueError(
-      f"labels have shape {labels.shape}; {(len(image), num_classes)} is"
-      " (batch, num_classes)."
-    )
-  return image, labels

@@ -1,16 +1,15 @@
 """Trains: `python -m big_crop.train --config FILE[:arg=value] --workdir DIR`.
 
-This file wires the parts together. An example goes record -> seed -> pp string
--> batch -> sharded array -> mix -> model -> loss -> update. The same command
-goes on from the last checkpoint; SIGTERM saves one and ends with status 0.
+This file is the loop; `big_crop.parts` makes the parts of it. An example goes
+record -> seed -> pp string -> batch -> sharded array -> objective.prepare ->
+model -> loss -> update. The same command goes on from the last checkpoint;
+SIGTERM saves one and ends with status 0.
 """
 
 import argparse
 import json
 import math
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
 
 from big_crop.runtime import stop
 
@@ -23,155 +22,20 @@ from clu import parameter_overview
 from etils import epath
 
 from big_crop import config as configs
-from big_crop import errors, evaluators, models, optim, trees
-from big_crop import step as steps
-from big_crop.data import input_pipeline, sources
-from big_crop.optim.schedules import to_steps
-from big_crop.runtime import checkpoint, hosts, pictures, records, sharding
-from big_crop.runtime import progress as progress_line
+from big_crop import errors, trees
+from big_crop.parts import Parts, build
+from big_crop.runtime import (
+  checkpoint,
+  hosts,
+  pictures,
+  progress,
+  records,
+  sharding,
+)
 from big_crop.weights import model_init
-from pp_ops import registry
 
 # How far the host may run ahead of the devices.
 STEPS_IN_FLIGHT = 3
-
-
-class Parts(NamedTuple):
-  """What a config amounts to, before anything is written or trained.
-
-  Attributes:
-    mesh: the devices.
-    source: this host's share of the training data.
-    pp: its pp function.
-    total_steps: steps of the whole run.
-    abstract: the train state as shapes with shardings.
-    init: () -> a new train state.
-    mix: (batch, step) -> images, labels and a key, see `step.make_mix`.
-    train_step: (state, batch) -> (state, metrics).
-    lr: step -> learning rate.
-    evals: {name: (evaluator, every how many steps)}.
-  """
-
-  mesh: jax.sharding.Mesh
-  source: sources.Source
-  pp: Callable
-  total_steps: int
-  abstract: steps.TrainState
-  init: Callable[[], steps.TrainState]
-  mix: Callable
-  train_step: Callable
-  lr: Callable[[int], float]
-  evals: dict[str, tuple[Any, int]]
-
-
-def build(config) -> Parts:
-  """Builds what a run needs, so that mistakes show before it starts.
-
-  Raises:
-    ValueError: for anything wrong with the config or the data, in one line.
-  """
-  num_hosts = jax.process_count()
-  mesh = sharding.make_mesh(config.mesh)
-  batch_size = config.input.batch_size
-  sharding.check_batch_size(
-    batch_size, mesh, config.grad_accum, "config.input.batch_size"
-  )
-  for key in ("log_training_steps", "ckpt_steps"):
-    if config[key] < 1:
-      raise ValueError(f"config.{key} is {config[key]}: need at least 1")
-
-  registry.import_modules(config.pp_modules)
-  if not config.input.pp:
-    raise ValueError("config.input.pp is not set")
-  pp = registry.get_preprocess_fn(config.input.pp)
-  source = sources.get_source(
-    **config.input.data,
-    shard=(jax.process_index(), num_hosts),
-    shuffle_buffer_size=config.input.shuffle_buffer_size,
-  )
-  if source.total_examples < num_hosts:
-    raise ValueError(
-      f"config.input.data.split {config.input.data.split!r} has "
-      f"{source.total_examples} examples for {num_hosts} hosts"
-    )
-  num_classes = config.num_classes or source.num_classes
-  if not num_classes:
-    raise ValueError("the dataset does not say; set config.num_classes")
-  if num_classes < (source.num_classes or 0):
-    raise ValueError(
-      f"config.num_classes is {num_classes}, but the dataset has "
-      f"{source.num_classes} classes"
-    )
-  durations = {"batch_size": batch_size, "data_size": source.total_examples}
-  total_steps = to_steps("total", config, **durations)
-  if not total_steps:
-    raise ValueError("set config.total_epochs, total_steps or total_examples")
-  durations["total_steps"] = total_steps
-
-  model = models.get_model(config.model_name, num_classes, **config.model)
-  specs = input_pipeline.feature_specs(source, pp)
-  input_shape = tuple(specs["image"].shape)
-  shapes = steps.param_shapes(model, input_shape)
-  tx, schedules = optim.make(config, shapes, **durations)
-  state_args = (model, tx, mesh, config.sharding_strategy, input_shape)
-  ema = config.ema_decay is not None
-  abstract = steps.abstract_state(*state_args, ema=ema)
-  mixing = {
-    "seed": config.seed,
-    "mixup": config.mixup.to_dict(),
-    "mixing": config.mixing.to_dict(),
-    "targets": config.targets.to_dict(),
-  }
-  mix = jax.jit(steps.make_mix(num_classes, **mixing))
-  mixed, *_ = jax.eval_shape(
-    mix,
-    {
-      k: jax.ShapeDtypeStruct((batch_size, *v.shape), v.dtype.as_numpy_dtype)
-      for k, v in specs.items()
-    },
-    0,
-  )
-  sharding.check_batch_size(
-    len(mixed), mesh, config.grad_accum, "config.input.batch_size, mixed,"
-  )
-  train_step = steps.make_train_step(
-    model,
-    tx,
-    loss=config.loss,
-    num_classes=num_classes,
-    mesh=mesh,
-    state_sharding=steps.shardings_of(abstract),
-    grad_accum=config.grad_accum,
-    ema_decay=config.ema_decay,
-    frozen=optim.frozen_mask(config, shapes),
-    **mixing,
-  )
-  context = {
-    "model": model,
-    "predict": steps.make_predict(model),
-    "mesh": mesh,
-    "num_classes": num_classes,
-    "seed": config.seed,
-  }
-  evals = {
-    name: (
-      evaluators.make(name, args.to_dict(), **context),
-      to_steps("log", args, default=total_steps, **durations),
-    )
-    for name, args in config.evals.items()
-  }
-  return Parts(
-    mesh=mesh,
-    source=source,
-    pp=pp,
-    total_steps=total_steps,
-    abstract=abstract,
-    init=lambda: steps.init_state(*state_args, seed=config.seed, ema=ema),
-    mix=mix,
-    train_step=train_step,
-    lr=lambda step: config.lr * float(schedules[0](step)),
-    evals=evals,
-  )
 
 
 def start_or_resume(config, workdir: epath.Path, parts: Parts) -> tuple:
@@ -244,25 +108,12 @@ def run(config, workdir: str) -> dict | None:
   state_bytes = sharding.bytes_per_device(state)
   batch_size, total_steps = config.input.batch_size, parts.total_steps
 
-  batches = input_pipeline.prefetch_to_device(
-    input_pipeline.train_batches(
-      parts.source,
-      parts.pp,
-      batch_size // jax.process_count(),
-      seed=config.seed,
-      start=position,
-      repeats=config.input.repeats,
-      num_parallel_calls=config.input.num_parallel_calls,
-      prefetch=config.input.prefetch,
-      skip_corrupt=config.input.skip_corrupt,
-    ),
-    lambda data: sharding.make_global_batch(data, parts.mesh),
-  )
+  batches = parts.device_batches(position)
   metrics_file = records.Metrics(workdir, start) if first_process else None
-  progress = progress_line.Progress(
+  line = progress.Progress(
     total_steps, batch_size, start, silent=not first_process
   )
-  progress.show(
+  line.show(
     f"{jax.process_count()} hosts, {parts.mesh.size} devices, "
     f"{state_bytes / 1e6:.1f} MB of train state on each"
   )
@@ -271,11 +122,9 @@ def run(config, workdir: str) -> dict | None:
   for step in range(start + 1, total_steps + 1):
     batch, origin = next(batches)
     if step == 1:
-      images = parts.mix(batch, 0)[0].addressable_shards
+      prepared, _ = parts.prepare(batch, 0)
       if first_process:
-        pictures.save_image_grid(
-          workdir / "train_images.png", np.concatenate([s.data for s in images])
-        )
+        _save_images(workdir, prepared)
     state, metrics = parts.train_step(state, batch)
     position, skipped = origin.position, skipped + origin.skipped
     unchecked.append((step, metrics))
@@ -301,7 +150,7 @@ def run(config, workdir: str) -> dict | None:
       measured = {k: float(v) for k, v in unchecked[-1][1].items()}
       measured["lr"] = parts.lr(step - 1)
       measured["epoch"] = step * batch_size / parts.source.total_examples
-      measured["images_per_s"] = progress.update(
+      measured["images_per_s"] = line.update(
         step, measured["training_loss"], measured["lr"]
       )
       if all_skipped:
@@ -311,7 +160,7 @@ def run(config, workdir: str) -> dict | None:
       results = parts.evals[name][0].run(state.variables())
       measured |= {f"{name}/{k}": v for k, v in results.items()}
       text = "  ".join(f"{k} {v:.4g}" for k, v in results.items())
-      progress.show(f"step {step}  {name}: {text}")
+      line.show(f"step {step}  {name}: {text}")
     if measured and first_process:
       metrics_file.write(step, measured)
     if save:
@@ -325,10 +174,10 @@ def run(config, workdir: str) -> dict | None:
         },
       )
     if due or save:
-      progress.resume(step)
+      line.resume(step)
     if stopping and not last:
       checkpoints.close()
-      progress.show(f"SIGTERM: saved checkpoint {checkpoints.path / str(step)}")
+      line.show(f"SIGTERM: saved checkpoint {checkpoints.path / str(step)}")
       return None
 
   checkpoints.close()
@@ -347,6 +196,14 @@ def run(config, workdir: str) -> dict | None:
       "wall_time_s": elapsed + time.time() - began,
     },
   )
+
+
+def _save_images(workdir, prepared):
+  """Draws what the model sees: train_images.png, and so on for other views."""
+  for name, x in prepared.items():
+    if x.ndim == 4 and x.shape[-1] in (1, 3):
+      mine = np.concatenate([shard.data for shard in x.addressable_shards])
+      pictures.save_image_grid(workdir / f"train_{name}s.png", mine)
 
 
 def _check_finite(logged, checkpoints):

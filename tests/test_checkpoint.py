@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from objective_helpers import classify, specs
 
 from big_crop import step
 from big_crop.runtime import checkpoint, sharding
@@ -26,7 +27,8 @@ class Tiny(nn.Module):
 def state_args(devices, strategy, width=64):
   mesh = sharding.make_mesh([("data", -1)], jax.devices()[:devices])
   rules = [(".*", strategy)]
-  return Tiny(width), optax.scale_by_adam(), mesh, rules, (4, 4, 3)
+  objective = classify(Tiny(width), 8)
+  return objective, optax.scale_by_adam(), mesh, rules, specs(4, 4, 3)
 
 
 FSDP = "fsdp(axis='data', min_size_to_shard_mb=0)"

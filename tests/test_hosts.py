@@ -35,7 +35,16 @@ def get_config(arg=None):
   c.model = dict(width=16, depth=1, num_heads=2, patch_size=(8, 8))
   if model == "resnet":
     c.model = dict(variant=18, width=8, small_stem=True, zero_init_last=True)
+  kind = "classification"
+  if model == "toy":  # an objective of the user's own
+    kind = c.objective_name = "toy_objective"
+    c.model_name, c.model, c.mixup.p = "vit", {{}}, 0.0
+    c.input.pp = 'decode|copy("image", "image2")|' + '|'.join(
+      f'inception_crop_fixed(16, key="{{k}}")|value_range(-1, 1, key="{{k}}")'
+      for k in ("image", "image2")
+    )
   c.evals.val = dict(
+    type=kind,
     data={{**data, "split": "validation"}},
     pp_fn="decode|resize(16)|value_range(-1, 1)",
     batch_size=8, log_percent=0.5,
@@ -69,7 +78,11 @@ class Hosts:
       s.bind(("127.0.0.1", 0))
       address = f"127.0.0.1:{s.getsockname()[1]}"
     flags = f"--xla_force_host_platform_device_count={devices}"
-    env = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+    env = {
+      **os.environ,
+      "XLA_FLAGS": flags,
+      "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+    }
     self.logs = [pathlib.Path(f"{workdir}.{i}.log") for i in range(num)]
     self.processes = []
     for i, log in enumerate(self.logs):

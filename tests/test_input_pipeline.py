@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from objective_helpers import LABELLED
 
 from big_crop.data import base, input_pipeline, sources
 from pp_ops.registry import get_preprocess_fn
@@ -78,7 +79,7 @@ def open_source(request, folder, prepared):
 
 def batches(source, num, batch_size=8, pp=PP, seed=5, **kwargs):
   stream = input_pipeline.train_batches(
-    source, get_preprocess_fn(pp), batch_size, seed=seed, **kwargs
+    source, get_preprocess_fn(pp), LABELLED, batch_size, seed=seed, **kwargs
   )
   return list(itertools.islice(stream, num))
 
@@ -172,7 +173,7 @@ def test_evaluation_counts_every_example_once(open_source):
       source = open_source(shard=(host, hosts))
       seen = list(
         input_pipeline.eval_batches(
-          source, get_preprocess_fn(EVAL_PP), 4, num_hosts=hosts
+          source, get_preprocess_fn(EVAL_PP), LABELLED, 4, num_hosts=hosts
         )
       )
       lengths.add(len(seen))
@@ -208,7 +209,11 @@ def test_corrupt_image_is_named(broken):
   with pytest.raises(ValueError, match=r"image_13\.jpg.*skip_corrupt"):
     batches(broken, 6)
   with pytest.raises(ValueError, match=r"image_13\.jpg"):
-    list(input_pipeline.eval_batches(broken, get_preprocess_fn(EVAL_PP), 8))
+    list(
+      input_pipeline.eval_batches(
+        broken, get_preprocess_fn(EVAL_PP), LABELLED, 8
+      )
+    )
 
 
 def test_corrupt_image_is_left_out_and_counted(broken):
@@ -218,7 +223,7 @@ def test_corrupt_image_is_left_out_and_counted(broken):
   later = batches(broken, 8, start=seen[11].position, skip_corrupt=True)
   assert_same(seen[12:], later)
   evaluated = input_pipeline.eval_batches(
-    broken, get_preprocess_fn(EVAL_PP), 8, skip_corrupt=True
+    broken, get_preprocess_fn(EVAL_PP), LABELLED, 8, skip_corrupt=True
   )
   assert sum(b.mask.sum() for b in evaluated) == 40
 
@@ -232,7 +237,7 @@ def test_pp_strings_that_cannot_make_a_batch(folder):
     ('keep("label")', "no feature 'image'"),
   ]:
     with pytest.raises(ValueError, match=message):
-      input_pipeline.feature_specs(source, get_preprocess_fn(pp))
+      input_pipeline.feature_specs(source, get_preprocess_fn(pp), LABELLED)
 
 
 def test_missing_datasets(tmp_path):

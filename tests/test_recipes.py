@@ -6,9 +6,11 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+from objective_helpers import specs
 
 from big_crop import config as configs
-from big_crop import models, optim, step, train, trees
+from big_crop import objectives, optim, step, train, trees
+from big_crop.parts import build
 from big_crop.runtime import checkpoint
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -18,8 +20,8 @@ IMAGENET = 1_281_167
 
 def optimiser(config):
   """The transformation's factors per parameter: of the rule, and of decay."""
-  model = models.get_model(config.model_name, 1000, **config.model)
-  shapes = step.param_shapes(model, (224, 224, 3))
+  objective = objectives.make(config, 1000)
+  shapes = step.param_shapes(objective, specs(224, 224, 3))
   steps = round(config.total_epochs * IMAGENET / config.input.batch_size)
   tx, schedules = optim.make(
     config,
@@ -181,7 +183,7 @@ def test_finetuning_starts_from_a_run_with_a_new_head(
   train.run(first, tmp_path / "run")
   spec = f"{path}:{args},init={tmp_path / 'run'}"
   c = configs.load(spec, [*small, "--config.total_epochs=0.5"])
-  parts = train.build(c)
+  parts = build(c)
   state, *_, checkpoints = train.start_or_resume(c, tmp_path / "new", parts)
   checkpoints.close()
   old = checkpoint.load_variables(tmp_path / "run")

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 import tensorflow as tf
+from objective_helpers import LABELLED
 
 from big_crop.data import base, input_pipeline, sources
 from big_crop.runtime import sharding
@@ -34,7 +35,7 @@ def source_of(num, shard=(0, 1)):
 
 def stream(source, batch_size, num, **kwargs):
   batches = input_pipeline.train_batches(
-    source, get_preprocess_fn(PP), batch_size, seed=SEED, **kwargs
+    source, get_preprocess_fn(PP), LABELLED, batch_size, seed=SEED, **kwargs
   )
   return list(itertools.islice(batches, num))
 

@@ -6,15 +6,23 @@ import numpy as np
 import optax
 import pytest
 from ml_collections import ConfigDict
+from objective_helpers import classify, specs
 
 from big_crop import models, optim, step, trees
 from big_crop.optim import scion
 
-S16 = step.param_shapes(
+
+def param_shapes(model, *shape):
+  return step.param_shapes(classify(model, 5), specs(*shape))
+
+
+S16 = param_shapes(
   models.get_model(
     "vit", 1000, variant="S/16", posemb="sincos2d", norm="rmsnorm"
   ),
-  (224, 224, 3),
+  224,
+  224,
+  3,
 )
 # Each shape once, with one name that has it.
 NAMES = {x.shape: name for name, x in trees.named_leaves(S16)}
@@ -139,7 +147,7 @@ def test_ten_steps_are_those_of_appendix_i(orthogonalise):
     "vit", 5, width=16, depth=1, num_heads=2, patch_size=4, norm="rmsnorm",
     posemb="sincos2d",
   )  # fmt: skip
-  shapes = step.param_shapes(model, (8, 8, 3))
+  shapes = param_shapes(model, 8, 8, 3)
   rng = np.random.default_rng(0)
   normal = lambda x: rng.normal(size=x.shape).astype(np.float32)
   params = jax.tree.map(normal, shapes)

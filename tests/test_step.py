@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from objective_helpers import classify, specs
 
 from big_crop import optim, step, trees
 from big_crop.models import resnet, vit
 from big_crop.runtime import sharding
 
 BATCH, RES, CLASSES = 32, 16, 5
+SPECS = specs(RES, RES, 3)
 ALWAYS_FSDP = [(".*", "fsdp(min_size_to_shard_mb=0)")]
 ADAM = {
   "optax_name": "scale_by_adam",
@@ -67,22 +69,23 @@ class Run:
     devices=8,
     strategy=(),
     config=ADAM,
-    loss="softmax_xent",
     ema_decay=None,
     seed=0,
     start=None,
-    **kw,
+    grad_accum=1,
+    frozen=None,
+    **keys,
   ):
     self.mesh = sharding.make_mesh([("data", -1)], jax.devices()[:devices])
-    shape = (RES, RES, 3)
+    objective = classify(model, CLASSES, **keys)
     self.tx, _ = optim.make(
       config,
-      step.param_shapes(model, shape),
+      step.param_shapes(objective, SPECS),
       total_steps=100,
       batch_size=BATCH,
       data_size=1000,
     )
-    args = (model, self.tx, self.mesh, list(strategy), shape)
+    args = (objective, self.tx, self.mesh, list(strategy), SPECS)
     ema = ema_decay is not None
     if start is None:
       self.state = step.init_state(*args, seed=seed, ema=ema)
@@ -91,15 +94,14 @@ class Run:
     self.shardings = step.shardings_of(step.abstract_state(*args, ema=ema))
     self.state = jax.device_put(start, self.shardings)
     self.step = step.make_train_step(
-      model,
+      objective,
       self.tx,
-      loss=loss,
-      num_classes=CLASSES,
       mesh=self.mesh,
       state_sharding=self.shardings,
       ema_decay=ema_decay,
       seed=seed,
-      **kw,
+      grad_accum=grad_accum,
+      frozen=frozen,
     )
 
   def fresh(self):
@@ -183,7 +185,12 @@ def test_initial_values_do_not_depend_on_devices_or_rules():
 def test_abstract_state_is_the_state():
   run = Run(Mlp(norm=True), strategy=ALWAYS_FSDP, ema_decay=0.9)
   abstract = step.abstract_state(
-    Mlp(norm=True), run.tx, run.mesh, ALWAYS_FSDP, (RES, RES, 3), ema=True
+    classify(Mlp(norm=True), CLASSES),
+    run.tx,
+    run.mesh,
+    ALWAYS_FSDP,
+    SPECS,
+    ema=True,
   )
   same = jax.tree.map(
     lambda a, s: (
@@ -284,7 +291,7 @@ def test_microbatches_stay_on_their_devices():
 
 def test_frozen_parameters_get_no_gradient():
   config = ADAM | {"schedule": [("embedding/.*", None), (".*", {})]}
-  shapes = step.param_shapes(Mlp(), (RES, RES, 3))
+  shapes = step.param_shapes(classify(Mlp(), CLASSES), SPECS)
   run = Run(Mlp(), config=config, frozen=optim.frozen_mask(config, shapes))
   before = leaves(run.state.params)
   unfrozen = plain_run().fresh()
@@ -333,11 +340,12 @@ def test_timms_mixing_and_targets_on_any_devices(mode):
   data = list(batches(3))
   losses = [Run(Mlp(), devices=n, **kw)(data) for n in (1, 8)]
   np.testing.assert_allclose(*losses, rtol=1e-5)
-  mix = step.make_mix(
-    CLASSES, seed=0, mixing=kw["mixing"], targets=kw["targets"]
+  prepare = step.make_prepare(classify(Mlp(), CLASSES, **kw), seed=0)
+  prepared, _ = prepare(data[0], 0)
+  labels = prepared["targets"]
+  assert step.num_examples(prepared) == (
+    BATCH // 2 if mode == "half" else BATCH
   )
-  image, labels, _ = mix(data[0], 0)
-  assert len(image) == (BATCH // 2 if mode == "half" else BATCH)
   assert set(np.unique(labels).round(3)) == {0.0, np.float32(0.9).round(3)}
   assert (labels > 0).sum(1).max() == 2
 
@@ -362,7 +370,7 @@ def test_predict():
   run(batches(2))
   (batch,) = batches(1)
   image = sharding.make_global_batch(batch, run.mesh)["image"]
-  predict = step.make_predict(model)
+  predict = jax.jit(lambda *args: classify(model, CLASSES).predict(*args)[0])
   got = predict(run.state.variables(), image)
   expected, _ = model.apply(jax.device_get(run.state.ema), batch["image"])
   np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
@@ -392,10 +400,8 @@ def test_bad_input_is_one_line():
     ValueError, match="ema_decay is None, but the state holds"
   ):
     step.make_train_step(
-      Mlp(),
+      classify(Mlp(), CLASSES),
       run.tx,
-      loss="softmax_xent",
-      num_classes=5,
       mesh=run.mesh,
       seed=0,
       state_sharding=step.shardings_of(run.state).replace(ema={}),

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import study_helpers
 import tensorflow as tf
+from objective_helpers import LABELLED
 from scipy import stats
 
 from big_crop import config as configs
-from big_crop import train, trees
+from big_crop import trees
 from big_crop.data import input_pipeline
 from big_crop.data.sources import get_source
+from big_crop.parts import build
 from pp_ops import crops
 from pp_ops.laws import exact, windows
 from pp_ops.random import Rng, example_seed
@@ -106,7 +108,7 @@ def first_batches(crop, seed):
   for flip in ("", "|flip_lr"):
     pp = f"decode_jpeg_and_{crop}(16){flip}|value_range(-1, 1)"
     stream = input_pipeline.train_batches(
-      source, get_preprocess_fn(pp), 48, seed=seed
+      source, get_preprocess_fn(pp), LABELLED, 48, seed=seed
     )
     batches[flip] = [next(stream).data for _ in range(2)]
   labels = np.concatenate([b["label"] for b in batches[""]])
@@ -135,6 +137,6 @@ def test_two_laws_share_initial_parameters():
     config = configs.load(f"{QUICKSTART}:crop={crop},seed=1,res=16")
     config.model.update(width=16, depth=1, mlp_dim=16, num_heads=1)
     config.evals = {}
-    return trees.params_sha256(train.build(config).init().params)
+    return trees.params_sha256(build(config).init().params)
 
   assert digest("inception_crop_coupled") == digest("beta_crop")

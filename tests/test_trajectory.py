@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from objective_helpers import classify, specs
 
 from big_crop import models, optim, step, trees
 from big_crop.runtime import sharding
@@ -129,17 +130,16 @@ def our_losses(model, params, data, mu_dtype):
   )
   mesh = sharding.make_mesh([("data", -1)])
   shape = data[0]["image"].shape[1:]
-  args = (model, tx, mesh, [(".*", "replicate")], shape)
+  objective = classify(model, CLASSES)
+  args = (objective, tx, mesh, [(".*", "replicate")], specs(*shape))
   state = step.init_state(*args, seed=0)
   sharded = jax.tree.map(
     lambda x, like: jax.device_put(x, like.sharding), params, state.params
   )
   state = state.replace(params=sharded)
   train_step = step.make_train_step(
-    model,
+    objective,
     tx,
-    loss="softmax_xent",
-    num_classes=CLASSES,
     mesh=mesh,
     state_sharding=step.shardings_of(state),
     seed=0,

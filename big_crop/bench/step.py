@@ -19,9 +19,10 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from big_crop import models
+from big_crop import objectives
 from big_crop import step as steps
 from big_crop.bench import output, timm_peer
+from big_crop.config import default_config
 from big_crop.runtime import sharding
 
 _CLASSES = 1000
@@ -65,15 +66,16 @@ def build(
     mesh: the mesh; the batch is split over all its axes.
     strategy: see `sharding.infer_sharding`.
   """
-  model = models.get_model(model_name, _CLASSES, **model_args)
+  config = default_config()
+  config.update(model_name=model_name, model=model_args)
+  objective = objectives.make(config, _CLASSES)
   sharding.check_batch_size(batch, mesh, where="--batch")
   tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
-  state = steps.init_state(model, tx, mesh, strategy, (res, res, 3), seed=0)
+  specs = {"image": jax.ShapeDtypeStruct((res, res, 3), jnp.float32)}
+  state = steps.init_state(objective, tx, mesh, strategy, specs, seed=0)
   train_step = steps.make_train_step(
-    model,
+    objective,
     tx,
-    loss="softmax_xent",
-    num_classes=_CLASSES,
     mesh=mesh,
     state_sharding=steps.shardings_of(state),
     seed=0,

@@ -14,10 +14,9 @@ import time
 import jax
 
 from big_crop import config as configs
-from big_crop import train
 from big_crop.bench import output
-from big_crop.data import input_pipeline
-from big_crop.runtime import sharding
+from big_crop.parts import build
+from big_crop.train import STEPS_IN_FLIGHT
 
 
 def measure(config, warmup: int, steps: int) -> dict[str, float]:
@@ -33,18 +32,9 @@ def measure(config, warmup: int, steps: int) -> dict[str, float]:
     `pipeline_images_per_s` of the pipeline alone; `waiting`, the fraction of
     the time in which the device had nothing to do.
   """
-  parts = train.build(config)
+  parts = build(config)
   size = config.input.batch_size
-  batches = input_pipeline.train_batches(
-    parts.source,
-    parts.pp,
-    size // jax.process_count(),
-    seed=config.seed,
-    num_parallel_calls=config.input.num_parallel_calls,
-    prefetch=config.input.prefetch,
-  )
-  put = lambda data: sharding.make_global_batch(data, parts.mesh)
-  state = parts.init()
+  batches, state = parts.batches(), parts.init()
   done_at = concurrent.futures.ThreadPoolExecutor(1)
 
   def when_ready(x):
@@ -52,13 +42,12 @@ def measure(config, warmup: int, steps: int) -> dict[str, float]:
     return time.perf_counter()
 
   ready, handed = [], []
-  device_batches = input_pipeline.prefetch_to_device(batches, put)
-  for batch, _ in itertools.islice(device_batches, warmup + steps):
+  for batch, _ in itertools.islice(parts.device_batches(), warmup + steps):
     handed.append(time.perf_counter())
     state, metrics = parts.train_step(state, batch)
     ready.append(done_at.submit(when_ready, metrics))
-    if len(ready) > train.STEPS_IN_FLIGHT:
-      ready[-1 - train.STEPS_IN_FLIGHT].result()
+    if len(ready) > STEPS_IN_FLIGHT:
+      ready[-1 - STEPS_IN_FLIGHT].result()
   ready = [r.result() for r in ready]
   pairs = zip(ready[warmup - 1 : -1], handed[warmup:], strict=True)
   waited = sum(max(0.0, begun - free) for free, begun in pairs)

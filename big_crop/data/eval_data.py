@@ -16,7 +16,7 @@ class EvalData:
 
   Attributes:
     source: this host's share.
-    features: names of the features that the pp string leaves.
+    features: names of the wanted features that the pp string leaves.
   """
 
   def __init__(
@@ -26,6 +26,7 @@ class EvalData:
     seed: int,
     data: dict[str, Any],
     pp_fn: str,
+    features: input_pipeline.Features,
     batch_size: int,
     skip_corrupt: bool = False,
     num_parallel_calls: int | None = None,
@@ -36,7 +37,8 @@ class EvalData:
       mesh: the mesh.
       seed: the run's, for a pp string with random ops.
       data: arguments of `sources.get_source`.
-      pp_fn: the pp string; it leaves `image` and `label` or `labels`.
+      pp_fn: the pp string.
+      features: what it must leave, see `input_pipeline.Features`.
       batch_size: over all devices; a last, smaller batch is padded.
       skip_corrupt: leave out images that do not decode, rather than fail.
       num_parallel_calls: threads; TensorFlow chooses by default.
@@ -53,7 +55,10 @@ class EvalData:
     if not self.source.total_examples:
       raise ValueError(f"split {data['split']!r} has no examples")
     self._pp = get_preprocess_fn(pp_fn)
-    self.features = set(input_pipeline.feature_specs(self.source, self._pp))
+    self._wanted = features
+    self.features = set(
+      input_pipeline.feature_specs(self.source, self._pp, features)
+    )
     self._options = dict(
       seed=seed,
       skip_corrupt=skip_corrupt,
@@ -70,6 +75,7 @@ class EvalData:
     for batch in input_pipeline.eval_batches(
       self.source,
       self._pp,
+      self._wanted,
       self._local_batch_size,
       num_hosts=self._num_hosts,
       **self._options,

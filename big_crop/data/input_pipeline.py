@@ -9,7 +9,7 @@ seed, its epoch, its index and which of its repeats it is (`pp_ops.random`).
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -20,8 +20,6 @@ from big_crop.data.base import Source
 from pp_ops.random import example_seed
 from pp_ops.registry import SEED
 
-# Features that reach the device; a pp string may leave others, which stay here.
-FEATURES = ("image", "label", "labels")
 _SHUFFLE_INDEX = -1  # No example's index: the seed of an epoch's order.
 
 # JAX owns the accelerator.
@@ -30,6 +28,11 @@ tf.config.set_visible_devices([], "GPU")
 # TensorFlow's default, costs up to a tenth more.
 with contextlib.suppress(RuntimeError):  # TensorFlow runs already.
   tf.config.threading.set_intra_op_parallelism_threads(1)
+
+
+# What a pp string must leave of an example; other features stay on the host. A
+# tuple in place of a name stands for alternatives.
+Features = Sequence[str | tuple[str, ...]]
 
 
 class Batch(NamedTuple):
@@ -82,21 +85,29 @@ def _preprocessed(raw, pp, seed, start, features, *, threads, skip_corrupt):
   def process(position, example):
     example[SEED] = _pop_seed(example, seed)
     out = pp(example)
-    kept = {k: out[k] for k in features if k in out}
+    kept = {k: out[k] for k in _names(features) if k in out}
     return {**kept, "_position": position}
 
   ds = raw.enumerate(start).map(
     process, num_parallel_calls=threads, deterministic=True
   )
-  _check_shapes(ds.element_spec)
+  _check_features(ds.element_spec, features)
   return ds.ignore_errors() if skip_corrupt else ds
 
 
-def _check_shapes(spec):
-  if "image" not in spec:
-    raise ValueError("the pp string leaves no feature 'image'")
-  if not {"label", "labels"} & set(spec):
-    raise ValueError("the pp string leaves neither 'label' nor 'labels'")
+def _names(features):
+  """All names in a list of features, alternatives included."""
+  alternatives = ((f,) if isinstance(f, str) else f for f in features)
+  return list(itertools.chain.from_iterable(alternatives))
+
+
+def _check_features(spec, features):
+  for feature in features:
+    names = (feature,) if isinstance(feature, str) else feature
+    if not set(names) & set(spec):
+      missing = " nor ".join(map(repr, names))
+      found = "neither" if len(names) > 1 else "no feature"
+      raise ValueError(f"the pp string leaves {found} {missing}")
   for name, feature in spec.items():
     if not feature.shape.is_fully_defined():
       raise ValueError(
@@ -152,21 +163,41 @@ def _find_corrupt(raw, pp, seed, source, num):
   return None, None
 
 
-def feature_specs(source: Source, pp: Callable) -> dict[str, tf.TensorSpec]:
+def feature_specs(
+  source: Source, pp: Callable, features: Features
+) -> dict[str, jax.ShapeDtypeStruct]:
   """Shapes and dtypes, without the batch, of what a pp function leaves.
 
+  Args:
+    source: the data.
+    pp: the pp function.
+    features: what is wanted.
+
+  Returns:
+    Each wanted feature that is there.
+
   Raises:
-    ValueError: if the pp function does not lead to fixed shapes.
+    ValueError: if one is missing or has no fixed shape.
   """
   ds = _preprocessed(
-    _one_pass(source), pp, 0, 0, FEATURES, threads=1, skip_corrupt=False
+    _one_pass(source), pp, 0, 0, features, threads=1, skip_corrupt=False
   )
-  return {k: v for k, v in ds.element_spec.items() if k in FEATURES}
+  return _specs(ds, features)
+
+
+def _specs(ds, features):
+  spec = ds.element_spec
+  return {
+    k: jax.ShapeDtypeStruct(tuple(spec[k].shape), spec[k].dtype.as_numpy_dtype)
+    for k in _names(features)
+    if k in spec
+  }
 
 
 def train_batches(
   source: Source,
   pp: Callable,
+  features: Features,
   batch_size: int,
   *,
   seed: int,
@@ -181,6 +212,7 @@ def train_batches(
   Args:
     source: this host's share of the data.
     pp: the pp function (`pp_ops.registry.get_preprocess_fn`).
+    features: what of an example the batches hold.
     batch_size: examples per batch on this host.
     seed: the run's seed.
     start: position in the stream, a former batch's `position`.
@@ -197,8 +229,8 @@ def train_batches(
     An iterator of `Batch`.
 
   Raises:
-    ValueError: if an example is corrupt (names it), the pp string does not
-      lead to fixed shapes, or `repeats` is no whole number from 1 to 255.
+    ValueError: if an example is corrupt (names it), a feature is missing or
+      has no fixed shape, or `repeats` is no whole number from 1 to 255.
   """
   if not (isinstance(repeats, int) and 1 <= repeats < 256):
     raise ValueError(f"repeats is {repeats!r}: need a whole number, 1 to 255")
@@ -207,7 +239,7 @@ def train_batches(
     pp,
     seed,
     start,
-    FEATURES,
+    features,
     threads=num_parallel_calls or tf.data.AUTOTUNE,
     skip_corrupt=skip_corrupt,
   )
@@ -225,6 +257,7 @@ def train_batches(
 def eval_batches(
   source: Source,
   pp: Callable,
+  features: Features,
   batch_size: int,
   *,
   num_hosts: int = 1,
@@ -240,6 +273,7 @@ def eval_batches(
   Args:
     source: this host's share of the data.
     pp: the pp function.
+    features: what of an example the batches hold.
     batch_size: examples per batch on this host.
     num_hosts: over how many hosts the data is shared.
     seed: for pp strings with random ops.
@@ -254,20 +288,12 @@ def eval_batches(
     pp,
     seed,
     0,
-    FEATURES,
+    features,
     threads=num_parallel_calls or tf.data.AUTOTUNE,
     skip_corrupt=skip_corrupt,
   )
-  spec = {k: v for k, v in ds.element_spec.items() if k in FEATURES}
-  empty = Batch(
-    {
-      k: np.zeros((0, *v.shape), v.dtype.as_numpy_dtype)
-      for k, v in spec.items()
-    },
-    None,
-    0,
-    0,
-  )
+  specs = _specs(ds, features)
+  empty = {k: np.zeros((0, *v.shape), v.dtype) for k, v in specs.items()}
   largest_share = -(-source.total_examples // num_hosts)
   num_batches = -(-largest_share // batch_size)
   batches = _iterate(
@@ -280,13 +306,14 @@ def eval_batches(
     0,
   )
   for batch in itertools.islice(
-    itertools.chain(batches, itertools.repeat(empty)), num_batches
+    itertools.chain(batches, itertools.repeat(Batch(empty, None, 0, 0))),
+    num_batches,
   ):
     yield _pad(batch, batch_size)
 
 
 def _pad(batch, size):
-  num = len(batch.data["image"])
+  num = len(next(iter(batch.data.values())))
   pad = lambda x: np.pad(x, [(0, size - num)] + [(0, 0)] * (x.ndim - 1))
   return batch._replace(
     data={k: pad(v) for k, v in batch.data.items()},

@@ -3,15 +3,15 @@
 A module here has an `Evaluator`, whose `run(variables)` returns a dict of
 floats. Its keyword arguments are those of its entry in `config.evals`, and what
 it names of the run's own:
-  model: the Flax module, see `big_crop.models`.
-  predict: (variables, image [B, H, W, C]) -> logits [B, num_classes], jitted.
+  predict: (variables, image [B, H, W, C]) -> outputs [B, ...] and activations
+    by name, jitted; the objective's `predict`.
   mesh: the mesh.
-  num_classes: number of classes.
   seed: the run's seed.
+and what the objective has for evaluators. For classification:
+  model: the Flax module, see `big_crop.models`.
+  num_classes: number of classes.
 """
 
-import importlib
-import importlib.util
 import inspect
 from typing import Any
 
@@ -40,12 +40,9 @@ def make(name: str, config: dict[str, Any], **context):
   """
   where = f"config.evals.{name}"
   kind = config.get("type", "classification")
-  if kind in _MODULES:
-    module = importlib.import_module(_MODULES[kind])
-  elif "." in kind and importlib.util.find_spec(kind.split(".")[0]):
-    module = importlib.import_module(kind)
-  else:
-    raise names.unknown(f"{where}.type", kind, _MODULES)
+  module = names.import_named(
+    f"{where}.type", kind, _MODULES, needs="Evaluator"
+  )
   # The trainer reads these.
   own = ("type", "log_steps", "log_epochs", "log_examples", "log_percent")
   arguments = {k: v for k, v in config.items() if k not in own}
@@ -54,6 +51,12 @@ def make(name: str, config: dict[str, Any], **context):
     if key not in parameters or key in context:
       raise names.unknown(
         where, key, [*own, *(p for p in parameters if p not in context)]
+      )
+  for key, p in parameters.items():
+    if p.default is p.empty and key not in (*arguments, *context):
+      raise ValueError(
+        f"{where}: the evaluator {kind!r} needs {key!r}, which neither the"
+        " config nor the objective gives"
       )
   context = {k: v for k, v in context.items() if k in parameters}
   try:

@@ -50,7 +50,7 @@ class Evaluator:
   def __init__(
     self,
     *,
-    predict: Callable[[Any, jax.Array], jax.Array],
+    predict: Callable[[Any, jax.Array], tuple[jax.Array, Any]],
     mesh: jax.sharding.Mesh,
     num_classes: int,
     seed: int,
@@ -64,7 +64,8 @@ class Evaluator:
     """Opens the data.
 
     Args:
-      predict: (variables, image [B, H, W, C]) -> logits [B, num_classes].
+      predict: (variables, image [B, H, W, C]) -> logits [B, num_classes], and
+        activations.
       mesh: the mesh.
       num_classes: number of classes.
       seed: the run's, for a pp string with random ops.
@@ -83,6 +84,7 @@ class Evaluator:
       seed=seed,
       data=data,
       pp_fn=pp_fn,
+      features=("image", ("label", "labels")),
       batch_size=batch_size,
       skip_corrupt=skip_corrupt,
       num_parallel_calls=num_parallel_calls,
@@ -100,7 +102,7 @@ class Evaluator:
         raise ValueError(
           f"labels have {labels.shape[-1]} classes, the model {num_classes}"
         )
-      logits = predict(variables, batch["image"])
+      logits, _ = predict(variables, batch["image"])
       return batch_sums(logits, labels, batch["mask"], loss_fn)
 
     self._sums = jax.jit(sums)

@@ -1,1 +1,47 @@
-"""What is minimised."""
+"""Objectives: what is minimised, one a file, named by `objective_name`.
+
+What an objective is, and when the trainer calls which of its methods, is in
+`big_crop.objectives.base`.
+"""
+
+from typing import Any
+
+from big_crop import names
+from big_crop.config import default_config
+from big_crop.objectives.base import Aux, Batch, Objective
+
+__all__ = ["KEYS", "Aux", "Batch", "Objective", "make"]
+
+# config.objective_name -> the module of its Objective.
+_MODULES = {"classification": "big_crop.objectives.classification"}
+
+# Top-level keys of the config that nothing but an objective reads.
+KEYS = ("num_classes", "loss", "targets", "mixup", "mixing")
+
+
+def make(config: Any, num_classes: int | None) -> Objective:
+  """Makes the objective that a config names.
+
+  Args:
+    config: the config. `objective_name` is one of this package's modules, or
+      the dotted path of a module that has an `Objective`.
+    num_classes: of the training dataset; None if the dataset does not say.
+
+  Returns:
+    The objective.
+
+  Raises:
+    ValueError: one line, for an unknown name, a key that is set although this
+      objective does not read it, and whatever the objective objects to.
+  """
+  name = config.objective_name
+  module = names.import_named(
+    "config.objective_name", name, _MODULES, needs="Objective"
+  )
+  usual, given = default_config().to_dict(), config.to_dict()
+  for key in KEYS:
+    if key not in module.Objective.config_keys and given[key] != usual[key]:
+      raise ValueError(
+        f"config.{key} is set, but the objective {name!r} does not read it"
+      )
+  return module.Objective(config, num_classes)

@@ -19,7 +19,9 @@ def _save(figure, path):
 
 
 def save_curves(path: epath.Path, records: list[dict[str, float]]) -> None:
-  """Training loss and every evaluator's top-1 against the step.
+  """Training loss and a metric of every evaluator against the step.
+
+  The metric is top-1, or the first one of an evaluator that has no top-1.
 
   Args:
     path: the PNG.
@@ -28,9 +30,15 @@ def save_curves(path: epath.Path, records: list[dict[str, float]]) -> None:
   figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
   _plot(axes[0], records, ["training_loss"])
   axes[0].set(xlabel="step", ylabel="training loss")
-  names = sorted({k for r in records for k in r if k.endswith("/top1")})
+  names = {}
+  for key in (k for r in records for k in r if "/" in k):
+    name, _, metric = key.partition("/")
+    if metric == "top1" or name not in names:
+      names[name] = key
+  names = sorted(names.values())
+  top1 = all(name.endswith("/top1") for name in names)
   _plot(axes[1], records, names)
-  axes[1].set(xlabel="step", ylabel="top-1")
+  axes[1].set(xlabel="step", ylabel="top-1" if top1 else "metric")
   if names:
     axes[1].legend(frameon=False)
   for ax in axes:

@@ -119,7 +119,7 @@ def infer_sharding(
   tree: Any,
   mesh: Mesh,
   strategy: Sequence[tuple[str, str]],
-  params: Any | None = None,
+  known: Sequence[str] | None = None,
 ) -> Any:
   """Finds a sharding for each leaf of a tree.
 
@@ -130,10 +130,10 @@ def infer_sharding(
       match replicates. A rule is `replicate`, or `fsdp(axis="data",
       min_size_to_shard_mb=0.0625)` which splits the largest dimension that the
       axis (or tuple of axes) divides, and leaves smaller arrays replicated.
-    params: the tree whose leaf names the patterns see; default `tree`. Given,
-      each leaf of `tree` whose name ends with a parameter's name follows that
-      parameter's rule (moments in an optimiser state, averages), and the
-      others (counters, running statistics) are replicated.
+    known: the names that the patterns see, usually those of the parameters;
+      default all names of `tree`. A leaf of `tree` whose name ends with a known
+      name follows its rule (moments in an optimiser state, averages). The other
+      leaves (counters, running statistics) are replicated.
 
   Returns:
     The tree with a `NamedSharding` for each leaf.
@@ -142,8 +142,8 @@ def infer_sharding(
     ValueError: one line, for patterns that match nothing, unknown rules and
       wrong arguments.
   """
-  params = tree if params is None else params
-  known = [name for name, _ in trees.named_leaves(params)]
+  if known is None:
+    known = [name for name, _ in trees.named_leaves(tree)]
   index_of = dict.fromkeys(known)
   index_of |= trees.first_match(known, strategy, _WHERE)
   rules = [_parse_rule(rule, mesh) for _, rule in strategy]

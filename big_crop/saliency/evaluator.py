@@ -106,6 +106,7 @@ class Evaluator:
       seed=seed,
       data=data,
       pp_fn=pp_fn,
+      features=("image", ("label", "labels")),
       batch_size=batch_size,
       skip_corrupt=skip_corrupt,
       num_parallel_calls=num_parallel_calls,

@@ -2,19 +2,15 @@
 
 import collections
 import dataclasses
-import json
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from big_crop import models, tables
-from big_crop.data import sources
-from big_crop.runtime import checkpoint, records, sharding
+from big_crop import parts, tables
+from big_crop.runtime import records
 from big_crop.saliency import evaluator
-from pp_ops import registry
 
 # What the two types of evaluator share.
 _ARGUMENTS = ("data", "pp_fn", "skip_corrupt", "num_parallel_calls")
@@ -107,14 +103,11 @@ def open_run(
   Raises:
     ValueError: if the folder holds no run, or one without what is needed.
   """
-  path = epath.Path(workdir) / "config.json"
-  if not path.exists():
-    raise ValueError(f"{workdir} has no config.json: give a run's workdir")
-  config = json.loads(path.read_text())
-  registry.import_modules(config["pp_modules"])
+  run = parts.open_run(workdir)
+  path, evals = run.path, run.config.evals.to_dict()
   found = (
     (name, args)
-    for name, args in config["evals"].items()
+    for name, args in evals.items()
     if args.get("type", "classification") == "classification"
   )
   name, args = next(found, (None, None))
@@ -122,30 +115,21 @@ def open_run(
     raise ValueError(
       f"{path}: config.evals has no classification evaluator to take images of"
     )
-  variables = checkpoint.load_variables(workdir)
-
-  num_classes = (
-    config["num_classes"]
-    or sources.get_source(**config["input"]["data"]).num_classes
-  )
-  model = models.get_model(config["model_name"], num_classes, **config["model"])
-  mesh = sharding.make_mesh([("data", -1)])
   given = {k: args[k] for k in _ARGUMENTS if k in args}
   given["data"] = {**args["data"], **data}
   # The run may have had other devices.
-  batch_size = -(-args.get("batch_size", 128) // mesh.size) * mesh.size
+  batch_size = -(-args.get("batch_size", 128) // run.mesh.size) * run.mesh.size
   try:
     made = evaluator.Evaluator(
-      model=model,
-      mesh=mesh,
-      num_classes=num_classes,
-      seed=config["seed"],
+      mesh=run.mesh,
+      seed=run.config.seed,
       batch_size=batch_size,
+      **run.objective.for_evaluators(),
       **given,
     )
   except ValueError as e:
     raise ValueError(f"{path}: config.evals.{name}: {e}") from e
-  return made, jax.device_put(variables, sharding.replicated(mesh))
+  return made, run.variables
 
 
 def measure(

@@ -1,0 +1,169 @@
+"""What an objective is: all of training that differs by what is learnt.
+
+The trainer and its step name no objective. They call the methods of one object,
+in this order:
+
+    variables = objective.init(key, specs)         once, for a new run
+    extra = objective.init_extra(key, variables)   once, for a new run
+    batch = objective.prepare(batch, key)          every step, on the devices
+    loss, aux = objective.loss(...)                every microbatch
+    extra = objective.update_extra(...)            every step, after the update
+    outputs, activations = objective.predict(...)  for evaluators
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+Batch = Mapping[str, jax.Array]
+
+
+class Aux(NamedTuple):
+  """What a loss gives besides its value.
+
+  Attributes:
+    model_state: the new state of the model's collections other than "params",
+      for example `{"batch_stats": ...}`. With gradient accumulation it passes
+      through the microbatches in order.
+    metrics: float scalars to log, by name. With gradient accumulation they are
+      averaged over the microbatches.
+    outputs: arrays [B, ...] that `update_extra` needs, for example the keys
+      that enter a queue. With gradient accumulation they are put together
+      again in the order of the batch.
+  """
+
+  model_state: dict[str, Any]
+  metrics: dict[str, jax.Array] = {}
+  outputs: Any = None
+
+
+class Objective:
+  """Base class of objectives; a subclass overrides what it needs.
+
+  Attributes:
+    features: the features of an example that reach the devices. The pp string
+      must leave each of them. A tuple in place of a name stands for
+      alternatives, of which at least one must be there.
+    config_keys: the top-level keys of the config that this objective reads,
+      among those that only objectives read (`big_crop.objectives.KEYS`).
+  """
+
+  features: tuple[str | tuple[str, ...], ...] = ("image",)
+  config_keys: tuple[str, ...] = ()
+
+  def __init__(self, config: Any, num_classes: int | None):
+    """Builds models and checks the config.
+
+    Args:
+      config: the whole config; `config.objective` holds the arguments that
+        belong to this objective alone.
+      num_classes: of the training dataset; None if the dataset does not say.
+
+    Raises:
+      ValueError: one line, for whatever is wrong with the config.
+    """
+    del config, num_classes
+
+  def init(
+    self, rng: jax.Array, specs: Mapping[str, jax.ShapeDtypeStruct]
+  ) -> dict[str, Any]:
+    """Initialises the variables.
+
+    Args:
+      rng: a key.
+      specs: shape and dtype of each feature of one example, without the batch.
+
+    Returns:
+      `{"params": ...}`, what is trained, and the model's other collections.
+    """
+    raise NotImplementedError
+
+  def init_extra(self, rng: jax.Array, variables: dict[str, Any]) -> Any:
+    """Initialises state that no gradient reaches: a queue, a momentum encoder.
+
+    A leaf of it whose path ends with a parameter's name is sharded like that
+    parameter. `config.sharding_strategy` sees any other leaf as "extra/" and
+    its path.
+
+    Args:
+      rng: a key.
+      variables: those of `init`.
+
+    Returns:
+      A tree of arrays, or None if there is no such state.
+    """
+    del rng, variables
+
+  def prepare(self, batch: Batch, rng: jax.Array) -> dict[str, jax.Array]:
+    """Turns the input pipeline's batch into what `loss` wants: mixing, views.
+
+    Args:
+      batch: the features, [B, ...], on the devices.
+      rng: a key for this step.
+
+    Returns:
+      Arrays that all have the same number of examples in front. It may differ
+      from B. What holds images, [B, H, W, 3], is drawn in the workdir.
+
+    Raises:
+      ValueError: one line, for a batch that does not fit.
+    """
+    del rng
+    return dict(batch)
+
+  def loss(
+    self,
+    params: Any,
+    model_state: dict[str, Any],
+    extra: Any,
+    batch: Batch,
+    rng: jax.Array,
+  ) -> tuple[jax.Array, Aux]:
+    """The scalar to minimise; its gradient with respect to `params` is taken.
+
+    Args:
+      params: the trained parameters.
+      model_state: the model's other collections.
+      extra: the state of `init_extra`.
+      batch: of `prepare`; a microbatch of it with gradient accumulation.
+      rng: a key for this step and microbatch, for dropout and the like.
+
+    Returns:
+      The mean over the examples, and what else there is to know.
+    """
+    raise NotImplementedError
+
+  def update_extra(
+    self, extra: Any, variables: dict[str, Any], outputs: Any
+  ) -> Any:
+    """The extra state after a step.
+
+    Args:
+      extra: before.
+      variables: `{"params": ..., ...}` after the optimiser's update.
+      outputs: `Aux.outputs` of the whole batch.
+
+    Returns:
+      A tree like `extra`.
+    """
+    del variables, outputs
+    return extra
+
+  def predict(
+    self, variables: dict[str, Any], image: jax.Array
+  ) -> tuple[jax.Array, dict[str, Any]]:
+    """What the model says of images, without dropout and the like.
+
+    Args:
+      variables: of `TrainState.variables()`.
+      image: [B, H, W, C].
+
+    Returns:
+      The outputs [B, ...], and the activations by name.
+    """
+    raise NotImplementedError
+
+  def for_evaluators(self) -> dict[str, Any]:
+    """Further arguments that evaluators may ask for by name."""
+    return {}

@@ -1,0 +1,235 @@
+"""What a config amounts to: its data, objective, optimiser and evaluators.
+
+`build` is what the trainer starts with; `open_run` is where every command
+starts that looks at a finished run.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from big_crop import config as configs
+from big_crop import evaluators, objectives, optim
+from big_crop import step as steps
+from big_crop.data import input_pipeline, sources
+from big_crop.optim.schedules import to_steps
+from big_crop.runtime import checkpoint, sharding
+from pp_ops import registry
+
+
+class Parts(NamedTuple):
+  """What a run needs, before anything is written or trained.
+
+  Attributes:
+    config: the run's config.
+    mesh: the devices.
+    source: this host's share of the training data.
+    pp: its pp function.
+    objective: what is minimised.
+    total_steps: steps of the whole run.
+    abstract: the train state as shapes with shardings.
+    init: () -> a new train state.
+    prepare: (batch, step) -> the batch as the model sees it, and a key; see
+      `step.make_prepare`.
+    train_step: (state, batch) -> (state, metrics).
+    lr: step -> learning rate.
+    evals: {name: (evaluator, every how many steps)}.
+  """
+
+  config: ConfigDict
+  mesh: jax.sharding.Mesh
+  source: sources.Source
+  pp: Callable
+  objective: objectives.Objective
+  total_steps: int
+  abstract: steps.TrainState
+  init: Callable[[], steps.TrainState]
+  prepare: Callable
+  train_step: Callable
+  lr: Callable[[int], float]
+  evals: dict[str, tuple[Any, int]]
+
+  def batches(self, start: int = 0) -> Iterator[input_pipeline.Batch]:
+    """This host's endless training batches.
+
+    Args:
+      start: position in the host's stream of examples.
+    """
+    options = self.config.input
+    return input_pipeline.train_batches(
+      self.source,
+      self.pp,
+      self.objective.features,
+      options.batch_size // jax.process_count(),
+      seed=self.config.seed,
+      start=start,
+      repeats=options.repeats,
+      num_parallel_calls=options.num_parallel_calls,
+      prefetch=options.prefetch,
+      skip_corrupt=options.skip_corrupt,
+    )
+
+  def device_batches(
+    self, start: int = 0
+  ) -> Iterator[tuple[dict[str, jax.Array], input_pipeline.Batch]]:
+    """The same, on their way to the devices ahead of their use.
+
+    Args:
+      start: position in the host's stream of examples.
+
+    Yields:
+      (global arrays, the batch that they came from, without its data).
+    """
+    return input_pipeline.prefetch_to_device(
+      self.batches(start),
+      lambda data: sharding.make_global_batch(data, self.mesh),
+    )
+
+
+def build(config: ConfigDict) -> Parts:
+  """Builds what a run needs, so that mistakes show before it starts.
+
+  Raises:
+    ValueError: for anything wrong with the config or the data, in one line.
+  """
+  num_hosts = jax.process_count()
+  mesh = sharding.make_mesh(config.mesh)
+  batch_size = config.input.batch_size
+  sharding.check_batch_size(
+    batch_size, mesh, config.grad_accum, "config.input.batch_size"
+  )
+  for key in ("log_training_steps", "ckpt_steps"):
+    if config[key] < 1:
+      raise ValueError(f"config.{key} is {config[key]}: need at least 1")
+
+  registry.import_modules(config.pp_modules)
+  if not config.input.pp:
+    raise ValueError("config.input.pp is not set")
+  pp = registry.get_preprocess_fn(config.input.pp)
+  source = sources.get_source(
+    **config.input.data,
+    shard=(jax.process_index(), num_hosts),
+    shuffle_buffer_size=config.input.shuffle_buffer_size,
+  )
+  if source.total_examples < num_hosts:
+    raise ValueError(
+      f"config.input.data.split {config.input.data.split!r} has "
+      f"{source.total_examples} examples for {num_hosts} hosts"
+    )
+  objective = objectives.make(config, source.num_classes)
+  durations = {"batch_size": batch_size, "data_size": source.total_examples}
+  total_steps = to_steps("total", config, **durations)
+  if not total_steps:
+    raise ValueError("set config.total_epochs, total_steps or total_examples")
+  durations["total_steps"] = total_steps
+
+  specs = input_pipeline.feature_specs(source, pp, objective.features)
+  prepare = jax.jit(steps.make_prepare(objective, config.seed))
+  prepared, _ = jax.eval_shape(
+    prepare,
+    {
+      k: jax.ShapeDtypeStruct((batch_size, *v.shape), v.dtype)
+      for k, v in specs.items()
+    },
+    0,
+  )
+  sharding.check_batch_size(
+    steps.num_examples(prepared),
+    mesh,
+    config.grad_accum,
+    "config.input.batch_size, prepared by the objective,",
+  )
+  shapes = steps.param_shapes(objective, specs)
+  tx, schedules = optim.make(config, shapes, **durations)
+  state_args = (objective, tx, mesh, config.sharding_strategy, specs)
+  ema = config.ema_decay is not None
+  abstract = steps.abstract_state(*state_args, ema=ema)
+  train_step = steps.make_train_step(
+    objective,
+    tx,
+    mesh=mesh,
+    state_sharding=steps.shardings_of(abstract),
+    seed=config.seed,
+    grad_accum=config.grad_accum,
+    ema_decay=config.ema_decay,
+    frozen=optim.frozen_mask(config, shapes),
+  )
+  context = {
+    "predict": jax.jit(objective.predict),
+    "mesh": mesh,
+    "seed": config.seed,
+    **objective.for_evaluators(),
+  }
+  evals = {
+    name: (
+      evaluators.make(name, args.to_dict(), **context),
+      to_steps("log", args, default=total_steps, **durations),
+    )
+    for name, args in config.evals.items()
+  }
+  return Parts(
+    config=config,
+    mesh=mesh,
+    source=source,
+    pp=pp,
+    objective=objective,
+    total_steps=total_steps,
+    abstract=abstract,
+    init=lambda: steps.init_state(*state_args, seed=config.seed, ema=ema),
+    prepare=prepare,
+    train_step=train_step,
+    lr=lambda step: config.lr * float(schedules[0](step)),
+    evals=evals,
+  )
+
+
+class FinishedRun(NamedTuple):
+  """A run that is looked at.
+
+  Attributes:
+    path: of its config.json, for errors.
+    config: the config.
+    objective: what it was trained for.
+    mesh: all devices, on one axis.
+    variables: of its last checkpoint, on every device.
+  """
+
+  path: epath.Path
+  config: ConfigDict
+  objective: objectives.Objective
+  mesh: jax.sharding.Mesh
+  variables: dict[str, Any]
+
+
+def open_run(workdir: str) -> FinishedRun:
+  """Rebuilds a run's objective and loads its variables.
+
+  Args:
+    workdir: the run's folder.
+
+  Raises:
+    ValueError: if the folder holds no run, or one without a checkpoint.
+  """
+  path = epath.Path(workdir) / "config.json"
+  if not path.exists():
+    raise ValueError(f"{workdir} has no config.json: give a run's workdir")
+  # A run of an older version lacks the keys that have come since.
+  config = configs.default_config().to_dict() | json.loads(path.read_text())
+  config = ConfigDict(config)
+  registry.import_modules(config.pp_modules)
+  variables = checkpoint.load_variables(workdir)
+  num_classes = config.num_classes
+  if not num_classes:
+    num_classes = sources.get_source(**config.input.data).num_classes
+  mesh = sharding.make_mesh([("data", -1)])
+  return FinishedRun(
+    path=path,
+    config=config,
+    objective=objectives.make(config, num_classes),
+    mesh=mesh,
+    variables=jax.device_put(variables, sharding.replicated(mesh)),
+  )
