@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import copy
 import importlib.util
 import json
 import pathlib
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from big_crop import names
 
@@ -20,7 +22,6 @@ FREE_KEYS = (
   "ckpt_steps",
   "keep_ckpt_steps",
   "input.num_parallel_calls",
-  "input.prefetch",
 )
 
 
@@ -29,23 +30,23 @@ def default_config() -> ConfigDict:
 
   A config file changes them and may not invent others: the dict is locked, but
   for those parts whose keys belong to what they are handed to (a model, an
-  optimiser), which checks them itself. None means what its comment says.
+  optimiser), which checks them itself. `placeholder(type)` is a key that is None
+  until it is given a value of that type.
   """
   c = ConfigDict(type_safe=False)
   c.seed = 0
-  c.total_epochs = None  # this, total_steps or total_examples
-  c.total_steps = None
-  c.total_examples = None
-  c.num_classes = None  # None: the training dataset's
+  c.total_epochs = placeholder(float)  # this, total_steps or total_examples
+  c.total_steps = placeholder(int)
+  c.total_examples = placeholder(int)
+  c.num_classes = placeholder(int)  # None: the training dataset's
 
   c.input = ConfigDict()
   c.input.data = ConfigDict(dict(name="critters", split="train", data_dir=None))
-  c.input.pp = None  # must be set
+  c.input.pp = placeholder(str)  # must be set
   c.input.batch_size = 128  # over all devices and hosts
   c.input.repeats = 1  # of an image in a row, each with its own augmentation
   c.input.shuffle_buffer_size = 50_000  # for TFDS; others shuffle as a whole
-  c.input.num_parallel_calls = None  # None: TensorFlow chooses
-  c.input.prefetch = 2  # batches ready on the host
+  c.input.num_parallel_calls = placeholder(int)  # None: TensorFlow chooses
   c.input.skip_corrupt = False  # leave out what does not decode
   c.pp_modules = []  # modules that register ops of your own
 
@@ -55,12 +56,13 @@ def default_config() -> ConfigDict:
   c.objective = ConfigDict()
   c.model_name = "vit"
   c.model = ConfigDict()
-  c.model_init = None  # another run's workdir or checkpoint, or an .npz
+  # Another run's workdir or checkpoint, or an .npz.
+  c.model_init = placeholder(str)
   c.model_load = ConfigDict(dict(dont_load=[]))  # regexes of parameter names
 
   c.loss = "softmax_xent"
   c.targets = ConfigDict(
-    dict(kind="distribution", smoothing=0.0, threshold=None)
+    dict(kind="distribution", smoothing=0.0, threshold=placeholder(float))
   )
   c.mixup = ConfigDict(dict(p=0.0, per="batch"))  # big_vision's
   c.mixing = ConfigDict(  # timm's mixup and CutMix
@@ -77,11 +79,12 @@ def default_config() -> ConfigDict:
   c.lr_mults = []  # (regex, factor); 1 where none matches
   c.wd_mults = [(".*/kernel$", 1.0)]  # (regex, factor); 0 where none matches
   c.schedule = ConfigDict(dict(decay_type="cosine", warmup_percent=0.1))
-  c.grad_clip_norm = None  # None: no clipping
-  c.agc = None  # adaptive clipping by this factor instead; None: none
+  c.grad_clip_norm = placeholder(float)  # None: no clipping
+  c.agc = placeholder(float)  # adaptive clipping by this factor; None: none
   c.agc_exclude = ["head/.*"]  # regexes of parameters
   c.grad_accum = 1  # microbatches in a batch
-  c.ema_decay = None  # None: no averages; else evaluators use them
+  # Of averaged weights, which evaluators then use; None: no averages.
+  c.ema_decay = placeholder(float)
 
   c.mesh = [("data", -1)]
   c.sharding_strategy = [(".*", "replicate")]
@@ -89,7 +92,8 @@ def default_config() -> ConfigDict:
   c.evals = ConfigDict()
   c.log_training_steps = 50
   c.ckpt_steps = 1000  # overwrites the one before last
-  c.keep_ckpt_steps = None  # keeps one for good; None: keeps the last only
+  # Steps between checkpoints that stay for good; None: only the last two stay.
+  c.keep_ckpt_steps = placeholder(int)
   c.lock()
   for key in ("objective", "model", "optax", "schedule", "evals"):
     c[key].unlock()
@@ -103,7 +107,8 @@ def parse_arg(arg: str | None, **defaults) -> ConfigDict:
   Args:
     arg: that text, or None.
     **defaults: the arguments there are; a value has its default's type, a
-      bare name stands for True, a None default takes any literal or text.
+      bare name stands for True, a None default takes any literal or text. The
+      default `placeholder(float)` of ml_collections is None and takes a float.
 
   Returns:
     The arguments.
@@ -111,12 +116,13 @@ def parse_arg(arg: str | None, **defaults) -> ConfigDict:
   Raises:
     ValueError: unknown argument, or a value of another type.
   """
-  out = ConfigDict(defaults)
+  out = ConfigDict(copy.deepcopy(defaults))  # a placeholder holds its value
   for item in filter(None, (arg or "").split(",")):
     key, equals, text = item.partition("=")
     if key not in defaults:
       raise names.unknown("config argument", key, defaults)
-    value = _parse(text if equals else "True", defaults[key], key)
+    text = text if equals else "True"
+    value = _parse(text, out.get_type(key), key, optional=out[key] is None)
     with out.ignore_type():
       out[key] = value
   return out
@@ -129,25 +135,26 @@ def _literal(text):
     return text
 
 
-def _parse(text: str, old: Any, key: str) -> Any:
-  """Reads `text` as a value for what is now `old`."""
-  if isinstance(old, str):
+def _parse(text: str, kind: type, key: str, optional: bool) -> Any:
+  """Reads `text` as a value of type `kind`, or None if that is allowed."""
+  if optional and text == "None":
+    return None
+  if kind is str:
     return text
   value = _literal(text)
-  if isinstance(old, bool):
-    value = {"true": True, "false": False}.get(str(value).lower())
-  elif isinstance(old, float) and type(value) is int:
-    value = float(value)
-  elif isinstance(old, (list, tuple)):
-    value = list(value) if isinstance(value, (list, tuple)) else None
-  elif isinstance(old, ConfigDict):
-    value = ConfigDict(value) if isinstance(value, dict) else None
-  elif old is None:
+  if kind is type(None):  # its type is not known
     return value
-  wanted = list if isinstance(old, tuple) else type(old)
-  if type(value) is not wanted:
-    kind = "dict" if wanted is ConfigDict else wanted.__name__
-    raise ValueError(f"{key}={text}: need a value of type {kind}")
+  if kind is bool:
+    value = {"true": True, "false": False}.get(str(value).lower())
+  elif kind is float and type(value) is int:
+    value = float(value)
+  elif kind in (list, tuple) and isinstance(value, (list, tuple)):
+    value, kind = list(value), list
+  elif kind is ConfigDict and isinstance(value, dict):
+    value = ConfigDict(value)
+  if type(value) is not kind:
+    name = {ConfigDict: "dict", tuple: "list"}.get(kind, kind.__name__)
+    raise ValueError(f"{key}={text}: need a value of type {name}")
   return value
 
 
@@ -178,6 +185,9 @@ def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
   return config
 
 
+# Not ml_collections.config_flags: it cannot override a list or a value that is
+# None, set a value back to None, or give a model an argument that the config
+# file leaves out, and it answers mistakes in several lines or with a traceback.
 def _override(config, text):
   key, equals, value = text.removeprefix("--config.").partition("=")
   if not text.startswith("--config.") or not equals:
@@ -185,7 +195,7 @@ def _override(config, text):
       f"{text!r} is not an argument; overrides are --config.key=value"
     )
   *parents, last = key.split(".")
-  place = config
+  place, default = config, default_config()
   for depth, part in enumerate([*parents, last]):
     where = ".".join(["--config", *key.split(".")[:depth]])
     if not isinstance(place, ConfigDict):
@@ -195,14 +205,12 @@ def _override(config, text):
         place[part] = _literal(value)
         return
       raise names.unknown(where, part, place or ["(none)"])
+    default = default.get(part, {}) if isinstance(default, ConfigDict) else {}
     if depth < len(parents):
       place = place[part]
   # What is None by default may be taken back.
-  optional = default_config()
-  for part in [*parents, last]:
-    optional = optional.get(part, {}) if isinstance(optional, ConfigDict) else 0
-  old = None if optional is None and value == "None" else place[last]
-  parsed = _parse(value, old, f"--config.{key}")
+  optional = default is None
+  parsed = _parse(value, place.get_type(last), f"--config.{key}", optional)
   with place.ignore_type():
     place[last] = parsed
 

@@ -69,7 +69,6 @@ class Parts(NamedTuple):
       start=start,
       repeats=options.repeats,
       num_parallel_calls=options.num_parallel_calls,
-      prefetch=options.prefetch,
       skip_corrupt=options.skip_corrupt,
     )
 

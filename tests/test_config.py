@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from ml_collections.config_dict import placeholder
 
 from big_crop import config as configs
 
@@ -45,6 +46,24 @@ def test_overrides_have_the_type_of_what_they_replace():
   assert c.evals.val.batch_size == 16 and c.model.dropout == 0.1
 
 
+def test_what_is_none_has_a_type_and_may_be_none_again():
+  key = "--config.ema_decay"
+  assert (
+    configs.load(QUICKSTART, [f"{key}=0.5", f"{key}=None"]).ema_decay is None
+  )
+  assert isinstance(configs.load(QUICKSTART, [f"{key}=0"]).ema_decay, float)
+  assert configs.load(QUICKSTART, ["--config.model_init=7"]).model_init == "7"
+
+
+def test_a_placeholders_value_stays_in_its_config():
+  defaults = dict(lr=placeholder(float))
+  assert configs.parse_arg("lr=1", **defaults).lr == 1.0
+  assert configs.parse_arg(None, **defaults).lr is None
+  assert configs.parse_arg("lr=None", **defaults).lr is None
+  with pytest.raises(ValueError, match="lr=fast: need a value of type float"):
+    configs.parse_arg("lr=fast", **defaults)
+
+
 @pytest.mark.parametrize(
   ("spec", "overrides", "message"),
   [
@@ -56,6 +75,12 @@ def test_overrides_have_the_type_of_what_they_replace():
     (QUICKSTART, ["--config.lr=fast"], "need a value of type float"),
     (QUICKSTART, ["--config.lr=None"], "need a value of type float"),
     (QUICKSTART, ["--config.input.batch_size=1.5"], "of type int"),
+    (
+      QUICKSTART,
+      ["--config.total_steps=many"],
+      "total_steps=many: .* type int",
+    ),
+    (QUICKSTART, ["--config.mesh=8"], "mesh=8: need a value of type list"),
     (QUICKSTART, ["--config.lr.x=1"], "is a value, it has no key 'x'"),
     (QUICKSTART, ["--conf.lr=1"], "overrides are --config.key=value"),
   ],
