@@ -131,6 +131,16 @@ def test_another_batch_size_scales_the_learning_rate():
   assert recipe("d", "batch=1536").lr == pytest.approx(0.0066)
   assert recipe("d", "batch=1536,lr=1e-3").lr == 1e-3
   assert recipe("deit", "lr=2e-3").wd == pytest.approx(2e-3 * 0.05)
+  assert recipe("he", "batch=512").lr == pytest.approx(0.2)
+
+
+# What is given is taken: also what he's recipe has, and every recipe's default.
+@pytest.mark.parametrize("name", RECIPES + OLDER)
+@pytest.mark.parametrize("lr", [0.1, 0.005, 0.0])
+def test_a_learning_rate_that_is_given_is_not_scaled(name, lr):
+  own = recipe(name)
+  assert recipe(name, f"lr={lr},batch=512").lr == lr
+  assert recipe(name, f"lr={own.lr},batch=512").lr == own.lr
 
 
 def test_ablations_change_one_thing():
@@ -143,8 +153,12 @@ def test_ablations_change_one_thing():
   assert set(c.evals) >= {"val", "v2", "val_crop875", "val_crop1000"}
   assert "central_crop(224)" in c.evals["val_crop900"].pp_fn
   assert "resize_small(248" in c.evals["val_crop900"].pp_fn
-  with pytest.raises(ValueError, match="unknown optimiser 'lam'"):
-    recipe("a2", "optimiser=lam")
+  with pytest.raises(ValueError, match="unknown loss 'cee': did you mean 'ce'"):
+    recipe("a2", "loss=cee")
+  with pytest.raises(ValueError, match="unknown bce_target 'mix'"):
+    recipe("a2", "bce_target=mix")
+  with pytest.raises(ValueError, match="unknown config argument 'optimiser'"):
+    recipe("a2", "optimiser=lamb")
 
 
 @pytest.fixture
@@ -207,3 +221,6 @@ def test_finetuning_knows_the_splits_or_is_told():
     configs.load(f"{path}:init=run,dataset=eurosat")
   c = configs.load(f"{path}:init=run,dataset=cifar10")
   assert c.input.data.split == "train" and c.evals.val.data.split == "test"
+  c = configs.load(f"{path}:init=run,dataset=cifar10,train=train[:90%]")
+  assert c.input.data.split == "train[:90%]"
+  assert c.evals.val.data.split == "test"

@@ -8,29 +8,54 @@ https://arxiv.org/abs/2110.00476, Table 2:
 Top-1 78.1 on val, 84.5 on ReaL, 66.1 on V2, tested at 224 pixels (Table 1);
 78.00 +- 0.09 over ten seeds (Table 9). 63k steps; 15 hours on four V100.
 
-The crop is that of PyTorch; `a3.py:crop=inception_crop` has
-TensorFlow's. All arguments after the colon: `big_crop.recipes`. Needs
-imagenet2012 in TFDS, and for the evaluators imagenet2012_real and imagenet_v2.
-`a3.py:smoke` is half a minute on the embedded dataset.
+`a3.py:crop=inception_crop` has TensorFlow's crop in place of PyTorch's,
+`a3.py:smoke` is half a minute on the embedded dataset. All arguments: those of
+`parse_arg` below, and `big_crop.recipes.ARGUMENTS`. Needs imagenet2012 in TFDS,
+and for the evaluators imagenet2012_real and imagenet_v2.
 """
 
 from big_crop import recipes
 
 
 def get_config(arg=None):
-  return recipes.build(
+  arg = recipes.parse_arg(
     arg,
     train_res=160,
-    epochs=100,
+    epochs=100.0,
     batch=2048,
-    optimiser="lamb",
-    lr=0.008,
     warmup_epochs=5.0,
     wd=0.02,
+    drop_path=0.0,
+    repeated_aug=1,
     rand_augment="rand-m6-mstd0.5-inc1",
     mixup=0.1,
-    cutmix=1.0,
-    test_crop=0.95,
     loss="bce",
+    bce_target="present",  # or mixed: classes by their weights in the mixture
+    smoothing=0.0,
+    test_crop=0.95,
     mixed_precision=True,
   )
+  c = recipes.start(arg)
+  recipes.set_model(c, arg, drop_path=arg.drop_path)
+
+  c.input.repeats = arg.repeated_aug
+  c.input.pp = (
+    f"decode_jpeg_and_{arg.crop}({recipes.crop_args(arg)})|flip_lr"
+    f'|rand_augment("{arg.rand_augment}")'
+    '|vgg_value_range|keep("image", "label")'
+  )
+  c.mixing = dict(mixup_alpha=arg.mixup, cutmix_alpha=1.0)
+  c.loss, c.targets = recipes.loss(arg.loss, arg.smoothing, arg.bce_target)
+
+  c.optax_name = "scale_by_lamb"
+  c.lr = recipes.learning_rate(arg, 0.008, batch=2048, rule="sqrt")
+  c.wd = arg.wd
+  c.wd_in = "rule"
+  # Table 2 lists no clipping, but timm's LAMB, which trained this, clips.
+  c.grad_clip_norm = 1.0
+  c.schedule = dict(
+    decay_type="cosine", warmup_epochs=arg.warmup_epochs, warmup_prefix=False
+  )
+
+  recipes.add_evals(c, arg, interpolation="bicubic")
+  return c

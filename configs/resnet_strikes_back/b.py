@@ -9,35 +9,50 @@ Top-1 79.4 on val (Table 10). Table 10 gives random erasing a count of 3, Table
 11 of 1; here it is 3.
 The paper does not say at which crop ratio it is tested; here it is 0.875.
 
-The crop is that of PyTorch; `b.py:crop=inception_crop` has
-TensorFlow's. All arguments after the colon: `big_crop.recipes`. Needs
-imagenet2012 in TFDS, and for the evaluators imagenet2012_real and imagenet_v2.
-`b.py:smoke` is half a minute on the embedded dataset.
+`b.py:crop=inception_crop` has TensorFlow's crop in place of PyTorch's,
+`b.py:smoke` is half a minute on the embedded dataset. All arguments: those of
+`parse_arg` below, and `big_crop.recipes.ARGUMENTS`. Needs imagenet2012 in TFDS,
+and for the evaluators imagenet2012_real and imagenet_v2.
 """
 
 from big_crop import recipes
 
 
 def get_config(arg=None):
-  return recipes.build(
+  arg = recipes.parse_arg(
     arg,
-    epochs=600,
+    epochs=600.0,
     batch=2048,
-    optimiser="rmsprop_tf",
-    lr=0.18,
-    schedule="step",
-    decay_rate=0.988,
-    decay_epochs=1.0,
     warmup_epochs=5.0,
-    lr_noise=0.45,
-    wd=7e-06,
-    smoothing=0.1,
-    dropout=0.2,
-    drop_path=0.1,
-    rand_augment="rand-m8-n2-mstd1.0-inc1",
-    mixup=0.2,
-    erasing=0.35,
-    erasing_count=3,
-    ema=0.9999,
+    loss="ce",
+    test_crop=0.875,
     mixed_precision=True,
   )
+  c = recipes.start(arg)
+  recipes.set_model(c, arg, dropout=0.2, drop_path=0.1)
+
+  c.input.pp = (
+    f"decode_jpeg_and_{arg.crop}({recipes.crop_args(arg)})|flip_lr"
+    '|rand_augment("rand-m8-n2-mstd1.0-inc1")'
+    "|vgg_value_range|random_erasing(0.35, max_count=3)"
+    '|keep("image", "label")'
+  )
+  c.mixing = dict(mixup_alpha=0.2, cutmix_alpha=0.0)
+  c.loss, c.targets = recipes.loss(arg.loss, smoothing=0.1)
+
+  c.optax_name = "scale_by_rmsprop_tf"
+  c.optax = dict(eps=1e-3)
+  c.lr = recipes.learning_rate(arg, 0.18, batch=2048, rule="linear")
+  c.wd = 7e-6
+  c.wd_in = "gradient"
+  c.schedule = dict(
+    decay_type="step",
+    decay_rate=0.988,
+    decay_epochs=0.5 if arg.smoke else 1.0,
+    warmup_epochs=arg.warmup_epochs,
+    lr_noise=(0.45, 1.0),
+  )
+  c.ema_decay = 0.9999
+
+  recipes.add_evals(c, arg, interpolation="bicubic")
+  return c

@@ -8,31 +8,45 @@ https://arxiv.org/abs/2110.00476, Table 10:
 Top-1 79.8 on val (Table 10). 2,000k steps.
 The paper does not say at which crop ratio it is tested; here it is 0.875.
 
-The crop is that of PyTorch; `d.py:crop=inception_crop` has
-TensorFlow's. All arguments after the colon: `big_crop.recipes`. Needs
-imagenet2012 in TFDS, and for the evaluators imagenet2012_real and imagenet_v2.
-`d.py:smoke` is half a minute on the embedded dataset.
+`d.py:crop=inception_crop` has TensorFlow's crop in place of PyTorch's,
+`d.py:smoke` is half a minute on the embedded dataset. All arguments: those of
+`parse_arg` below, and `big_crop.recipes.ARGUMENTS`. Needs imagenet2012 in TFDS,
+and for the evaluators imagenet2012_real and imagenet_v2.
 """
 
 from big_crop import recipes
 
 
 def get_config(arg=None):
-  return recipes.build(
+  arg = recipes.parse_arg(
     arg,
-    epochs=600,
+    epochs=600.0,
     batch=384,
-    optimiser="adamp",
-    lr=0.0033,
     warmup_epochs=5.0,
-    wd=0.01,
-    smoothing=0.1,
-    dropout=0.1,
-    drop_path=0.05,
-    rand_augment="rand-m7-n3-mstd1.0-inc1",
-    mixup=0.2,
-    cutmix=1.0,
-    erasing=0.35,
     loss="bce",
+    test_crop=0.875,
     mixed_precision=True,
   )
+  c = recipes.start(arg)
+  recipes.set_model(c, arg, dropout=0.1, drop_path=0.05)
+
+  c.input.pp = (
+    f"decode_jpeg_and_{arg.crop}({recipes.crop_args(arg)})|flip_lr"
+    '|rand_augment("rand-m7-n3-mstd1.0-inc1")'
+    "|vgg_value_range|random_erasing(0.35, max_count=1)"
+    '|keep("image", "label")'
+  )
+  c.mixing = dict(mixup_alpha=0.2, cutmix_alpha=1.0)
+  c.loss, c.targets = recipes.loss(arg.loss, smoothing=0.1)
+
+  c.optax_name = "scale_by_adamp"
+  c.optax = dict(wd_ratio=0.01, nesterov=True)
+  c.lr = recipes.learning_rate(arg, 0.0033, batch=384, rule="sqrt")
+  c.wd = 0.01
+  c.wd_in = "rule"
+  c.schedule = dict(
+    decay_type="cosine", warmup_epochs=arg.warmup_epochs, warmup_prefix=False
+  )
+
+  recipes.add_evals(c, arg, interpolation="bicubic")
+  return c

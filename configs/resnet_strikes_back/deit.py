@@ -8,30 +8,45 @@ https://arxiv.org/abs/2110.00476, Table 2, column DeiT:
 Top-1 78.4 on val; model=vit-DeiT-S/16, for which it was made, 79.8
 (section 4.4).
 
-The crop is that of PyTorch; `deit.py:crop=inception_crop` has
-TensorFlow's. All arguments after the colon: `big_crop.recipes`. Needs
-imagenet2012 in TFDS, and for the evaluators imagenet2012_real and imagenet_v2.
-`deit.py:smoke` is half a minute on the embedded dataset.
+`deit.py:crop=inception_crop` has TensorFlow's crop in place of PyTorch's,
+`deit.py:smoke` is half a minute on the embedded dataset. All arguments: those
+of `parse_arg` below, and `big_crop.recipes.ARGUMENTS`. Needs imagenet2012 in
+TFDS, and for the evaluators imagenet2012_real and imagenet_v2.
 """
 
 from big_crop import recipes
 
 
 def get_config(arg=None):
-  return recipes.build(
+  arg = recipes.parse_arg(
     arg,
-    epochs=300,
+    epochs=300.0,
     batch=1024,
-    optimiser="adamw",
-    lr=0.001,
     warmup_epochs=5.0,
-    wd=0.05,
-    smoothing=0.1,
-    drop_path=0.1,
-    repeated_aug=3,
-    rand_augment="rand-m9-mstd0.5-inc1",
-    mixup=0.8,
-    cutmix=1.0,
-    erasing=0.25,
+    loss="ce",
+    test_crop=0.875,
     mixed_precision=True,
   )
+  c = recipes.start(arg)
+  recipes.set_model(c, arg, drop_path=0.1)
+
+  c.input.repeats = 3
+  c.input.pp = (
+    f"decode_jpeg_and_{arg.crop}({recipes.crop_args(arg)})|flip_lr"
+    '|rand_augment("rand-m9-mstd0.5-inc1")'
+    "|vgg_value_range|random_erasing(0.25, max_count=1)"
+    '|keep("image", "label")'
+  )
+  c.mixing = dict(mixup_alpha=0.8, cutmix_alpha=1.0)
+  c.loss, c.targets = recipes.loss(arg.loss, smoothing=0.1)
+
+  c.optax_name = "scale_by_adam"
+  c.lr = recipes.learning_rate(arg, 0.001, batch=1024, rule="sqrt")
+  c.wd = c.lr * 0.05  # as in PyTorch's AdamW
+  c.wd_in = "update"
+  c.schedule = dict(
+    decay_type="cosine", warmup_epochs=arg.warmup_epochs, warmup_prefix=False
+  )
+
+  recipes.add_evals(c, arg, interpolation="bicubic")
+  return c

@@ -15,9 +15,9 @@ by TFDS; these are known, with top-1 after A1 in the paper:
     cifar10            98.3
 
 The paper adapts the procedure of DeiT to each dataset, but does not say how;
-lr, wd, epochs and area_min are here to be chosen. Other datasets need `train`
-and `test`, their splits. `:smoke` trains for two epochs on the embedded
-dataset.
+lr, wd, epochs and area_min are here to be chosen. `train` and `test` are the
+splits, which other datasets need. `:smoke` trains for two epochs on the
+embedded dataset.
 """
 
 from big_crop import recipes
@@ -64,7 +64,8 @@ def get_config(arg=None):
     c.total_epochs = 2.0
     c.input.batch_size = 32
     c.log_training_steps = 2
-  train, test = SPLITS.get(arg.dataset, (arg.train, arg.test))
+  known = SPLITS.get(arg.dataset, (None, None))
+  train, test = arg.train or known[0], arg.test or known[1]
   if not (train and test):
     raise ValueError(
       f"dataset={arg.dataset}: give train= and test=, its splits; known are "
@@ -95,10 +96,11 @@ def get_config(arg=None):
     f'|rand_augment("{arg.rand_augment}")|vgg_value_range'
     '|keep("image", "label")'
   )
-  recipes.add_evals(
-    c,
-    recipes.test_view(arg.res, arg.test_crop, "bicubic"),
+  view = recipes.test_view(arg.res, arg.test_crop, "bicubic")
+  c.evals.val = dict(
+    type="classification",
     data=dict(**data, split=test),
+    pp_fn=f'{view}|keep("image", "label")',
     batch_size=4 * c.input.batch_size,
     log_percent=0.1,
   )

@@ -8,22 +8,58 @@ https://arxiv.org/abs/2110.00476, Table 2, column ResNet:
 Top-1 75.3 on val. No Inception crop: the shorter side is resized to 256 to 480
 pixels, of which a window of 224 is cut.
 
-`he.py:crop=inception_crop_fixed` has an Inception crop. All arguments after the
-colon: `big_crop.recipes`. Needs imagenet2012 in TFDS, and for the evaluators
-imagenet2012_real and imagenet_v2. `he.py:smoke` is half a minute on the
-embedded dataset.
+`he.py:crop=inception_crop_fixed` has an Inception crop, `he.py:smoke` is half a
+minute on the embedded dataset. All arguments: those of `parse_arg` below, and
+`big_crop.recipes.ARGUMENTS`. Needs imagenet2012 in TFDS, and for the evaluators
+imagenet2012_real and imagenet_v2.
 """
 
 from big_crop import recipes
 
 
 def get_config(arg=None):
-  return recipes.build(
+  arg = recipes.parse_arg(
     arg,
-    schedule="step",
-    wd_all=True,
-    crop="scale",
+    epochs=90.0,
+    batch=256,
+    warmup_epochs=0.0,
+    loss="ce",
+    test_crop=0.875,
+    crop="scale",  # or an Inception crop
     interpolation="bilinear",
-    lighting=0.1,
-    zero_init_last=False,
+    mixed_precision=False,
   )
+  c = recipes.start(arg)
+  recipes.set_model(c, arg, zero_init_last=False)
+
+  # 256 to 480 pixels are the paper's shorter side for a window of 224.
+  low, high = (round(arg.train_res * side / 224) for side in (256, 480))
+  crop = (
+    f'decode|random_resize_small({low}, {high}, method="{arg.interpolation}", '
+    f"antialias=True)|random_crop({arg.train_res})"
+  )
+  if arg.crop != "scale":
+    crop = f"decode_jpeg_and_{arg.crop}({recipes.crop_args(arg)})"
+  c.input.pp = (
+    f"{crop}|flip_lr|value_range(0, 1)|lighting(0.1)"
+    "|vgg_value_range(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))"
+    '|keep("image", "label")'
+  )
+  c.mixing = dict(mixup_alpha=0.0, cutmix_alpha=0.0)
+  c.loss, c.targets = recipes.loss(arg.loss)
+
+  c.optax_name = "trace"
+  c.optax = dict(decay=0.9)
+  c.lr = recipes.learning_rate(arg, 0.1, batch=256, rule="linear")
+  c.wd = 1e-4
+  c.wd_in = "gradient"
+  c.wd_mults = [(".*", 1.0)]  # biases and norms decay, too
+  c.schedule = dict(
+    decay_type="step",
+    decay_rate=0.1,
+    decay_epochs=0.5 if arg.smoke else 30.0,
+    warmup_epochs=arg.warmup_epochs,
+  )
+
+  recipes.add_evals(c, arg, interpolation="bilinear")
+  return c

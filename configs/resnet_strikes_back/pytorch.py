@@ -8,21 +8,49 @@ https://arxiv.org/abs/2110.00476, Table 2, column PyTorch:
 Top-1 76.1 on val. That it has color jitter is the paper's word; how much it is
 not said: 0.4, as in the training code of Torch 7.
 
-The crop is that of PyTorch; `pytorch.py:crop=inception_crop` has
-TensorFlow's. All arguments after the colon: `big_crop.recipes`. Needs
-imagenet2012 in TFDS, and for the evaluators imagenet2012_real and imagenet_v2.
-`pytorch.py:smoke` is half a minute on the embedded dataset.
+`pytorch.py:crop=inception_crop` has TensorFlow's crop in place of PyTorch's,
+`pytorch.py:smoke` is half a minute on the embedded dataset. All arguments:
+those of `parse_arg` below, and `big_crop.recipes.ARGUMENTS`. Needs imagenet2012
+in TFDS, and for the evaluators imagenet2012_real and imagenet_v2.
 """
 
 from big_crop import recipes
 
 
 def get_config(arg=None):
-  return recipes.build(
+  arg = recipes.parse_arg(
     arg,
-    schedule="step",
-    wd_all=True,
+    epochs=90.0,
+    batch=256,
+    warmup_epochs=0.0,
+    loss="ce",
+    test_crop=0.875,
     interpolation="bilinear",
-    color_jitter=0.4,
-    zero_init_last=False,
+    mixed_precision=False,
   )
+  c = recipes.start(arg)
+  recipes.set_model(c, arg, zero_init_last=False)
+
+  c.input.pp = (
+    f"decode_jpeg_and_{arg.crop}({recipes.crop_args(arg)})|flip_lr"
+    "|color_jitter(0.4, 0.4, 0.4)"
+    '|vgg_value_range|keep("image", "label")'
+  )
+  c.mixing = dict(mixup_alpha=0.0, cutmix_alpha=0.0)
+  c.loss, c.targets = recipes.loss(arg.loss)
+
+  c.optax_name = "trace"
+  c.optax = dict(decay=0.9)
+  c.lr = recipes.learning_rate(arg, 0.1, batch=256, rule="linear")
+  c.wd = 1e-4
+  c.wd_in = "gradient"
+  c.wd_mults = [(".*", 1.0)]  # biases and norms decay, too
+  c.schedule = dict(
+    decay_type="step",
+    decay_rate=0.1,
+    decay_epochs=0.5 if arg.smoke else 30.0,
+    warmup_epochs=arg.warmup_epochs,
+  )
+
+  recipes.add_evals(c, arg, interpolation="bilinear")
+  return c
