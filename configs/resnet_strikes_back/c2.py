@@ -6,7 +6,8 @@ r"""C.2 of "ResNet strikes back": C.1 with repeated augmentation.
 https://arxiv.org/abs/2110.00476, Table 10:
 
 Top-1 80.0 on val (Table 10).
-The paper does not say at which crop ratio it is tested; here it is 0.875.
+The paper does not say at which crop ratio it is tested. Here it is 0.95, where
+the accuracy of the released weights agrees with the paper's.
 
 `c2.py:crop=inception_crop` has TensorFlow's crop in place of PyTorch's,
 `c2.py:smoke` is half a minute on the embedded dataset. All arguments: those of
@@ -24,7 +25,7 @@ def get_config(arg=None):
     batch=2048,
     warmup_epochs=5.0,
     loss="ce",
-    test_crop=0.875,
+    test_crop=0.95,
     mixed_precision=True,
   )
   c = recipes.start(arg)
