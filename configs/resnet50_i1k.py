@@ -12,7 +12,9 @@ A smoke test on the embedded dataset, a minute on a CPU:
     python -m big_crop.train --workdir DIR \
       --config configs/resnet50_i1k.py:smoke
 
-Other arguments: crop, area_min, epochs, batch, data_dir, seed.
+Other arguments: crop, area_min, epochs, batch, data_dir, seed. The shuffle
+buffer takes 6 GB of a host, `--config.input.shuffle_buffer_size=10000` a fifth
+of that; `--config.keep_ckpt_steps=10000` keeps more than the last checkpoints.
 """
 
 from big_crop.config import default_config, parse_arg
