@@ -115,8 +115,8 @@ def test_what_a1_says():
   assert c.input.pp == (
     "decode_jpeg_and_beta_crop(224, area_min=8, alpha=2, beta=1, "
     'method="bicubic", antialias=True)|flip_lr'
-    '|rand_augment("rand-m7-mstd0.5-inc1")|vgg_value_range'
-    '|keep("image", "label")'
+    '|rand_augment("rand-m7-mstd0.5-inc1", interpolation="bicubic")'
+    '|vgg_value_range|keep("image", "label")'
   )
   assert c.input.repeats == 3 and c.loss == "mean_sigmoid_xent"
   assert c.targets.kind == "present" and c.targets.smoothing == 0.1
@@ -124,6 +124,21 @@ def test_what_a1_says():
   assert (c.lr, c.wd, c.wd_in) == (5e-3, 0.01, "rule")
   assert "resize_small(235" in c.evals.val.pp_fn  # floor(224 / 0.95)
   assert c.model.drop_path == 0.05 and c.model.dtype_mm == "bfloat16"
+
+
+def test_one_setting_for_the_interpolation_of_crop_and_rand_augment():
+  for name in [*RECIPES, "deit"]:
+    ops = recipe(name, "interpolation=bilinear").input.pp.split("|")
+    chosen = [op for op in ops if "bilinear" in op]
+    assert [op.partition("(")[0] for op in chosen] == [
+      "decode_jpeg_and_inception_crop_fixed", "rand_augment",
+    ]  # fmt: skip
+    assert "bicubic" in recipe(name, "interpolation=bilinear").evals.val.pp_fn
+
+
+def test_the_later_recipes_are_tested_at_095():
+  for name in ("b", "c1", "c2", "d"):
+    assert "resize_small(235" in recipe(name).evals.val.pp_fn
 
 
 def test_another_batch_size_scales_the_learning_rate():

@@ -40,7 +40,7 @@ def get_config(arg=None):
   c.input.repeats = arg.repeated_aug
   c.input.pp = (
     f"decode_jpeg_and_{arg.crop}({recipes.crop_args(arg)})|flip_lr"
-    f'|rand_augment("{arg.rand_augment}")'
+    f'|rand_augment("{arg.rand_augment}", interpolation="{arg.interpolation}")'
     '|vgg_value_range|keep("image", "label")'
   )
   c.mixing = dict(mixup_alpha=arg.mixup, cutmix_alpha=1.0)

@@ -34,7 +34,8 @@ def get_config(arg=None):
 
   c.input.pp = (
     f"decode_jpeg_and_{arg.crop}({recipes.crop_args(arg)})|flip_lr"
-    '|rand_augment("rand-m8-n2-mstd1.0-inc1")'
+    '|rand_augment("rand-m8-n2-mstd1.0-inc1", '
+    f'interpolation="{arg.interpolation}")'
     "|vgg_value_range|random_erasing(0.35, max_count=3)"
     '|keep("image", "label")'
   )

@@ -33,7 +33,8 @@ def get_config(arg=None):
 
   c.input.pp = (
     f"decode_jpeg_and_{arg.crop}({recipes.crop_args(arg)})|flip_lr"
-    '|rand_augment("rand-m7-n3-mstd1.0-inc1")'
+    '|rand_augment("rand-m7-n3-mstd1.0-inc1", '
+    f'interpolation="{arg.interpolation}")'
     "|vgg_value_range|random_erasing(0.4, max_count=1)"
     '|keep("image", "label")'
   )

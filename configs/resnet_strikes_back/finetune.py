@@ -93,8 +93,8 @@ def get_config(arg=None):
   c.input.pp = (
     f"decode_jpeg_and_{arg.crop}({arg.res}, area_min={arg.area_min:g}, "
     'method="bicubic", antialias=True)|flip_lr'
-    f'|rand_augment("{arg.rand_augment}")|vgg_value_range'
-    '|keep("image", "label")'
+    f'|rand_augment("{arg.rand_augment}", interpolation="bicubic")'
+    '|vgg_value_range|keep("image", "label")'
   )
   view = recipes.test_view(arg.res, arg.test_crop, "bicubic")
   c.evals.val = dict(
