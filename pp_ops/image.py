@@ -69,12 +69,20 @@ def _resize(image, size, method, antialias):
   return tf.saturate_cast(out, image.dtype)
 
 
-def check_method(method: str):
-  """Raises a one-line ValueError for an unknown resize method."""
-  if method not in METHODS:
+def check_method(method: str, random: bool = False):
+  """Raises a one-line ValueError unless `method` is one, or "random" if so."""
+  choices = [*METHODS, *(["random"] * random)]
+  if method not in choices:
     raise ValueError(
-      f"unknown resize method {method!r}: {did_you_mean(method, METHODS)}"
+      f"unknown resize method {method!r}: {did_you_mean(method, choices)}"
     )
+
+
+def _random_method(resize, rng):
+  """resize(method), bilinear or bicubic with probability one half each."""
+  return tf.cond(
+    rng.uniform() < 0.5, lambda: resize("bilinear"), lambda: resize("bicubic")
+  )
 
 
 @register("resize")
@@ -84,14 +92,20 @@ def get_resize(size, method: str = "bilinear", antialias: bool = False) -> _Op:
   Args:
     size: pixels, or (height, width).
     method: bilinear, bicubic, nearest, area, lanczos3, lanczos5, gaussian or
-      mitchellcubic.
+      mitchellcubic; or random, one of the first two for each image, timm's
+      default for training.
     antialias: widen the filter when shrinking, as Pillow and torchvision do.
 
   Returns:
-    image -> image of the same dtype; integers are rounded and saturated.
+    image -> image of the same dtype; integers are rounded and saturated. With
+    "random" the op is a random one, (image, rng) -> image.
   """
   size = _check_size(size)
-  check_method(method)
+  check_method(method, random=True)
+  if method == "random":
+    return lambda image, rng: _random_method(
+      lambda drawn: _resize(image, size, drawn, antialias), rng
+    )
   return lambda image: _resize(image, size, method, antialias)
 
 
@@ -134,16 +148,20 @@ def get_random_resize_small(
   """Resizes so that the shorter side is uniform on [min_size, max_size].
 
   With `random_crop` the scale augmentation of He et al.
-  (https://arxiv.org/abs/1512.03385, section 3.4), there 256 to 480 pixels.
+  (https://arxiv.org/abs/1512.03385, section 3.4), there 256 to 480 pixels. The
+  method may be "random", as in `resize`.
   """
   _check_size((min_size, max_size), "(min_size, max_size)")
-  check_method(method)
+  check_method(method, random=True)
   if min_size > max_size:
     raise ValueError(f"min_size={min_size} is above max_size={max_size}")
 
   def resize(image, rng):
     size = rng.uniform([], min_size, max_size + 1, tf.int32)
-    return _resize_side(image, tf.reduce_min, size, method, antialias)
+    by = lambda drawn: _resize_side(
+      image, tf.reduce_min, size, drawn, antialias
+    )
+    return _random_method(by, rng) if method == "random" else by(method)
 
   return resize
 
