@@ -30,8 +30,8 @@ def default_config() -> ConfigDict:
 
   A config file changes them and may not invent others: the dict is locked, but
   for those parts whose keys belong to what they are handed to (a model, an
-  optimiser), which checks them itself. `placeholder(type)` is a key that is None
-  until it is given a value of that type.
+  optimiser), which checks them itself. `placeholder(type)` stands for None
+  until the key gets a value of that type.
   """
   c = ConfigDict(type_safe=False)
   c.seed = 0
