@@ -18,7 +18,7 @@ from etils import epath
 
 from big_crop import config as configs
 from big_crop.runtime import records
-from big_crop.study import fingerprint, grid, locks
+from big_crop.study import fingerprint, grid, locks, reach
 
 DONE, RUNNING, FAILED, PENDING = "done", "running", "failed", "pending"
 
@@ -73,6 +73,10 @@ class RunState:
       "data": fingerprint.of_data(config),
     }
 
+  def modules(self) -> dict[str, str]:
+    """Digests of the modules that the run executes, by name."""
+    return reach.digests(self.run.json_config)
+
   def begun(self) -> dict[str, Any] | None:
     """What begun.json says, once there is something of the run to keep."""
     left = ("checkpoints", "metrics.jsonl", "summary.json")
@@ -84,8 +88,8 @@ class RunState:
     """Notes what the run is begun with, unless it was begun before."""
     if self.begun() is None:
       self.path.mkdir(parents=True, exist_ok=True)
-      facts = {**self.digests(), "versions": fingerprint.versions()}
-      _write(self.path / "begun.json", facts)
+      facts = {"versions": fingerprint.versions(), "modules": self.modules()}
+      _write(self.path / "begun.json", {**self.digests(), **facts})
 
   def fail(self, error: Exception) -> str:
     """Keeps an error; returns its one line."""
@@ -137,15 +141,18 @@ def check_unchanged(found: list[RunState]) -> None:
     now = state.digests()
     for part in ("code", "data"):
       if begun.get(part) != now[part]:
-        raise ValueError(_refusal(state, part, _what(part, begun)))
+        raise ValueError(_refusal(state, part, _what(state, part, begun)))
 
 
-def _what(part, begun):
+def _what(state, part, begun):
   if part == "data":
     return "the images or their number are not those of then"
   old, new = begun.get("versions", {}), fingerprint.versions()
   moved = [f"{k} {old.get(k)} -> {new[k]}" for k in new if old.get(k) != new[k]]
-  return ", ".join(moved) or "source files of big_crop or pp_ops were edited"
+  old, new = begun.get("modules", {}), state.modules()
+  edited = [k for k in {**new, **old} if old.get(k) != new.get(k)]
+  more = f" and {len(edited) - 3} more" if len(edited) > 3 else ""
+  return ", ".join(moved) or f"edited: {', '.join(edited[:3])}{more}"
 
 
 def _refusal(state, part, what):
@@ -174,12 +181,13 @@ def mixtures(found: list[RunState]) -> list[str]:
       f"the study now says; run {first.run.index} ({first.run.name}): "
       f"{first.config_change()}"
     )
+  # Runs may execute different modules and name different data; those that are
+  # alike in that must agree.
+  alike = {"code": lambda s: [*s.modules()], "data": _data}
   for part, by_what in (("code", "code"), ("data", "datasets")):
     groups = {}
     for state in done:
-      # Runs may name different modules and data; those that name the same must
-      # agree.
-      key = str([state.run.json_config.get("pp_modules"), _data(state)])
+      key = str(alike[part](state))
       digest = (state.begun() or {}).get(part)
       groups.setdefault(key, {}).setdefault(digest, []).append(state.run.index)
     for digests in groups.values():
