@@ -64,7 +64,7 @@ def scatter(s: SeedStatistics, results: Results) -> str | None:
     return None
   metrics = [results.metric(key) for key in s.scatter]
   across, up = (seed_statistics.samples(s, results, m) for m in metrics)
-  if not all(seed_statistics.has_values(s, results, m.key) for m in metrics):
+  if not all(any(z.cell.n for z in found) for found in (across, up)):
     return None
 
   def paint(ax):

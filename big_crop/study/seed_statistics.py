@@ -52,15 +52,10 @@ def samples(
   return out
 
 
-def has_values(s: SeedStatistics, results: Results, key: str) -> bool:
-  """Whether anything of a metric is counted."""
-  found = samples(s, results, results.metric(key))
-  return any(x.cell.n for x in found)
-
-
 def keys(s: SeedStatistics, results: Results) -> list[str]:
   """The metrics of which there is anything, or all if there is nothing."""
-  return [k for k in s.metrics if has_values(s, results, k)] or s.metrics
+  found = {k: samples(s, results, results.metric(k)) for k in s.metrics}
+  return [k for k, v in found.items() if any(x.cell.n for x in v)] or s.metrics
 
 
 def std_interval(cell: Cell) -> tuple[float | None, float | None]:
