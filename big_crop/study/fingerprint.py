@@ -60,16 +60,20 @@ def of_code(config: dict[str, Any]) -> str:
   return _digest(json.dumps([reach.digests(config), versions()]))
 
 
+def datasets(config: dict[str, Any]) -> list[tuple[str, str | None]]:
+  """(name, data_dir) of the datasets that a resolved config names, sorted."""
+  named = [config["input"]["data"]]
+  named += [v["data"] for v in config.get("evals", {}).values() if "data" in v]
+  return sorted({(d["name"], d.get("data_dir")) for d in named}, key=str)
+
+
 def of_data(config: dict[str, Any]) -> str:
   """Digest of the datasets that a resolved config names.
 
   Raises:
     ValueError: if one is not there.
   """
-  named = [config["input"]["data"]]
-  named += [v["data"] for v in config.get("evals", {}).values() if "data" in v]
-  places = {(d["name"], d.get("data_dir")) for d in named}
-  return _digest(*(_dataset(*p) for p in sorted(places, key=str)))
+  return _digest(*(_dataset(*place) for place in datasets(config)))
 
 
 def _files(folder):

@@ -168,13 +168,11 @@ class Curve(NamedTuple):
 
   Attributes:
     level: of the factor `by`, None without.
-    n: seeds.
     epochs: float64 [k], where every seed has a value.
-    values: float64 [n, k].
+    values: float64 [seeds, k].
   """
 
   level: str | None
-  n: int
   epochs: np.ndarray
   values: np.ndarray
 
@@ -189,5 +187,5 @@ def curves(s: SeedStatistics, results: Results) -> list[Curve]:
     epochs = sorted(set.intersection(*map(set, series))) if series else []
     if len(epochs) > 1:
       values = np.array([[v[e] for e in epochs] for v in series])
-      out.append(Curve(x.level, len(series), np.array(epochs), values))
+      out.append(Curve(x.level, np.array(epochs), values))
   return out
