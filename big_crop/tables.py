@@ -1,4 +1,7 @@
-"""Tables that read well as plain text and as Markdown."""
+"""Tables that read well as plain text and as Markdown.
+
+So few lines are no reason to depend on tabulate.
+"""
 
 from collections.abc import Sequence
 

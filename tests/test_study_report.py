@@ -24,7 +24,7 @@ from big_crop.study import (
   worker,
 )
 from big_crop.study.__main__ import main
-from pp_ops.laws import windows
+from pp_ops.laws import exact, windows
 
 
 @pytest.fixture(autouse=True)
@@ -137,7 +137,7 @@ def test_the_papers_best_settings():
   for (family, key), expected in best.items():
     metric = next(m for m in theirs.metrics if m.key == key)
     found = [
-      analysis.ranked(layout.families[family], layout, theirs, metric, b)[0][0]
+      analysis.ranked(layout.families[family], theirs, metric, b)[0][0]
       for b in paper.BUDGETS
     ]
     assert [s["area_min"] for s in found] == expected
@@ -163,11 +163,11 @@ def test_crop_scale_percentiles():
   for crop in ("inception_crop", "inception_crop_coupled"):
     assert law(crop, area_min=5) == pytest.approx(100 * root**2)
   rng = np.random.default_rng(0)
-  _, _, h, w, _ = windows.sample(windows.NativeLaw(), 200_000, 96, 128, rng)
-  exact = results.crop_scale_percentile(
-    dict(crop="inception_crop", area_min=5), (96, 128)
-  )
-  assert exact == pytest.approx(np.percentile(h * w / 122.88, 5), rel=0.01)
+  native = windows.NativeLaw(area_min=0.05)
+  _, _, h, w, _ = windows.sample(native, 200_000, 96, 128, rng)
+  whole_pixels = 100 * exact.size_distribution(native, 96, 128).percentile(5)
+  drawn = np.percentile(h * w / 122.88, 5)
+  assert whole_pixels == pytest.approx(drawn, rel=0.01)
 
 
 # Recommendations.
@@ -196,7 +196,7 @@ def test_recommendations_hold_the_papers_best():
     for metric in theirs.metrics:
       for epochs in paper.BUDGETS:
         r = recommend.recommend(epochs, family, metric.key)
-        order = analysis.ranked(f, layout, theirs, metric, epochs)
+        order = analysis.ranked(f, theirs, metric, epochs)
         near = min(order, key=lambda s: abs(math.log(s[0][f.x] / r.best)))
         lead = statistics.compare(near[1], order[0][1])
         inside = r.low * 0.99 <= order[0][0][f.x] <= r.high * 1.01

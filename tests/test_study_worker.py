@@ -12,7 +12,7 @@ import pytest
 import study_helpers
 
 from big_crop.runtime import stop
-from big_crop.study import fingerprint, grid, runs, worker
+from big_crop.study import fingerprint, grid, reach, runs, worker
 from big_crop.study.__main__ import main
 
 _dataset = fingerprint._dataset
@@ -218,15 +218,19 @@ def test_a_changed_config_is_refused(changed, capsys):
 
 
 def test_changed_code_is_refused(changed, monkeypatch):
-  monkeypatch.setattr(fingerprint, "_own_sources", lambda: "edited")
-  with pytest.raises(ValueError, match=r"code changed.*edited") as e:
+  digests = reach.digests
+  edit = lambda config: {**digests(config), "big_crop.step": "edited"}
+  monkeypatch.setattr(reach, "digests", edit)
+  named = r"code changed.*edited: big_crop\.step;"
+  with pytest.raises(ValueError, match=named) as e:
     changed.check()
   assert "\n" not in str(e.value)
   # Finished under two codes: the report does not mix them by itself.
   study = grid.load(changed.path)
   worker.work(study, changed.workdir, study_helpers.train, index=2)
   arguments = ["--config", changed.path, "--workdir", changed.workdir]
-  with pytest.raises(ValueError, match="code changed between finished runs"):
+  named = r"code changed between finished runs: big_crop\.step;"
+  with pytest.raises(ValueError, match=named):
     main(["report", *arguments])
 
 
@@ -248,12 +252,15 @@ def test_what_is_digested(tmp_path, monkeypatch):
   study = grid.load(study_helpers.write_study(tmp_path))
   config = study.runs[0].json_config
   code, data = fingerprint.of_code(config), fingerprint.of_data(config)
-  (tmp_path / "my_ops.py").write_text("# an op\n")
+  (tmp_path / "my_ops.py").write_text("an_op = 1\n")
+  reach._file.cache_clear()
+  reach._read.cache_clear()
   monkeypatch.syspath_prepend(str(tmp_path))
   with_module = {**config, "pp_modules": ["my_ops"]}
   assert fingerprint.of_code(with_module) != code
   first = fingerprint.of_code(with_module)
-  (tmp_path / "my_ops.py").write_text("# another\n")
+  (tmp_path / "my_ops.py").write_text("an_op = 2\n")
+  reach._read.cache_clear()
   assert fingerprint.of_code(with_module) != first
   images = tmp_path / "images" / "a"
   images.mkdir(parents=True)

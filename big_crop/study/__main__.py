@@ -105,7 +105,6 @@ def _run(study, args, argv):
   found = runs.states(study, args.workdir)
   if not args.allow_mixed:
     runs.check_unchanged(found)
-  runs.write_study(study, args.workdir)
   if args.jobs < 1:
     raise ValueError(f"--jobs {args.jobs}: need at least 1")
   if args.jobs > 1:

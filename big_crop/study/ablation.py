@@ -5,19 +5,11 @@ As in section 5 of "ResNet strikes back" (Tables 6-8).
 
 from typing import NamedTuple
 
-from big_crop.study import analysis, statistics
+from big_crop.study import analysis, statistics, tables
 from big_crop.study.layout import Ablation
 from big_crop.study.results import Factors, Metric, Results
 from big_crop.study.statistics import Cell, Difference
-from big_crop.study.tables import (
-  Entry,
-  Table,
-  file_name,
-  interval,
-  number,
-  optional_p,
-  signed,
-)
+from big_crop.study.tables import Table
 
 
 class Row(NamedTuple):
@@ -73,33 +65,27 @@ def table(a: Ablation, results: Results, metric: Metric) -> Table:
   theirs = metric.key in a.reference
   for r in rows(a, results, metric):
     levels = {**a.default, **r.changes}
-    is_default = not r.changes
-    d = r.difference
+    d, is_default = r.difference, not r.changes
+    difference, interval = analysis.difference(d, digits)
     found = [
-      *(Entry(analysis.amount(k, v)) for k, v in levels.items()),
-      Entry(
-        analysis.show(r.cell, metric),
-        mark="missing" if r.cell.mean is None else "",
-      ),
-      Entry("default" if is_default else signed(d.mean, digits)),
-      Entry(interval(d.low, d.high, digits)),
-      *(optional_p(p) for p in (d.p, r.p_holm, d.paired_p)),
+      *(analysis.amount(k, v) for k, v in levels.items()),
+      analysis.show(r.cell, metric),
+      "default" if is_default else difference,
+      interval,
+      *map(tables.optional_p, (d.p, r.p_holm, d.paired_p)),
     ]
     if theirs:
-      gain = r.reference_difference
-      found.append(Entry(number(r.reference, digits)))
-      found.append(Entry("" if gain is None else signed(gain, digits)))
+      found.append(tables.number(r.reference, digits))
+      found.append(tables.optional(r.reference_difference, digits, "+"))
     if is_default:
+      found = map(tables.entry, found)
       found = [e._replace(bold=True, mark=e.mark or "default") for e in found]
     lines.append(found)
     records.append(
       {
         **a.where,
         **levels,
-        "metric": metric.key,
-        "mean": r.cell.mean,
-        "std": r.cell.std,
-        "n": r.cell.n,
+        **metric.measured(r.cell),
         "difference": d.mean,
         "low": d.low,
         "high": d.high,
@@ -113,7 +99,7 @@ def table(a: Ablation, results: Results, metric: Metric) -> Table:
   head = [*a.default, "mean±std", "difference", "95% interval"]
   head += ["p", "p Holm", "p paired"]
   return Table(
-    name=file_name("ablation", a.title, metric.key),
+    name=tables.file_name("ablation", a.title, metric.key),
     title=f"{a.title}: {metric.label}",
     head=head + ([a.source, "difference there"] if theirs else []),
     rows=lines,
@@ -123,9 +109,3 @@ def table(a: Ablation, results: Results, metric: Metric) -> Table:
     "corrected for the rows of this table; p paired: t-test of the differences "
     "of equal seeds",
   )
-
-
-def has_differences(a: Ablation, results: Results, metric: Metric) -> bool:
-  """Whether any row can be told from the default."""
-  found = rows(a, results, metric)
-  return any(r.difference.mean is not None for r in found)

@@ -16,7 +16,14 @@ from big_crop.study import ablation as ablation_lib
 from big_crop.study import analysis, statistics
 from big_crop.study import layout as layouts
 from big_crop.study import results as results_lib
-from big_crop.study.layout import Ablation, Comparison, Family, Layout, Scatter
+from big_crop.study.layout import (
+  BUDGET,
+  Ablation,
+  Comparison,
+  Family,
+  Layout,
+  Scatter,
+)
 from big_crop.study.results import Metric, Results
 
 _STYLE = {
@@ -52,7 +59,7 @@ def draw(panels, paint, height=3.4):
   return data.getvalue().decode()
 
 
-def _curve(ax, points, label, style, marker, color):
+def _curve(ax, points, label, color, style=0):
   """(x, mean, deviation) with error bars; points without a mean left out."""
   points = [p for p in points if p[1] is not None]
   if points:
@@ -62,45 +69,40 @@ def _curve(ax, points, label, style, marker, color):
       mean,
       yerr=[s or 0 for s in std],
       label=label,
-      linestyle=style,
-      marker=marker,
+      linestyle=_LINES[style % len(_LINES)],
+      marker=_MARKERS[style % len(_MARKERS)],
       color=color,
       **_BARS,
     )
 
 
-def _family_curves(ax, family, layout, results, metric, place, style=0):
+def _family_curves(ax, family, results, metric, place, style=0):
   """A line for each budget; `place(setting)` gives the abscissa."""
-  budgets = family.levels(results, layout.budget)
-  for j, by in enumerate(family.levels(results, family.by)):
-    for i, budget in enumerate(budgets):
-      points = []
-      for x in family.levels(results, family.x):
-        setting = family.setting(results, {layout.budget: budget}, x, by)
-        if setting is not None:
-          cell = results.cell(setting, metric)
-          points.append((place(setting), cell.mean, cell.std))
-      label = [analysis.level(layout.budget, budget)]
-      label += [analysis.level(family.by, by)] if family.by else []
-      _curve(
-        ax,
-        sorted(points, key=lambda p: p[0]),
-        ", ".join(label),
-        _LINES[(style + j) % len(_LINES)],
-        _MARKERS[(style + j) % len(_MARKERS)],
-        color_of(i, len(budgets)),
-      )
+  budgets = family.levels(results, BUDGET)
+  groups = family.levels(results, family.by)
+  for by, budget in family.lines(results):
+    points = []
+    for x in family.levels(results, family.x):
+      setting = family.setting(results, budget, x, by)
+      if setting is not None:
+        cell = results.cell(setting, metric)
+        points.append((place(setting), cell.mean, cell.std))
+    points.sort(key=lambda p: p[0])
+    label = analysis.level(BUDGET, budget)
+    label += f", {analysis.level(family.by, by)}" if family.by else ""
+    color = color_of(budgets.index(budget), len(budgets))
+    _curve(ax, points, label, color, style + groups.index(by))
 
 
 def _axis(factor):
   return {"area_min": "area_min (%)"}.get(factor, factor)
 
 
-def family(f: Family, layout: Layout, results: Results, metric: Metric) -> str:
+def family(f: Family, results: Results, metric: Metric) -> str:
   """A metric against a family's factor, a line for each budget."""
 
   def paint(ax):
-    _family_curves(ax, f, layout, results, metric, lambda s: s[f.x])
+    _family_curves(ax, f, results, metric, lambda s: s[f.x])
     ax.set(xlabel=_axis(f.x), ylabel=metric.label, title=f.label)
     legend(ax)
 
@@ -121,29 +123,23 @@ def difference(
 
   def paint(left, right):
     own = lambda s: s[first.x]
-    _family_curves(left, first, layout, results, metric, own, style=1)
+    _family_curves(left, first, results, metric, own, style=1)
     over = lambda s: place.get(results_lib.key_of(s), np.nan)
-    _family_curves(left, second, layout, results, metric, over)
-    left.set(
-      xlabel=_axis(first.x),
-      ylabel=metric.label,
-      title=f"dashed: {first.label}\nsolid: {second.label}",
-    )
-    budgets = first.levels(results, layout.budget)
+    _family_curves(left, second, results, metric, over)
+    title = f"dashed: {first.label}\nsolid: {second.label}"
+    left.set(xlabel=_axis(first.x), ylabel=metric.label, title=title)
+    budgets = first.levels(results, BUDGET)
     for i, budget in enumerate(budgets):
       points = []
       for p in (p for p in pairs if p.budget == budget):
-        d = statistics.compare(
-          results.cell(p.a, metric), results.cell(p.b, metric)
-        )
+        cells = (results.cell(s, metric) for s in (p.a, p.b))
+        d = statistics.compare(*cells)
         points.append((p.a[first.x], d.mean, d.std))
-      label = analysis.level(layout.budget, budget)
       color = color_of(i, len(budgets))
-      _curve(right, points, label, "-", "o", color)
+      _curve(right, points, analysis.level(BUDGET, budget), color)
     right.axhline(0, color="0.4", linewidth=0.8)
-    right.set(
-      xlabel=_axis(first.x), ylabel="difference", title="solid minus dashed"
-    )
+    title = "solid minus dashed"
+    right.set(xlabel=_axis(first.x), ylabel="difference", title=title)
     legend(right)
 
   return draw(2, paint, height=3.8)
@@ -151,22 +147,19 @@ def difference(
 
 def strength(layout: Layout, results: Results, metric: Metric) -> str:
   """A metric against the 5th-percentile crop scale (Figure 16)."""
-  shape = layout.image_shape
-  place = lambda s: results_lib.crop_scale_percentile(s, shape)
   families = [layout.families[name] for name in layout.strength]
+  styles = ("solid", "dashed", "dotted", "dash-dotted")
 
   def paint(ax):
     for i, f in enumerate(families):
-      _family_curves(ax, f, layout, results, metric, place, style=i)
-    on = f"a {shape[0]}x{shape[1]} image" if shape else "ideal law"
+      place = results_lib.crop_scale_percentile
+      _family_curves(ax, f, results, metric, place, style=i)
     ax.set(
-      xlabel=f"5th-percentile crop scale (%), {on}",
+      xlabel="5th-percentile crop scale (%), ideal law",
       ylabel=metric.label,
       title="; ".join(
-        f"{name}: {f.label}"
-        for f, name in zip(
-          families, ("solid", "dashed", "dotted", "dash-dotted"), strict=False
-        )
+        f"{style}: {f.label}"
+        for style, f in zip(styles, families, strict=False)
       ),
     )
     ax.title.set_fontsize(7)
@@ -175,14 +168,13 @@ def strength(layout: Layout, results: Results, metric: Metric) -> str:
   return draw(1, paint, height=4.2)
 
 
-def scatter(c: Scatter, layout: Layout, results: Results) -> str | None:
+def scatter(c: Scatter, results: Results) -> str | None:
   """One metric against another (Figures 9, 10, 20 and 26).
 
   Coloured by the 5th-percentile crop scale or a factor, and by the budget;
   dashed lines are the averages of a budget. None if there are no runs.
   """
-  metrics = {m.key: m for m in results.metrics}
-  across, up = metrics[c.x], metrics[c.y]
+  across, up = map(results.metric, (c.x, c.y))
   points = []
   for setting in results.find(c.where):
     x, y = results.cell(setting, across), results.cell(setting, up)
@@ -193,28 +185,19 @@ def scatter(c: Scatter, layout: Layout, results: Results) -> str | None:
   settings, x, y = zip(*points, strict=True)
 
   def paint(left, right):
-    label = _axis(c.color)
     if c.color is None:
       label = "5th-percentile crop scale (%)"
-    shade = [
-      results_lib.crop_scale_percentile(s, layout.image_shape)
-      if c.color is None
-      else s[c.color]
-      for s in settings
-    ]
+      shade = list(map(results_lib.crop_scale_percentile, settings))
+    else:
+      label, shade = _axis(c.color), [s[c.color] for s in settings]
     dots = left.scatter(x, y, c=shade, s=12, cmap="viridis")
     left.figure.colorbar(dots, ax=left, label=label)
-    budgets = sorted({s[layout.budget] for s in settings})
+    budgets = sorted({s[BUDGET] for s in settings})
     for i, budget in enumerate(budgets):
-      mine = [k for k, s in enumerate(settings) if s[layout.budget] == budget]
+      mine = [k for k, s in enumerate(settings) if s[BUDGET] == budget]
       own, color = [x[k] for k in mine], color_of(i, len(budgets))
-      right.scatter(
-        own,
-        [y[k] for k in mine],
-        s=12,
-        color=color,
-        label=analysis.level(layout.budget, budget),
-      )
+      label = analysis.level(BUDGET, budget)
+      right.scatter(own, [y[k] for k in mine], s=12, color=color, label=label)
       right.axvline(np.mean(own), color=color, linestyle="--", linewidth=0.8)
     legend(right)
     for ax in (left, right):
@@ -223,13 +206,18 @@ def scatter(c: Scatter, layout: Layout, results: Results) -> str | None:
   return draw(2, paint)
 
 
-def ablation(a: Ablation, results: Results, metric: Metric) -> str:
-  """What each row of an ablation changes, with Welch's 95% intervals."""
+def ablation(a: Ablation, results: Results, metric: Metric) -> str | None:
+  """What each row of an ablation changes, with Welch's 95% intervals.
+
+  None if no row can be told from the default.
+  """
   rows = [r for r in ablation_lib.rows(a, results, metric) if r.changes]
   place = range(len(rows))
   d = [r.difference for r in rows]
   theirs = [r.reference_difference for r in rows]
   number = lambda x: np.nan if x is None else x
+  if all(x.mean is None for x in d):
+    return None
 
   def paint(ax):
     for i in (i for i in place if d[i].low is not None):

@@ -1,8 +1,7 @@
 """What a run's result depends on, as digests: its code and its data.
 
-The code is every source file of big_crop and pp_ops but those that only look at
-results (`study`, `bench`), the modules that the config names, and the versions
-of the libraries that compute. The data are, for each dataset that the config
+The code is what `reach` finds, and the versions of the libraries that compute.
+The data are, for each dataset that the config
 names, its split sizes and: for the embedded one, the first and the last image
 of each split; for TFDS, its dataset_info.json and the sizes of its files; for
 a folder, the names and sizes of its images.
@@ -11,20 +10,16 @@ a folder, the names and sizes of its images.
 import functools
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
-import pathlib
 import platform
 from typing import Any
 
 from etils import epath
 
-import big_crop
-import pp_ops
 from big_crop import config as configs
 from big_crop.runtime.records import flat
+from big_crop.study import reach
 
-_UNUSED = ("study", "bench")
 _LIBRARIES = (
   "flax",
   "jax",
@@ -60,32 +55,16 @@ def versions() -> dict[str, str]:
   return {"python": platform.python_version(), **found}
 
 
-@functools.cache
-def _own_sources():
-  files = []
-  for package in (big_crop, pp_ops):
-    root = pathlib.Path(package.__file__).parent
-    for path in sorted(root.rglob("*.py")):
-      place = path.relative_to(root.parent)
-      if place.parts[1] not in _UNUSED:
-        files += [place.as_posix(), path.read_bytes()]
-  return _digest(*files)
-
-
 def of_code(config: dict[str, Any]) -> str:
   """Digest of the code that a run with this resolved config executes."""
-  modules = list(config.get("pp_modules", []))
-  modules += [
-    v["type"]
-    for v in config.get("evals", {}).values()
-    if "." in v.get("type", "")
-  ]
-  parts = [_own_sources(), json.dumps(versions(), sort_keys=True)]
-  for name in sorted(set(modules)):
-    spec = importlib.util.find_spec(name)
-    if spec and spec.origin:
-      parts += [name, pathlib.Path(spec.origin).read_bytes()]
-  return _digest(*parts)
+  return _digest(json.dumps([reach.digests(config), versions()]))
+
+
+def datasets(config: dict[str, Any]) -> list[tuple[str, str | None]]:
+  """(name, data_dir) of the datasets that a resolved config names, sorted."""
+  named = [config["input"]["data"]]
+  named += [v["data"] for v in config.get("evals", {}).values() if "data" in v]
+  return sorted({(d["name"], d.get("data_dir")) for d in named}, key=str)
 
 
 def of_data(config: dict[str, Any]) -> str:
@@ -94,10 +73,7 @@ def of_data(config: dict[str, Any]) -> str:
   Raises:
     ValueError: if one is not there.
   """
-  named = [config["input"]["data"]]
-  named += [v["data"] for v in config.get("evals", {}).values() if "data" in v]
-  places = {(d["name"], d.get("data_dir")) for d in named}
-  return _digest(*(_dataset(*p) for p in sorted(places, key=str)))
+  return _digest(*(_dataset(*place) for place in datasets(config)))
 
 
 def _files(folder):

@@ -56,14 +56,12 @@ def default_study() -> ConfigDict:
     ),
   ]
   # What is shown, see `big_crop.study.layout`.
-  c.budget = "epochs"
   c.families = []
   c.comparisons = []
   c.strength = []
   c.scatter = []
   c.ablations = []
   c.seed_statistics = []
-  c.image_shape = None
   c.lock()
   c.arguments.unlock()
   return c

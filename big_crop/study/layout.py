@@ -8,11 +8,14 @@ A study config lists them as dicts:
 """
 
 import dataclasses
+import itertools
 from typing import Any
 
 from big_crop import names
 from big_crop.study import results as results_lib
 from big_crop.study.results import Factors, Results
+
+BUDGET = "epochs"  # the factor down a table's rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +36,17 @@ class Family:
   x: str
   by: str | None = None
 
-  def setting(self, results: Results, budget: Factors, x, by=None):
+  def setting(self, results: Results, budget, x, by=None) -> Factors | None:
     """The one setting at these levels, or None."""
-    where = {**self.where, **budget, self.x: x}
+    where = {**self.where, BUDGET: budget, self.x: x}
     if self.by:
       where[self.by] = by
     return next(iter(results.find(where)), None)
+
+  def lines(self, results: Results) -> list[tuple]:
+    """(level of `by`, budget) of each row of a table."""
+    factors = (self.by, BUDGET)
+    return list(itertools.product(*(self.levels(results, f) for f in factors)))
 
   def levels(self, results: Results, factor: str | None) -> list:
     """The levels that a factor has in this family, ascending."""
@@ -83,6 +91,10 @@ class Scatter:
   where: dict[str, Any] = dataclasses.field(default_factory=dict)
   color: str | None = None
 
+  def keys(self) -> list[str]:
+    """Every metric that it names."""
+    return [self.x, self.y]
+
 
 @dataclasses.dataclass(frozen=True)
 class Ablation:
@@ -109,6 +121,10 @@ class Ablation:
   def setting(self, changes: Factors) -> Factors:
     """The factors of a row's runs."""
     return {**self.where, **changes}
+
+  def keys(self) -> list[str]:
+    """Every metric that it names."""
+    return [*(self.metrics or ()), *self.reference]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,24 +170,29 @@ class Layout:
   """What is shown of some results.
 
   Attributes:
-    budget: the factor in a table's rows.
     families: by name.
     comparisons: in order.
     strength: families to show against the 5th-percentile crop scale.
     scatter: metrics to show against each other.
     ablations: in order.
     seed_statistics: in order.
-    image_shape: (height, width) for crop scales, None for ideal laws.
   """
 
-  budget: str
   families: dict[str, Family]
   comparisons: list[Comparison]
   strength: list[str]
   scatter: list[Scatter]
   ablations: list[Ablation]
   seed_statistics: list[SeedStatistics]
-  image_shape: tuple[int, int] | None
+
+
+_KINDS = {
+  "families": (Family, "a family"),
+  "comparisons": (Comparison, "a comparison"),
+  "scatter": (Scatter, "an entry of `scatter`"),
+  "ablations": (Ablation, "an ablation"),
+  "seed_statistics": (SeedStatistics, "an entry of `seed_statistics`"),
+}
 
 
 def of_config(config) -> Layout:
@@ -180,62 +201,36 @@ def of_config(config) -> Layout:
   Raises:
     ValueError: in one line, if it names what is not there.
   """
-  families = {}
-  for values in config.families:
-    family = results_lib.make(Family, "a family", values)
-    families[family.name] = family
-  comparisons = [
-    results_lib.make(Comparison, "a comparison", v) for v in config.comparisons
-  ]
-  for c in comparisons:
+  found = {
+    key: [results_lib.make(*kind, values) for values in config[key]]
+    for key, kind in _KINDS.items()
+  }
+  families = {f.name: f for f in found.pop("families")}
+  for name in config.strength:
+    names.check("family of `strength`", name, families)
+  for c in found["comparisons"]:
     for name in filter(None, (c.a, c.b)):
       names.check(f"family of comparison {c.title!r}", name, families)
     if (c.b is None) == (c.base is None):
       raise ValueError(f"comparison {c.title!r}: give either b or base")
-  for name in config.strength:
-    names.check("family of `strength`", name, families)
-  keys = [m["key"] for m in config.metrics]
-  scatter = [
-    results_lib.make(Scatter, "an entry of `scatter`", v)
-    for v in config.scatter
-  ]
-  for s in scatter:
-    for key in (s.x, s.y):
-      names.check(f"metric of scatter {s.title!r}", key, keys)
-  ablations = [
-    results_lib.make(Ablation, "an ablation", v) for v in config.ablations
-  ]
-  for a in ablations:
-    _check_ablation(a, keys)
-  seeds = [
-    results_lib.make(SeedStatistics, "an entry of `seed_statistics`", v)
-    for v in config.seed_statistics
-  ]
-  for s in seeds:
-    for key in s.keys():
-      names.check(f"metric of seed statistics {s.title!r}", key, keys)
-  shape = config.image_shape
-  return Layout(
-    budget=config.budget,
-    families=families,
-    comparisons=comparisons,
-    strength=list(config.strength),
-    scatter=scatter,
-    ablations=ablations,
-    seed_statistics=seeds,
-    image_shape=tuple(shape) if shape else None,
-  )
+  for a in found["ablations"]:
+    _check_ablation(a)
+  metrics = [m["key"] for m in config.metrics]
+  for kind in ("scatter", "ablations", "seed_statistics"):
+    for item in found[kind]:
+      for key in item.keys():
+        what = f"metric of {kind.replace('_', ' ')} {item.title!r}"
+        names.check(what, key, metrics)
+  return Layout(families=families, strength=list(config.strength), **found)
 
 
-def _check_ablation(a, keys):
+def _check_ablation(a):
   what = f"ablation {a.title!r}"
   for changes in a.rows:
     for factor in changes:
       names.check(f"factor of {what}", factor, a.default)
   if [dict(r) for r in a.rows].count({}) != 1:
     raise ValueError(f"{what}: give one row {{}}, the default")
-  for key in (*(a.metrics or ()), *a.reference):
-    names.check(f"metric of {what}", key, keys)
   for key, numbers in a.reference.items():
     if len(numbers) != len(a.rows):
       raise ValueError(
@@ -259,19 +254,17 @@ def pairs(
 ) -> list[Pair]:
   """The settings that a comparison pairs, those that both sides have."""
   first = layout.families[comparison.a]
-  second = layout.families[comparison.b] if comparison.b else first
+  second = layout.families[comparison.b or comparison.a]
   levels = first.levels(results, first.x)
   if comparison.base is not None:
     matched = [(comparison.base, x) for x in levels if x != comparison.base]
   else:
     matched = comparison.match or [(x, x) for x in levels]
   found = []
-  for by in first.levels(results, first.by):
-    for budget in first.levels(results, layout.budget):
-      for x_a, x_b in matched:
-        at = {layout.budget: budget}
-        a = first.setting(results, at, x_a, by)
-        b = second.setting(results, at, x_b, by)
-        if a is not None and b is not None:
-          found.append(Pair(budget, x_b, by, a, b))
+  for by, budget in first.lines(results):
+    for x_a, x_b in matched:
+      a = first.setting(results, budget, x_a, by)
+      b = second.setting(results, budget, x_b, by)
+      if a is not None and b is not None:
+        found.append(Pair(budget, x_b, by, a, b))
   return found

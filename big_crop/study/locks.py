@@ -9,6 +9,9 @@ dead holder never both follow it, without a lock around the lock.
 
 A file is made whole under another name and then linked, which is atomic on NFS
 too. Ages are told by the filesystem's own clock.
+
+No library does this: two waiters of flufl.lock may both break an expired lock,
+and filelock's lease replaces a dead holder by RENAME_EXCHANGE, which NFS lacks.
 """
 
 import contextlib

@@ -60,6 +60,10 @@ class Section(NamedTuple):
   rows: list[list[Table | Picture]]
   text: str = ""
 
+  def items(self) -> list[Table | Picture]:
+    """All of them, in order."""
+    return [item for row in self.rows for item in row]
+
 
 def _item(item):
   if isinstance(item, Table):

@@ -167,7 +167,6 @@ def p_values() -> list[dict]:
     `statistics.compare` from the means and deviations.
   """
   paper = load()
-  metrics = {m.key: m for m in paper.metrics}
   found = []
   for row in rows("pvalues"):
     first, second = row["comparison"].split(" vs ")
@@ -184,7 +183,7 @@ def p_values() -> list[dict]:
           "area_min": x,
           "epochs": int(row["epochs"]),
         },
-        metrics[_METRICS[row["metric"]]],
+        paper.metric(_METRICS[row["metric"]]),
       )
       for crop, x in ((first, area), (second, base))
     )

@@ -86,8 +86,7 @@ def recommend(epochs: float, family: str, metric: str) -> Recommendation:
       "and beyond them its data say nothing"
     )
   chosen = paper.layout_of_paper().families[family]
-  metric_of = {m.key: m for m in paper.load().metrics}
-  x, budgets, mean, error = _data(chosen, metric_of[metric])
+  x, budgets, mean, error = _data(chosen, paper.load().metric(metric))
   # Centred, so that the columns are not nearly parallel.
   middle, t = x.mean(), np.log(budgets / 100)
   powers = t[:, None] ** np.arange(_DEGREE + 1)

@@ -29,14 +29,9 @@ class Source(NamedTuple):
   results: Results
   layout: Layout
 
-  def metrics(self):
-    """The metrics of which there is anything, or all if there is nothing."""
-    every = self.results.metrics
-    return [m for m in every if self.results.has(m)] or every
-
   def goals(self):
-    """Those of them that can be better."""
-    return [m for m in self.metrics() if m.better]
+    """The metrics to show that can be better."""
+    return [m for m in self.results.shown() if m.better]
 
 
 def main(study: grid.Study | None, args) -> int:
@@ -76,9 +71,8 @@ def main(study: grid.Study | None, args) -> int:
   text = page.render(title, _lines(states, sources), warnings, sections)
   _write(pathlib.Path(out), text, sections)
   for section in sections[:1]:
-    for item in (item for row in section.rows for item in row):
-      if isinstance(item, Table):
-        print(tables_lib.markdown(item))
+    for item in filter(lambda x: isinstance(x, Table), section.items()):
+      print(tables_lib.markdown(item))
   for line in [*_lines(states, sources), *warnings]:
     print(line)
   print(f"report: {pathlib.Path(out) / 'index.html'}")
@@ -155,126 +149,101 @@ def _claims(source):
     yield m.key, [analysis.claim_one(source.layout, source.results, m)]
 
 
+# Items that are yielded with one key stand side by side.
+
+
 def _family(source, name):
   family = source.layout.families.get(name)
   if family is None or not source.results.find(family.where):
     return
-  args = (family, source.layout, source.results)
-  for m in source.metrics():
-    yield m.key, [analysis.means(*args, m)]
-  for m in source.metrics():
-    file = tables_lib.file_name("family", name, m.key)
-    # One key: the figures of all metrics stand side by side.
-    yield "figures", [Picture(file, m.label, figures.family(*args, m))]
+  metrics = source.results.shown()
+  for m in metrics:
+    yield m.key, [analysis.means(family, source.results, m)]
+  for m in metrics:
+    svg = figures.family(family, source.results, m)
+    yield "figures", [_picture(m.label, svg, "family", name, m.key)]
 
 
 def _comparisons(source):
   for c in source.layout.comparisons:
-    for m in source.metrics():
+    for m in source.results.shown():
       args = (c, source.layout, source.results, m)
-      found = analysis.tests(*args)
-      items = list(found)
-      if found and c.b:
-        name = found[1].name.replace("tests", "difference", 1)
-        items.append(Picture(name, found[0].title, figures.difference(*args)))
+      items = analysis.tests(*args)
+      if items and c.b:
+        name = items[1].name.replace("tests", "difference", 1)
+        svg = figures.difference(*args)
+        items.append(Picture(name, items[0].title, svg))
       yield (c.a, c.b, c.base is None, m.key), items
 
 
 def _strength(source):
-  if not source.layout.strength:
-    return
-  for m in source.metrics():
+  for m in source.results.shown() if source.layout.strength else ():
     svg = figures.strength(source.layout, source.results, m)
-    yield (
-      m.key,
-      [Picture(tables_lib.file_name("strength", m.key), m.label, svg)],
-    )
+    yield m.key, [_picture(m.label, svg, "strength", m.key)]
 
 
 def _ablations(source):
   for a in source.layout.ablations:
     pictures = []
-    for m in source.metrics():
+    for m in source.results.shown():
       if a.metrics and m.key not in a.metrics:
         continue
-      args = (a, source.results, m)
-      found = ablation.table(*args)
+      found = ablation.table(a, source.results, m)
       yield (a.title, m.key), [found]
-      if ablation.has_differences(*args):
-        svg = figures.ablation(*args)
+      if svg := figures.ablation(a, source.results, m):
         pictures.append(Picture(found.name, found.title, svg))
-    for picture in pictures:  # with one key: side by side
+    for picture in pictures:
       yield (a.title, "figures"), [picture]
 
 
 def _seeds(source):
   for s in source.layout.seed_statistics:
-    args = (s, source.results)
     for make in seed_tables.TABLES:
-      yield (s.title, make.__name__), [make(*args)]
+      yield (s.title, make.__name__), [make(s, source.results)]
     for make in seed_figures.FIGURES:
-      svg = make(*args)
-      if svg:  # with one key: side by side
-        name = tables_lib.file_name("seeds", s.title, make.__name__)
+      if svg := make(s, source.results):
         title = f"{s.title}: {make.__name__.replace('_', ' ')}"
-        yield (s.title, "figures"), [Picture(name, title, svg)]
+        picture = _picture(title, svg, "seeds", s.title, make.__name__)
+        yield (s.title, "figures"), [picture]
 
 
 def _scatter(source):
   for c in source.layout.scatter:
-    svg = figures.scatter(c, source.layout, source.results)
-    if svg:
-      name = tables_lib.file_name("scatter", c.title, c.x, c.y)
-      yield (c.title, c.x, c.y), [Picture(name, c.title, svg)]
+    if svg := figures.scatter(c, source.results):
+      picture = _picture(c.title, svg, "scatter", c.title, c.x, c.y)
+      yield (c.title, c.x, c.y), [picture]
+
+
+def _picture(title, svg, *name):
+  return Picture(tables_lib.file_name(*name), title, svg)
 
 
 def _runs_section(states):
   rows, records = [], []
   for s in states:
-    if s.summary:
-      continue
-    failure = s.failure
-    what = f"failed: {failure['error']}" if failure else "missing"
-    rows.append(
-      [
-        Entry(s.run.name),
-        Entry(str(s.run.index)),
-        Entry(what, mark="missing"),
-      ]
-    )
-  for s in states:
-    summary = s.summary or {}
-    records.append(
-      {
-        "index": s.run.index,
-        "name": s.run.name,
-        "done": bool(s.summary),
-        "params_sha256": summary.get("params_sha256"),
-        **summary.get("metrics", {}),
-      }
-    )
+    summary, failure = s.summary, s.failure
+    if not summary:
+      what = f"failed: {failure['error']}" if failure else "missing"
+      what = Entry(what, mark="missing")
+      rows.append([s.run.name, str(s.run.index), what])
+    record = {"index": s.run.index, "name": s.run.name, "done": bool(summary)}
+    summary = summary or {}
+    record["params_sha256"] = summary.get("params_sha256")
+    records.append(record | summary.get("metrics", {}))
   begun = next((s.begun() for s in states if s.summary), None) or {}
   versions = ", ".join(f"{k} {v}" for k, v in begun.get("versions", {}).items())
   digests = ", ".join(
     f"{k} {begun[k][:12]}" for k in ("code", "data") if k in begun
   )
-  return Section(
-    "Runs",
-    [
-      [
-        Table(
-          name="runs",
-          title="Runs that are not in the numbers above",
-          head=["run", "index", "what"],
-          rows=rows or [[Entry("none"), Entry(""), Entry("")]],
-          records=records,
-        )
-      ]
-    ],
-    text=f"Digests of the first finished run: {digests}; {versions}."
-    if begun
-    else "",
+  text = f"Digests of the first finished run: {digests}; {versions}."
+  table = Table(
+    name="runs",
+    title="Runs that are not in the numbers above",
+    head=["run", "index", "what"],
+    rows=rows or [["none", "", ""]],
+    records=records,
   )
+  return Section("Runs", [[table]], text if begun else "")
 
 
 def _write(out, text, sections):
@@ -289,11 +258,9 @@ def _write(out, text, sections):
     "csv": tables_lib.csv_text,
     "tex": tables_lib.latex,
   }
-  for section in sections:
-    for item in (item for row in section.rows for item in row):
-      if isinstance(item, Picture):
-        (out / "figures" / f"{item.name}.svg").write_text(item.svg)
-        continue
-      for suffix, render in kinds.items():
-        path = out / "tables" / f"{item.name}.{suffix}"
-        path.write_text(render(item))
+  for item in (item for section in sections for item in section.items()):
+    if isinstance(item, Picture):
+      (out / "figures" / f"{item.name}.svg").write_text(item.svg)
+      continue
+    for suffix, render in kinds.items():
+      (out / "tables" / f"{item.name}.{suffix}").write_text(render(item))

@@ -60,6 +60,11 @@ class Metric:
       value = float(np.mean(logged)) if logged else None
     return None if value is None else self.scale * value
 
+  def measured(self, cell: Cell) -> dict[str, Any]:
+    """A cell of this metric, for the records of a table."""
+    found = {"mean": cell.mean, "std": cell.std, "n": cell.n}
+    return {"metric": self.key, **found}
+
   def series(self, state: runs.RunState) -> dict[float, float]:
     """{epoch: value} as a finished run logged it."""
     summary = state.summary
@@ -117,9 +122,10 @@ class Results:
       )
     ]
 
-  def has(self, metric: Metric) -> bool:
-    """Whether any setting has a value."""
-    return any(c.n for (_, key), c in self.cells.items() if key == metric.key)
+  def shown(self) -> list[Metric]:
+    """The metrics that any setting has a value of, or all if there is none."""
+    measured = {key for (_, key), c in self.cells.items() if c.n}
+    return [m for m in self.metrics if m.key in measured] or self.metrics
 
 
 def key_of(factors: Factors) -> str:
@@ -168,17 +174,13 @@ def of_study(study: grid.Study, states: list[runs.RunState]) -> Results:
   return Results("this study", list(settings.values()), metrics, cells, states)
 
 
-def crop_scale_percentile(
-  factors: Factors, image_shape: tuple[int, int] | None = None, q: float = 5.0
-) -> float:
-  """A percentile of the crop scale under the law that factors name.
+def crop_scale_percentile(factors: Factors) -> float:
+  """The 5th percentile of the crop scale under the ideal law of some factors.
+
+  The paper's measure of a crop's strength (section 6.2).
 
   Args:
     factors: `crop`, and what it takes of `area_min` (percent), `alpha`, `beta`.
-    image_shape: (height, width), for the exact law of whole pixels; None for
-      the ideal law.
-    q: in percent; the 5th is the paper's strength of augmentation (section
-      6.2).
 
   Returns:
     The crop scale in percent of the image.
@@ -190,7 +192,5 @@ def crop_scale_percentile(
   if "area_min" in given:
     given["area_min"] = given["area_min"] / 100
   law = kind(**given)
-  if image_shape is not None:
-    return 100 * exact.size_distribution(law, *image_shape).percentile(q)
-  excess = lambda s: exact.ideal_cdf(law, s) - q / 100
+  excess = lambda s: exact.ideal_cdf(law, s) - 0.05
   return 100 * optimize.bisect(excess, 0, 1, xtol=1e-12)

@@ -1,6 +1,5 @@
 """What a study's workdir holds, and where each run of it stands.
 
-study.json                the study as it was last worked on
 runs/NAME/                a run's workdir, as big_crop.train leaves it, with
 runs/NAME/begun.json      the digests that the run was begun with
 runs/NAME/failed.json     why it failed, if it did
@@ -18,7 +17,7 @@ from etils import epath
 
 from big_crop import config as configs
 from big_crop.runtime import records
-from big_crop.study import fingerprint, grid, locks
+from big_crop.study import fingerprint, grid, locks, reach
 
 DONE, RUNNING, FAILED, PENDING = "done", "running", "failed", "pending"
 
@@ -73,6 +72,10 @@ class RunState:
       "data": fingerprint.of_data(config),
     }
 
+  def modules(self) -> dict[str, str]:
+    """Digests of the modules that the run executes, by name."""
+    return reach.digests(self.run.json_config)
+
   def begun(self) -> dict[str, Any] | None:
     """What begun.json says, once there is something of the run to keep."""
     left = ("checkpoints", "metrics.jsonl", "summary.json")
@@ -84,8 +87,8 @@ class RunState:
     """Notes what the run is begun with, unless it was begun before."""
     if self.begun() is None:
       self.path.mkdir(parents=True, exist_ok=True)
-      facts = {**self.digests(), "versions": fingerprint.versions()}
-      _write(self.path / "begun.json", facts)
+      facts = {"versions": fingerprint.versions(), "modules": self.modules()}
+      _write(self.path / "begun.json", {**self.digests(), **facts})
 
   def fail(self, error: Exception) -> str:
     """Keeps an error; returns its one line."""
@@ -135,17 +138,24 @@ def check_unchanged(found: list[RunState]) -> None:
     if change := state.config_change():
       raise ValueError(_refusal(state, "config", change))
     now = state.digests()
-    for part in ("code", "data"):
-      if begun.get(part) != now[part]:
-        raise ValueError(_refusal(state, part, _what(part, begun)))
+    if begun.get("code") != now["code"]:
+      raise ValueError(_refusal(state, "code", _code_change(state, begun)))
+    if begun.get("data") != now["data"]:
+      what = "the images or their number are not those of then"
+      raise ValueError(_refusal(state, "data", what))
 
 
-def _what(part, begun):
-  if part == "data":
-    return "the images or their number are not those of then"
+def _code_change(state, begun):
   old, new = begun.get("versions", {}), fingerprint.versions()
   moved = [f"{k} {old.get(k)} -> {new[k]}" for k in new if old.get(k) != new[k]]
-  return ", ".join(moved) or "source files of big_crop or pp_ops were edited"
+  old, new = begun.get("modules", {}), state.modules()
+  edited = [k for k in {**new, **old} if old.get(k) != new.get(k)]
+  return ", ".join(moved) or f"edited: {_listed(edited)}"
+
+
+def _listed(names):
+  more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+  return ", ".join(names[:3]) + more
 
 
 def _refusal(state, part, what):
@@ -174,45 +184,29 @@ def mixtures(found: list[RunState]) -> list[str]:
       f"the study now says; run {first.run.index} ({first.run.name}): "
       f"{first.config_change()}"
     )
-  for part, by_what in (("code", "code"), ("data", "datasets")):
-    groups = {}
+  for what, used in (("code", _code), ("datasets", _data)):
+    digests = {}
     for state in done:
-      # Runs may name different modules and data; those that name the same must
-      # agree.
-      key = str([state.run.json_config.get("pp_modules"), _data(state)])
-      digest = (state.begun() or {}).get(part)
-      groups.setdefault(key, {}).setdefault(digest, []).append(state.run.index)
-    for digests in groups.values():
-      if len(digests) > 1:
-        sizes = " and ".join(str(len(v)) for v in digests.values())
-        lines.append(
-          f"the {by_what} changed between finished runs, which are {sizes} "
-          "of a kind"
-        )
+      for name, digest in used(state, state.begun() or {}).items():
+        digests.setdefault(name, set()).add(digest)
+    if mixed := [name for name, found in digests.items() if len(found) > 1]:
+      lines.append(
+        f"the {what} changed between finished runs: {_listed(mixed)}"
+      )
   return lines
 
 
-def _data(state):
-  config = state.run.json_config
-  evals = config.get("evals", {}).values()
-  named = [config["input"]["data"], *(e.get("data", {}) for e in evals)]
-  return [(d.get("name"), d.get("data_dir")) for d in named]
+def _code(state, begun):
+  """{module or library: its digest or version} that a run was begun with."""
+  then = begun.get("versions", {}) | begun.get("modules", {})
+  return {name: then.get(name) for name in {**state.modules(), **then}}
 
 
-def write_study(study: grid.Study, workdir: str) -> None:
-  """Writes study.json: the study as it is worked on now."""
-  runs = []
-  for run in study.runs:
-    config = run.json_config
-    digests = {
-      "config": fingerprint.of_config(config),
-      "code": fingerprint.of_code(config),
-    }
-    runs.append({"index": run.index, "name": run.name, **digests})
-  root = pathlib.Path(workdir)
-  root.mkdir(parents=True, exist_ok=True)
-  facts = {"config": str(study.path), "versions": fingerprint.versions()}
-  _write(root / "study.json", {**facts, "runs": runs})
+def _data(state, begun):
+  """{datasets: their digest} that a run was begun with."""
+  places = fingerprint.datasets(state.run.json_config)
+  names = [" ".join(filter(None, place)) for place in places]
+  return {" with ".join(names): begun.get("data")}
 
 
 def _write(path, value):

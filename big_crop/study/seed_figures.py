@@ -64,7 +64,7 @@ def scatter(s: SeedStatistics, results: Results) -> str | None:
     return None
   metrics = [results.metric(key) for key in s.scatter]
   across, up = (seed_statistics.samples(s, results, m) for m in metrics)
-  if not all(seed_statistics.has_values(s, results, m.key) for m in metrics):
+  if not all(any(z.cell.n for z in found) for found in (across, up)):
     return None
 
   def paint(ax):
@@ -103,9 +103,9 @@ def along_epochs(s: SeedStatistics, results: Results) -> str | None:
         first = np.searchsorted(c.epochs, since * c.epochs[-1], "right") - 1
         epochs, values = c.epochs[max(first, 0) :], c.values[:, max(first, 0) :]
         mean = values.mean(0)
-        label = _label(c.level, f"mean of {c.n} seeds")
+        label = _label(c.level, f"mean of {len(values)} seeds")
         ax.plot(epochs, mean, color=color, linewidth=1.2, label=label)
-        if c.n > 1:
+        if len(values) > 1:
           std, ends = values.std(0, ddof=1), (values.min(0), values.max(0))
           band = {"color": color, "linewidth": 0}
           label = _label(c.level, "mean ± std")

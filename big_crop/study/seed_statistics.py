@@ -52,15 +52,10 @@ def samples(
   return out
 
 
-def has_values(s: SeedStatistics, results: Results, key: str) -> bool:
-  """Whether anything of a metric is counted."""
-  found = samples(s, results, results.metric(key))
-  return any(x.cell.n for x in found)
-
-
 def keys(s: SeedStatistics, results: Results) -> list[str]:
   """The metrics of which there is anything, or all if there is nothing."""
-  return [k for k in s.metrics if has_values(s, results, k)] or s.metrics
+  found = {k: samples(s, results, results.metric(k)) for k in s.metrics}
+  return [k for k, v in found.items() if any(x.cell.n for x in v)] or s.metrics
 
 
 def std_interval(cell: Cell) -> tuple[float | None, float | None]:
@@ -173,13 +168,11 @@ class Curve(NamedTuple):
 
   Attributes:
     level: of the factor `by`, None without.
-    n: seeds.
     epochs: float64 [k], where every seed has a value.
-    values: float64 [n, k].
+    values: float64 [seeds, k].
   """
 
   level: str | None
-  n: int
   epochs: np.ndarray
   values: np.ndarray
 
@@ -194,5 +187,5 @@ def curves(s: SeedStatistics, results: Results) -> list[Curve]:
     epochs = sorted(set.intersection(*map(set, series))) if series else []
     if len(epochs) > 1:
       values = np.array([[v[e] for e in epochs] for v in series])
-      out.append(Curve(x.level, len(series), np.array(epochs), values))
+      out.append(Curve(x.level, np.array(epochs), values))
   return out

@@ -82,22 +82,16 @@ def compare(a: Cell, b: Cell) -> Difference:
 
 
 def welch(a: Cell, b: Cell) -> Difference:
-  """As `compare`, but p and the interval are Welch's: unequal variances.
-
-  `scipy.stats.ttest_ind(equal_var=False)`, also from means and deviations.
-  """
+  """As `compare`, but p and the interval are Welch's: unequal variances."""
   d = compare(a, b)
   if d.std is None:
     return d
-  parts = [c.std**2 / c.n for c in (a, b)]
-  error = math.sqrt(sum(parts))
-  free = 1.0
-  if error:
-    free = sum(parts) ** 2 / sum(
-      v**2 / (c.n - 1) for v, c in zip(parts, (a, b), strict=True)
-    )
-  low, high = _interval(d.mean, error, free)
-  return d._replace(p=_p(d.mean, error, free), low=low, high=high)
+  if d.std == 0:  # nothing for SciPy to divide by
+    return d._replace(p=_p(d.mean, 0, 1), low=d.mean, high=d.mean)
+  x, y = (list(c.values.values()) for c in (a, b))
+  test = stats.ttest_ind(y, x, equal_var=False)
+  low, high = map(float, test.confidence_interval(LEVEL))
+  return d._replace(p=float(test.pvalue), low=low, high=high)
 
 
 def average(pairs: list[tuple[Cell, Cell]]) -> Difference:
@@ -110,9 +104,7 @@ def average(pairs: list[tuple[Cell, Cell]]) -> Difference:
   Args:
     pairs: (a, b) of each setting; those with a missing mean are left out.
   """
-  return contrast(
-    [[(-1.0, a), (1.0, b)] for a, b in pairs],
-  )
+  return contrast([[(-1.0, a), (1.0, b)] for a, b in pairs])
 
 
 def contrast(settings: list[list[tuple[float, Cell]]]) -> Difference:
@@ -178,7 +170,10 @@ def _interval(mean, error, free):
 
 
 def holm(p: list[float | None]) -> list[float | None]:
-  """Holm's step-down correction; None stays None and does not count."""
+  """Holm's step-down correction; None stays None and does not count.
+
+  SciPy does not have it, and statsmodels, which has, brings pandas and patsy.
+  """
   known = [i for i, x in enumerate(p) if x is not None]
   out, least = list(p), 0.0
   for rank, i in enumerate(sorted(known, key=lambda i: p[i])):

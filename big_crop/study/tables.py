@@ -1,4 +1,8 @@
-"""A table once, as Markdown, LaTeX, HTML; and its numbers in full as CSV."""
+"""A table once, as Markdown, LaTeX, HTML; and its numbers in full as CSV.
+
+These printers are shorter than calls of pandas' Styler, which bold cells and
+marks would need, and which brings pandas, tabulate and Jinja2.
+"""
 
 import csv
 import html
@@ -7,8 +11,6 @@ import re
 from typing import Any, NamedTuple
 
 from big_crop import tables as plain_tables
-
-MISSING = "missing"
 
 
 class Entry(NamedTuple):
@@ -32,7 +34,7 @@ class Table(NamedTuple):
     name: of its files.
     title: above it.
     head: of the columns.
-    rows: as long as the head.
+    rows: as long as the head, of entries or their plain text.
     records: the numbers in full precision, one dict for each line of the CSV.
     note: below it.
   """
@@ -40,9 +42,18 @@ class Table(NamedTuple):
   name: str
   title: str
   head: list[str]
-  rows: list[list[Entry]]
+  rows: list[list[Entry | str]]
   records: list[dict[str, Any]]
   note: str = ""
+
+  def entries(self) -> list[list[Entry]]:
+    """The rows, as entries alone."""
+    return [list(map(entry, row)) for row in self.rows]
+
+
+def entry(cell: Entry | str) -> Entry:
+  """A cell of a row as an entry."""
+  return cell if isinstance(cell, Entry) else Entry(cell)
 
 
 def file_name(*parts: str) -> str:
@@ -51,19 +62,29 @@ def file_name(*parts: str) -> str:
   return re.sub(r"[^\w.=-]+", "_", text).strip("_")
 
 
-def number(value: float | None, digits: int) -> str:
-  """A number with so many decimals; `missing` for None."""
-  return MISSING if value is None else f"{value:.{digits}f}"
+def number(value: float | None, digits: int, sign: str = "") -> Entry:
+  """A number with so many decimals; `missing` for None.
+
+  Args:
+    value: the number.
+    digits: decimals.
+    sign: "+" for a difference, which shows its sign.
+  """
+  if value is None:
+    return Entry("missing", mark="missing")
+  return Entry(f"{value:{sign}.{digits}f}")
 
 
-def signed(value: float | None, digits: int) -> str:
-  """A difference, with its sign; `missing` for None."""
-  return MISSING if value is None else f"{value:+.{digits}f}"
+def optional(value: float | None, digits: int, sign: str = "") -> Entry:
+  """As `number`, but nothing where there can be none."""
+  return Entry("") if value is None else number(value, digits, sign)
 
 
-def interval(low: float | None, high: float | None, digits: int) -> str:
+def interval(
+  low: float | None, high: float | None, digits: int, sign: str = "+"
+) -> str:
   """`-0.10 … +0.20`; nothing for None."""
-  ends = [signed(x, digits) for x in (low, high)]
+  ends = (number(x, digits, sign).text for x in (low, high))
   return "" if low is None else " … ".join(ends)
 
 
@@ -75,7 +96,7 @@ def optional_p(p: float | None) -> Entry:
 def p_value(p: float | None) -> Entry:
   """A p-value with two digits, marked by its size as in the paper."""
   if p is None:
-    return Entry(MISSING, mark="missing")
+    return number(p, 0)
   mark = "p3" if p < 1e-3 else "p2" if p < 1e-2 else "p1" if p < 0.05 else ""
   if p >= 0.01:
     return Entry(f"{p:.2g}", mark=mark)
@@ -86,7 +107,7 @@ def p_value(p: float | None) -> Entry:
 def markdown(table: Table) -> str:
   """The table with aligned columns."""
   show = lambda e: f"**{e.text}**" if e.bold and e.text else e.text
-  rows = [table.head, *([show(e) for e in row] for row in table.rows)]
+  rows = [table.head, *([show(e) for e in row] for row in table.entries())]
   rows = [[text.replace("|", "\\|") for text in row] for row in rows]
   parts = [f"{table.title}\n", plain_tables.markdown(rows)]
   return "\n".join([*parts, f"{table.note}\n"] if table.note else parts)
@@ -123,7 +144,7 @@ def latex(table: Table) -> str:
   """A `table` environment; needs the package booktabs."""
   show = lambda e: rf"\textbf{{{_tex(e.text)}}}" if e.bold else _tex(e.text)
   rows = [" & ".join(map(_tex, table.head)) + r" \\", r"\midrule"]
-  rows += [" & ".join(map(show, row)) + r" \\" for row in table.rows]
+  rows += [" & ".join(map(show, row)) + r" \\" for row in table.entries()]
   caption = _tex(f"{table.title}. {table.note}".strip())
   return "\n".join(
     [
@@ -152,7 +173,7 @@ def html_text(table: Table) -> str:
   head = "".join(f"<th>{html.escape(t)}</th>" for t in table.head)
   body = "\n".join(
     "<tr>" + "".join(entry("td", e) for e in row) + "</tr>"
-    for row in table.rows
+    for row in table.entries()
   )
   note = f"<p class=note>{html.escape(table.note)}</p>" if table.note else ""
   return (
