@@ -1,4 +1,4 @@
-"""Models: one module each, with `Model(num_classes, **kw)`.
+"""Models: one file each, with `Model(num_classes, **kw)`.
 
 A model is a Flax module for which
 
@@ -9,6 +9,16 @@ takes images [B, H, W, 3], float, and returns float32 logits [B, num_classes]
 and a dict of intermediate activations. `train` and the "dropout" key matter to
 dropout, stochastic depth and batch norm only; batch norm's running statistics
 are the "batch_stats" collection (`mutable=["batch_stats"]` when training).
+
+Other parts of the project learn from the model itself, where it has them:
+
+  last_layer()     a `common.LastLayer`: where Grad-CAM and relevance are taken
+  torch_layers()   its layers' names in PyTorch, see `weights.torch_names`
+  split_outputs    regexes of the kernels [d, ...] of which all axes but the
+                   first are outputs, if they are not named as in Flax's
+                   attention; see `optim.layout`
+
+so that a new architecture is one new file.
 """
 
 import importlib
