@@ -440,7 +440,7 @@ def test_get_model(tmp_path, monkeypatch):
     models.get_model("vitt", 10)
   with pytest.raises(ValueError, match="'dept': did you mean 'depth'"):
     models.get_model("pkg_w.net", 10, dept=5)
-  with pytest.raises(ValueError, match=r"No module 'pkg_w.nett'"):
+  with pytest.raises(ValueError, match=r"no module 'pkg_w.nett'"):
     models.get_model("pkg_w.nett", 10)
   with pytest.raises(ValueError, match=r"'pkg_w.empty' has no Model"):
     models.get_model("pkg_w.empty", 10)

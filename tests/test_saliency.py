@@ -15,8 +15,8 @@ from big_crop import config as configs
 from big_crop import errors, evaluators, models, train
 from big_crop.data import critters
 from big_crop.runtime import sharding
-from big_crop.saliency import maps as sm
 from big_crop.saliency import __main__ as saliency
+from big_crop.saliency import maps as sm
 from big_crop.saliency.evaluator import statistics
 
 CLASSES = 5

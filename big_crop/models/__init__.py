@@ -21,7 +21,6 @@ Other parts of the project learn from the model itself, where it has them:
 so that a new architecture is one new file.
 """
 
-import importlib
 import inspect
 
 from big_crop import names
@@ -48,27 +47,9 @@ def get_model(model_name, num_classes, **kw):
   Raises:
     ValueError: no such module, no `Model` in it, or an unknown argument.
   """
-  path = model_name
-  if "." not in model_name:
-    names.check("model_name", model_name, _MODULES)
-    path = _MODULES[model_name]
-  try:
-    module = importlib.import_module(path)
-  except ModuleNotFoundError as e:
-    # A missing import inside the user's module is a different error.
-    if e.name is None or not f"{path}.".startswith(f"{e.name}."):
-      raise
-    raise ValueError(
-      f"No module {e.name!r} for model_name {model_name!r}: is it on "
-      "PYTHONPATH?"
-    ) from e
-  if not hasattr(module, "Model"):
-    raise ValueError(
-      f"Module {path!r} has no Model(num_classes, **kw), which model_name "
-      "must have."
-    )
+  module = names.import_named("model_name", model_name, _MODULES, needs="Model")
   params = inspect.signature(module.Model).parameters
   if all(p.kind != p.VAR_KEYWORD for p in params.values()):
     for name in kw:
-      names.check(f"argument of {path}.Model", name, params)
+      names.check(f"argument of {module.__name__}.Model", name, params)
   return module.Model(num_classes, **kw)
