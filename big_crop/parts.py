@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 from etils import epath
 from ml_collections import ConfigDict
@@ -30,6 +31,8 @@ class Parts(NamedTuple):
     source: this host's share of the training data.
     pp: its pp function.
     objective: what is minimised.
+    model: the objective's, for what a model says of itself; see
+      `big_crop.models`. None if the objective has no `model`.
     total_steps: steps of the whole run.
     abstract: the train state as shapes with shardings.
     init: () -> a new train state.
@@ -45,6 +48,7 @@ class Parts(NamedTuple):
   source: sources.Source
   pp: Callable
   objective: objectives.Objective
+  model: nn.Module | None
   total_steps: int
   abstract: steps.TrainState
   init: Callable[[], steps.TrainState]
@@ -143,7 +147,11 @@ def build(config: ConfigDict) -> Parts:
     "config.input.batch_size, prepared by the objective,",
   )
   shapes = steps.param_shapes(objective, specs)
-  tx, schedules = optim.make(config, shapes, **durations)
+  model = getattr(objective, "model", None)
+  split_outputs = getattr(model, "split_outputs", None)
+  tx, schedules = optim.make(
+    config, shapes, split_outputs=split_outputs, **durations
+  )
   state_args = (objective, tx, mesh, config.sharding_strategy, specs)
   ema = config.ema_decay is not None
   abstract = steps.abstract_state(*state_args, ema=ema)
@@ -176,6 +184,7 @@ def build(config: ConfigDict) -> Parts:
     source=source,
     pp=pp,
     objective=objective,
+    model=model,
     total_steps=total_steps,
     abstract=abstract,
     init=lambda: steps.init_state(*state_args, seed=config.seed, ema=ema),

@@ -22,7 +22,7 @@ from clu import parameter_overview
 from etils import epath
 
 from big_crop import config as configs
-from big_crop import errors, trees
+from big_crop import errors, trees, weights
 from big_crop.parts import Parts, build
 from big_crop.runtime import (
   checkpoint,
@@ -32,7 +32,6 @@ from big_crop.runtime import (
   records,
   sharding,
 )
-from big_crop.weights import model_init
 
 # How far the host may run ahead of the devices.
 STEPS_IN_FLIGHT = 3
@@ -56,8 +55,8 @@ def start_or_resume(config, workdir: epath.Path, parts: Parts) -> tuple:
   if not start:
     state = parts.init()
     if config.model_init:
-      state = model_init.initialise(
-        state, config.model_init, **config.model_load
+      state = weights.initialise(
+        state, config.model_init, parts.model, **config.model_load
       )
   if jax.process_index() == 0:
     records.write_config(workdir, configs.as_json(config))

@@ -12,9 +12,8 @@ import scipy.stats
 from flax import traverse_util
 from jax.sharding import NamedSharding, PartitionSpec
 
-from big_crop import models
-from big_crop.models import common, cpu, resnet
-from big_crop.weights import model_init
+from big_crop import models, weights
+from big_crop.models import common, convolution, cpu, resnet
 
 TINY = dict(variant=18, width=8, small_stem=True)
 
@@ -80,7 +79,7 @@ def test_torchvision(variant):
     for p in reference.parameters():
       if p.ndim == 1:  # batch norms and biases: away from 0 and 1
         p.add_(0.2 * torch.randn_like(p))
-  state = lambda: model_init.from_torchvision(
+  state = lambda: weights.from_torchvision(
     {k: v.numpy().copy() for k, v in reference.state_dict().items()}
   )
 
@@ -152,7 +151,7 @@ def _randomised(module, *args, **kw):
 def test_convolution_and_its_gradients(kernel, stride, groups):
   """Against NumPy, and the gradients by adjointness: it is bilinear."""
   rng = np.random.default_rng(0)
-  conv = resnet.Conv(12, kernel, stride, groups)
+  conv = convolution.Conv(12, kernel, stride, groups)
   x, u = rng.normal(size=(2, 2, 9, 6, 8)).astype(np.float32)
   w, z = rng.normal(size=(2, kernel, kernel, 8 // groups, 12)).astype("f4")
   variables = lambda w: {"params": {"kernel": w}}
@@ -179,7 +178,7 @@ def test_resnexts_convolution_is_xlas_grouped_one():
       dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )  # fmt: skip
 
-  conv = resnet.Conv(256, 3, 2, 32)
+  conv = convolution.Conv(256, 3, 2, 32)
   ours = jax.jit(lambda w, x: conv.apply({"params": {"kernel": w}}, x))
   (y, vjp), (expected, expected_vjp) = (
     jax.vjp(f, w, x) for f in (ours, grouped)
@@ -290,7 +289,7 @@ def test_named_variants_are_options():
 
 def test_batch_norm_statistics_are_pytorchs():
   x = _images((6, 3, 2, 4)) * [1, 2, 3, 4] + [0, 100, -5, 1000]
-  norm = resnet.BatchNorm("float32")
+  norm = convolution.BatchNorm("float32")
   variables = norm.init(jax.random.key(0), x, train=False)
   mean, var = np.zeros(4), np.ones(4)
   for _ in range(60):
@@ -391,7 +390,7 @@ def test_bad_arguments_get_one_line(kw, message):
 
 def test_from_torchvision_refuses_other_models():
   with pytest.raises(ValueError, match=r"'features\.0\.weight' is not"):
-    model_init.from_torchvision({"features.0.weight": np.ones((1, 1, 1, 1))})
+    weights.from_torchvision({"features.0.weight": np.ones((1, 1, 1, 1))})
 
 
 @pytest.mark.parametrize("size", [(8, 12), (7, 9)])

@@ -11,7 +11,7 @@ import scipy.stats
 from flax import traverse_util
 
 from big_crop import models
-from big_crop.models import common, vit
+from big_crop.models import common, transformer, vit
 
 SMALL = dict(width=32, depth=2, mlp_dim=48, num_heads=4, patch_size=(8, 4))
 
@@ -166,7 +166,7 @@ def test_deit_has_a_position_for_its_token_and_the_exact_gelu():
 
 def test_scaled_gelu_preserves_the_second_moment():
   x = np.random.default_rng(0).normal(size=10**6)
-  moment = np.square(vit.ACTIVATIONS["sqrt2_gelu"](x)).mean()
+  moment = np.square(transformer.ACTIVATIONS["sqrt2_gelu"](x)).mean()
   assert 0.8 < moment < 0.9  # GELU's alone is 0.425
   assert moment == pytest.approx(2 * np.square(jax.nn.gelu(x)).mean())
 
@@ -440,7 +440,7 @@ def test_get_model(tmp_path, monkeypatch):
     models.get_model("vitt", 10)
   with pytest.raises(ValueError, match="'dept': did you mean 'depth'"):
     models.get_model("pkg_w.net", 10, dept=5)
-  with pytest.raises(ValueError, match=r"No module 'pkg_w.nett'"):
+  with pytest.raises(ValueError, match=r"no module 'pkg_w.nett'"):
     models.get_model("pkg_w.nett", 10)
   with pytest.raises(ValueError, match=r"'pkg_w.empty' has no Model"):
     models.get_model("pkg_w.empty", 10)

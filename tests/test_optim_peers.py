@@ -66,16 +66,15 @@ CASES = {
     dict(optax_name="scale_by_lamb", wd_in="rule", grad_clip_norm=1.0),
     timm_optim.Lamb,
   ),
-  "lambc": (
+  "lamb, all adapted": (
     dict(
       optax_name="scale_by_lamb",
-      optax=dict(b1=0.8, b2=0.95, trust_clip=True, always_adapt=True),
+      optax=dict(b1=0.8, b2=0.95, always_adapt=True),
       wd_in="rule",
     ),
     functools.partial(
       timm_optim.Lamb,
       betas=(0.8, 0.95),
-      trust_clip=True,
       always_adapt=True,
       max_grad_norm=None,
     ),

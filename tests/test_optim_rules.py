@@ -23,14 +23,14 @@ def adam(g, s, t, b1, b2, eps):
   return s["m"] / (1 - b1**t), root * np.ones_like(g)
 
 
-def lamb(name, p, g, s, t, lr, wd, clip=np.inf, always=False):
+def lamb(name, p, g, s, t, lr, wd, always=False):
   """You et al., Algorithm 2."""
   m, root = adam(g, s, t, 0.9, 0.999, 1e-6)
   u = m / root + wd * p
   ratio = norm(p) / norm(u) if norm(p) > 0 and norm(u) > 0 else 1.0
   if not (wd or always):
     ratio = 1.0
-  return p - lr * min(ratio, clip) * u
+  return p - lr * ratio * u
 
 
 def lars(name, p, g, s, t, lr, wd):
@@ -88,13 +88,13 @@ IN_RULE, IN_GRADIENT = {"wd_in": "rule"}, {"wd_in": "gradient"}
 SGD = {"optax_name": "trace", "optax": {"decay": 0.9, "nesterov": True}}
 CASES = {
   "lamb": ({"optax_name": "scale_by_lamb"} | IN_RULE, lamb),
-  "lambc": (
+  "lamb, all adapted": (
     {
       "optax_name": "scale_by_lamb",
-      "optax": {"trust_clip": True, "always_adapt": True},
+      "optax": {"always_adapt": True},
     }
     | IN_RULE,
-    functools.partial(lamb, clip=1.0, always=True),
+    functools.partial(lamb, always=True),
   ),
   "lars": (
     {"optax_name": "scale_by_lars", "optax": {"trust_coefficient": 0.1}}

@@ -15,8 +15,8 @@ from big_crop import config as configs
 from big_crop import errors, evaluators, models, train
 from big_crop.data import critters
 from big_crop.runtime import sharding
+from big_crop.saliency import __main__ as saliency
 from big_crop.saliency import maps as sm
-from big_crop.saliency import measurement as saliency
 from big_crop.saliency.evaluator import statistics
 
 CLASSES = 5
@@ -189,7 +189,7 @@ def test_what_a_model_has():
     (resnet, ["gradcamm"], "did you mean 'gradcam'"),
     (resnet, [], "need a list"),
     (resnet, "gradcam", "need a list"),
-    (object(), ["gradcam"], "ViT or ResNet"),
+    (object(), ["gradcam"], r"last_layer\(\) .*which object lacks"),
   ]:
     with pytest.raises(ValueError, match=message):
       sm.choose_kinds(model, maps)

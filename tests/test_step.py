@@ -12,7 +12,7 @@ import pytest
 from objective_helpers import classify, specs
 
 from big_crop import optim, step, trees
-from big_crop.models import resnet, vit
+from big_crop.models import convolution, resnet, vit
 from big_crop.runtime import sharding
 
 BATCH, RES, CLASSES = 32, 16, 5
@@ -208,7 +208,7 @@ class TinyResNet(nn.Module):
   @nn.compact
   def __call__(self, image, *, train=False):
     x = nn.Conv(16, (3, 3), use_bias=False)(image)
-    x = nn.relu(resnet.BatchNorm("float32")(x, train=train))
+    x = nn.relu(convolution.BatchNorm("float32")(x, train=train))
     x = resnet.Block(
       width=8,
       stride=2,

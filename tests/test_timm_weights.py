@@ -5,14 +5,15 @@ The peers' tests are skipped where torch, torchvision or timm is missing.
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from big_crop import models
-from big_crop.weights import model_init, torch_weights
+from big_crop import models, weights
+from big_crop.weights import torch_files
 
 # Table 4 of Wightman et al., https://arxiv.org/abs/2110.00476, in millions, and
 # the exact counts of torchvision and timm.
@@ -111,9 +112,9 @@ def test_parameter_counts_are_table_4s(key):
 def test_resnet_logits_and_running_statistics(create, name, variant, size):
   torch = pytest.importorskip("torch")
   reference = _randomise(create(name))
-  convert = model_init.from_timm
+  convert = weights.from_timm
   if create is _torchvision:
-    convert = model_init.from_torchvision
+    convert = weights.from_torchvision
   model = models.get_model("resnet", 10, variant=variant)
   variables = convert(_state_dict(reference))
   images = [_images(size, seed=seed) for seed in range(3)]
@@ -147,7 +148,7 @@ def test_deit_logits():
   torch = pytest.importorskip("torch")
   reference = _randomise(_timm("deit_small_patch16_224")).eval()
   model = models.get_model("vit", 10, variant="DeiT-S/16")
-  variables = model_init.from_timm(_state_dict(reference))
+  variables = weights.from_timm(_state_dict(reference))
   image = _images(224, batch=2)
   shapes = jax.eval_shape(model.init, jax.random.key(0), image)
   assert _shapes(variables) == jax.tree.map(lambda x: x.shape, shapes)
@@ -159,10 +160,10 @@ def test_deit_logits():
   # Without a position of the class token of its own, and the other way round.
   plain = models.get_model("vit", 10, variant="DeiT-S/16", posemb_cls=False)
   init = jax.eval_shape(plain.init, jax.random.key(0), image)["params"]
-  folded = model_init.adapt(variables["params"], init)
+  folded = weights.adapt(variables["params"], init)
   logits = jax.jit(plain.apply)({"params": folded}, image)[0]
   _close(logits, expected, 1e-4)
-  unfolded = model_init.adapt(folded, shapes["params"])
+  unfolded = weights.adapt(folded, shapes["params"])
   assert not unfolded["pos_embedding"][:, 0].any()
   _close(apply({"params": unfolded}, image)[0], expected, 1e-4)
 
@@ -176,7 +177,7 @@ def test_other_deits_heads():
     ).eval()
     variant = {"tiny": "DeiT-Ti/16", "base": "DeiT-B/16"}[size]
     model = models.get_model("vit", 10, variant=variant, depth=1)
-    variables = model_init.from_timm(_state_dict(reference))
+    variables = weights.from_timm(_state_dict(reference))
     image = _images(32)
     with torch.no_grad():
       expected = reference(_to_torch(image)).numpy()
@@ -185,7 +186,7 @@ def test_other_deits_heads():
 
 def test_timms_initial_distributions():
   reference = _timm("deit_tiny_patch16_224", img_size=32, depth=1)
-  theirs = model_init.from_timm(_state_dict(reference))["params"]
+  theirs = weights.from_timm(_state_dict(reference))["params"]
   kw = dict(variant="DeiT-Ti/16", depth=1)
   model = models.get_model("vit", 10, **kw)
   ours = model.init(jax.random.key(0), _images(32))["params"]
@@ -220,8 +221,8 @@ def _torch_names(seed=0):
 
 
 def test_names_and_layouts():
-  weights = _torch_names()
-  loaded = model_init.from_timm(weights)
+  state = _torch_names()
+  loaded = weights.from_timm(state)
   params, stats = loaded["params"], loaded["batch_stats"]
   assert set(params) == {
     "stem_conv1", "stem_bn1", "conv1", "layer1_10", "layer2_0", "head"
@@ -229,15 +230,15 @@ def test_names_and_layouts():
   assert set(stats) == {"stem_bn1"}
   kernel = params["layer1_10"]["conv2"]["kernel"]
   assert kernel.shape == (3, 3, 2, 8)
-  assert kernel[2, 1, 0, 5] == weights["layer1.10.conv2.weight"][5, 0, 2, 1]
+  assert kernel[2, 1, 0, 5] == state["layer1.10.conv2.weight"][5, 0, 2, 1]
   np.testing.assert_array_equal(
     params["layer2_0"]["se"]["fc1"]["kernel"],
-    weights["layer2.0.se.fc1.weight"][:, :, 0, 0].T,
+    state["layer2.0.se.fc1.weight"][:, :, 0, 0].T,
   )
   assert params["layer2_0"]["downsample_conv"]["kernel"].shape == (1, 1, 8, 16)
   assert params["layer2_0"]["downsample_bn"]["scale"].shape == (16,)
   np.testing.assert_array_equal(
-    stats["stem_bn1"]["var"], weights["conv1.1.running_var"]
+    stats["stem_bn1"]["var"], state["conv1.1.running_var"]
   )
 
 
@@ -245,7 +246,7 @@ def test_qkv_is_taken_apart():
   width, heads = 6, 3
   rng = np.random.default_rng(0)
   weight, bias = rng.normal(size=(3 * width, width)), rng.normal(size=18)
-  loaded = model_init.from_timm(
+  loaded = weights.from_timm(
     {
       "patch_embed.proj.weight": np.ones((width, 3, 4, 4)),
       "blocks.11.attn.qkv.weight": weight,
@@ -266,28 +267,79 @@ def test_qkv_is_taken_apart():
   np.testing.assert_allclose(joined, v.reshape(5, -1) @ weight[:width].T)
 
 
+@pytest.mark.parametrize("heads", [1, 3])
+def test_to_torch_is_the_inverse(heads):
+  """And the model, not the file, says how many heads there are."""
+  rng = np.random.default_rng(0)
+  vit = models.get_model("vit", 5, width=6, num_heads=heads, patch_size=4)
+  state = {
+    "cls_token": rng.normal(size=(1, 1, 6)),
+    "pos_embed": rng.normal(size=(1, 3, 6)),
+    "patch_embed.proj.weight": rng.normal(size=(6, 3, 4, 4)),
+    "patch_embed.proj.bias": rng.normal(size=6),
+    "blocks.10.norm1.weight": rng.normal(size=6),
+    "blocks.10.attn.qkv.weight": rng.normal(size=(18, 6)),
+    "blocks.10.attn.qkv.bias": rng.normal(size=18),
+    "blocks.10.attn.proj.weight": rng.normal(size=(6, 6)),
+    "blocks.10.attn.proj.bias": rng.normal(size=6),
+    "blocks.2.mlp.fc1.weight": rng.normal(size=(8, 6)),
+    "head.bias": rng.normal(size=5),
+  }
+  loaded = weights.from_torch(vit, state)
+  attention = loaded["params"]["Transformer"]["encoderblock_10"][
+    "MultiHeadDotProductAttention_0"
+  ]
+  assert attention["value"]["kernel"].shape == (6, heads, 6 // heads)
+  assert attention["out"]["kernel"].shape == (heads, 6 // heads, 6)
+  resnet = models.get_model("resnet", 5, deep_stem=True, avg_down=True)
+  for model, expected in ((vit, state), (resnet, _torch_names())):
+    expected.pop("conv1.1.num_batches_tracked", None)
+    got = weights.to_torch(model, weights.from_torch(model, expected))
+    assert set(got) == set(expected)
+    for name, value in expected.items():
+      np.testing.assert_array_equal(got[name], value, err_msg=name)
+  with pytest.raises(ValueError, match="'params/cls' has no name in PyTorch"):
+    weights.to_torch(resnet, {"params": {"cls": np.ones(1)}})
+
+
+def test_the_model_says_which_names_it_has():
+  """A plain ResNet does not take a ResNet-D's weights, nor heads any number."""
+  plain = models.get_model("resnet", 5)
+  with pytest.raises(
+    ValueError, match=r"'conv1\.0\.weight' is not .* this ResNet"
+  ):
+    weights.from_torch(plain, _torch_names())
+  vit = models.get_model("vit", 5, width=8, num_heads=4)
+  state = {"blocks.0.attn.qkv.bias": np.ones(18)}
+  with pytest.raises(ValueError, match=r"\(18,\) .* among 3 x 4 heads") as e:
+    weights.from_torch(vit, state)
+  assert "\n" not in str(e.value)
+  with pytest.raises(ValueError, match=r"Dense .* torch_layers\(\)"):
+    weights.from_torch(nn.Dense(3), state)
+
+
 @pytest.mark.parametrize("kind", ["npz", "safetensors", "pth"])
 def test_files(tmp_path, kind):
-  weights, path = _torch_names(), tmp_path / f"weights.{kind}"
+  state, path = _torch_names(), tmp_path / f"weights.{kind}"
   if kind == "npz":
-    np.savez(path, **weights)
+    np.savez(path, **state)
   elif kind == "safetensors":
     pytest.importorskip("safetensors.numpy").save_file(
-      {k: np.asarray(v) for k, v in weights.items()}, path
+      {k: np.asarray(v) for k, v in state.items()}, path
     )
   else:
     torch = pytest.importorskip("torch")
-    tensors = {k: torch.from_numpy(np.array(v)) for k, v in weights.items()}
+    tensors = {k: torch.from_numpy(np.array(v)) for k, v in state.items()}
     torch.save({"state_dict": tensors, "epoch": 3}, path)
   jax.tree.map(
     np.testing.assert_array_equal,
-    model_init.from_timm(str(path)),
-    model_init.from_timm(weights),
+    weights.from_timm(str(path)),
+    weights.from_timm(state),
   )
 
 
 @pytest.mark.parametrize(
-  ("weights", "message"),
+  ("state", "message"),
   [
     ({"features.0.weight": np.ones(1)}, "'features.0.weight' is not a param"),
     ({"layer1.0.conv4.weight": np.ones(1)}, "'layer1.0.conv4.weight' is not"),
@@ -307,9 +359,9 @@ def test_files(tmp_path, kind):
     ("weights.h5", r"weights.h5: weights are in .npz, .safetensors"),
   ],
 )
-def test_mistakes_get_one_line(weights, message):
+def test_mistakes_get_one_line(state, message):
   with pytest.raises(ValueError, match=message) as e:
-    model_init.from_timm(weights)
+    weights.from_timm(state)
   assert "\n" not in str(e.value)
 
 
@@ -319,19 +371,19 @@ def test_broken_files_get_one_line(tmp_path):
       pytest.importorskip("torch")
     (tmp_path / name).write_text("no weights")
     with pytest.raises(ValueError, match=rf"{name} can't be read") as e:
-      torch_weights.load(tmp_path / name)
+      torch_files.load(tmp_path / name)
     assert "\n" not in str(e.value)
 
 
 def test_another_model_gets_one_line():
   """What does not fit is found by `adapt`."""
-  weights = _torch_names()
-  loaded = model_init.from_timm(weights)
+  state = _torch_names()
+  loaded = weights.from_timm(state)
   model = models.get_model("resnet", 5, variant=18, width=8)
   image = jnp.zeros((1, 32, 32, 3))
   init = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
   with pytest.raises(ValueError, match=r"'.*' has shape .* more like it") as e:
-    model_init.adapt(loaded["params"], init)
+    weights.adapt(loaded["params"], init)
   assert "\n" not in str(e.value)
 
 

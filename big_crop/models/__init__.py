@@ -1,4 +1,4 @@
-"""Models: one module each, with `Model(num_classes, **kw)`.
+"""Models: one file each, with `Model(num_classes, **kw)`.
 
 A model is a Flax module for which
 
@@ -9,9 +9,18 @@ takes images [B, H, W, 3], float, and returns float32 logits [B, num_classes]
 and a dict of intermediate activations. `train` and the "dropout" key matter to
 dropout, stochastic depth and batch norm only; batch norm's running statistics
 are the "batch_stats" collection (`mutable=["batch_stats"]` when training).
+
+Other parts of the project learn from the model itself, where it has them:
+
+  last_layer()     a `common.LastLayer`: where Grad-CAM and relevance are taken
+  torch_layers()   its layers' names in PyTorch, see `weights.torch_names`
+  split_outputs    regexes of the kernels [d, ...] of which all axes but the
+                   first are outputs, if they are not named as in Flax's
+                   attention; see `optim.layout`
+
+so that a new architecture is one new file.
 """
 
-import importlib
 import inspect
 
 from big_crop import names
@@ -38,27 +47,9 @@ def get_model(model_name, num_classes, **kw):
   Raises:
     ValueError: no such module, no `Model` in it, or an unknown argument.
   """
-  path = model_name
-  if "." not in model_name:
-    names.check("model_name", model_name, _MODULES)
-    path = _MODULES[model_name]
-  try:
-    module = importlib.import_module(path)
-  except ModuleNotFoundError as e:
-    # A missing import inside the user's module is a different error.
-    if e.name is None or not f"{path}.".startswith(f"{e.name}."):
-      raise
-    raise ValueError(
-      f"No module {e.name!r} for model_name {model_name!r}: is it on "
-      "PYTHONPATH?"
-    ) from e
-  if not hasattr(module, "Model"):
-    raise ValueError(
-      f"Module {path!r} has no Model(num_classes, **kw), which model_name "
-      "must have."
-    )
+  module = names.import_named("model_name", model_name, _MODULES, needs="Model")
   params = inspect.signature(module.Model).parameters
   if all(p.kind != p.VAR_KEYWORD for p in params.values()):
     for name in kw:
-      names.check(f"argument of {path}.Model", name, params)
+      names.check(f"argument of {module.__name__}.Model", name, params)
   return module.Model(num_classes, **kw)

@@ -1,6 +1,8 @@
-"""What every model needs: checked names and stochastic depth rates."""
+"""What models share: checked arguments, stochastic depth, `LastLayer`."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -12,6 +14,26 @@ DTYPES = ("float32", "bfloat16", "float64")
 
 # The distribution of the weights of torch.nn.Linear and torch.nn.Conv2d.
 torch_linear = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class LastLayer(NamedTuple):
+  """Where the saliency maps of a model are taken; its `last_layer()`.
+
+  The last layer's output is [B, h, w, D], or [B, N, D] for tokens, row by row.
+
+  Attributes:
+    module: path, as in the names of parameters, of the Flax module that returns
+      it, alone or first in a tuple.
+    pooled: key of the activations, of the same axes, whose mean over places
+      enters the dense layer "head".
+    patch_size: (height, width) of a token in pixels; not needed without tokens.
+    missing: {kind of map: why this model has none}.
+  """
+
+  module: str
+  pooled: str
+  patch_size: tuple[int, int] | None = None
+  missing: Mapping[str, str] = {}
 
 
 def build(module, num_classes, kw):

@@ -1,7 +1,7 @@
-"""What XLA's CPU backend is slow at, written so that it is not.
+"""Operations that XLA is slow at on CPUs, written so that they are fast.
 
-Each has a plain counterpart, of which TPUs and GPUs make the best themselves;
-`resnet` takes these where `jax.default_backend()` is "cpu".
+`convolution` takes these where `jax.default_backend()` is "cpu". On TPUs and
+GPUs it takes XLA's own operations, because XLA is fast at them there.
 """
 
 import math
@@ -13,11 +13,12 @@ import jax.numpy as jnp
 
 @jax.custom_vjp
 def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """x @ kernel: a 1x1 convolution, which takes two to ten times as long.
+  """A 1x1 convolution, computed as x @ kernel.
 
-  Its own gradient is for the kernel's: a product of two matrices of which one
-  has to be transposed first. XLA always takes the gradient of the output, with
-  all that leads up to it; this takes the narrower of the two.
+  XLA's CPU convolution is two to ten times slower. The custom gradient only
+  changes how the kernel's gradient is computed: it is a matrix product in which
+  one operand must be transposed, and we transpose the operand with fewer
+  channels, because copying it costs less.
 
   Args:
     x: [..., c].
@@ -51,7 +52,8 @@ pointwise.defvjp(_pointwise_forward, _pointwise_backward)
 def by_patches(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
   """A convolution of images smaller than the kernel, as one matrix product.
 
-  Of those XLA takes the image for the kernel, and then a hundred times as long.
+  When the image is smaller than the kernel, XLA swaps their roles and becomes a
+  hundred times slower.
 
   Args:
     x: [B, H, W, c], padded by half of the kernel here.
@@ -76,8 +78,8 @@ def grouped(
 ) -> jax.Array:
   """A grouped convolution as a few dense ones whose kernels are mostly zero.
 
-  The gradients of a grouped one take a hundred times as long as the
-  multiplications by zero.
+  The gradients of XLA's grouped convolution take a hundred times as long as the
+  multiplications by zero that the dense ones add.
 
   Args:
     conv: (x, kernel) -> output, a convolution without groups.
@@ -88,7 +90,8 @@ def grouped(
   Returns:
     [B, H', W', features].
   """
-  # At least 64 channels in each, or the matrix products become small.
+  # Each dense convolution gets at least 64 channels, because the matrix
+  # products of fewer are too small to be fast.
   parts = math.gcd(groups, max(1, x.shape[-1] // 64))
   size = groups // parts
   kh, kw, c, d = kernel.shape
@@ -103,8 +106,8 @@ def grouped(
 def max_pool(x: jax.Array) -> jax.Array:
   """3x3 maxima at stride 2, padded by 1, as a maximum of nine slices.
 
-  The gradient of the plain one takes four times as long. As there, it goes to
-  the first of equal values.
+  The gradient of XLA's pooling takes four times as long. Both pass the gradient
+  of a maximum on to the first of equal values.
 
   Args:
     x: [B, H, W, C] float.

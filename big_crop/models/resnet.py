@@ -12,11 +12,10 @@ https://arxiv.org/abs/1611.05431).
 import functools
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from big_crop import names
-from big_crop.models import common, cpu
+from big_crop.models import common, convolution
 
 # variant: (blocks per stage, whether they are bottlenecks)
 VARIANTS = {
@@ -34,95 +33,6 @@ MODIFIED = {
   "x50_32x4d": dict(variant="50", groups=32, base_width=4),
 }
 
-_he = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-
-
-class BatchNorm(nn.Module):
-  """Batch norm with PyTorch's statistics; float32 inside.
-
-  Ioffe and Szegedy, https://arxiv.org/abs/1502.03167, Algorithms 1 and 2. The
-  batch is normalised by its biased variance and the running variance averages
-  the unbiased one (Flax's averages the biased one). Under `jax.jit` the batch
-  is the global one, on however many devices it lies.
-
-  Attributes:
-    dtype: of the output.
-    momentum: weight of the old running statistics; PyTorch's 1 - momentum.
-    epsilon: added to the variance.
-    scale_init: initialiser of the scale.
-  """
-
-  dtype: str
-  momentum: float = 0.9
-  epsilon: float = 1e-5
-  scale_init: nn.initializers.Initializer = nn.initializers.ones
-
-  @nn.compact
-  def __call__(self, x, *, train):
-    shape = x.shape[-1:]
-    scale = self.param("scale", self.scale_init, shape)
-    bias = self.param("bias", nn.initializers.zeros, shape)
-    running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
-    running_var = self.variable("batch_stats", "var", jnp.ones, shape)
-    mean, var = running_mean.value, running_var.value
-
-    if train:
-      # One pass over x for both moments, about the running mean: the nearer
-      # that is to the mean, the less the difference below cancels.
-      n = x.size // x.shape[-1]
-      axes = tuple(range(x.ndim - 1))
-      centred = x.astype(common.accumulator(x.dtype)) - mean
-      shift = jnp.mean(centred, axes)
-      var = jnp.mean(jnp.square(centred), axes) - jnp.square(shift)
-      var = jnp.maximum(var, 0)
-      mean = mean + shift
-      if not self.is_initializing():
-        decay = self.momentum
-        unbiased = var * (n / max(n - 1, 1))
-        running_mean.value = decay * running_mean.value + (1 - decay) * mean
-        running_var.value = decay * running_var.value + (1 - decay) * unbiased
-
-    y = (x - mean) * (scale * jax.lax.rsqrt(var + self.epsilon)) + bias
-    return y.astype(self.dtype)
-
-
-class Conv(nn.Module):
-  """Convolution as in PyTorch: symmetric padding, He's fan-out initialiser."""
-
-  features: int
-  kernel: int
-  stride: int
-  groups: int = 1
-  dtype: str = "float32"
-
-  @nn.compact
-  def __call__(self, x):
-    size, pad = (self.kernel, self.kernel), self.kernel // 2
-    shape = (*size, x.shape[-1] // self.groups, self.features)
-    kernel = self.param("kernel", _he, shape).astype(self.dtype)
-    x = x.astype(self.dtype)
-    on_cpu = jax.default_backend() == "cpu"
-    if on_cpu and self.kernel == self.groups == 1:
-      x = x[:, :: self.stride, :: self.stride]
-      return cpu.pointwise(x, kernel[0, 0])
-    if on_cpu and self.groups == 1 and min(x.shape[1:3]) < self.kernel:
-      return cpu.by_patches(x, kernel, self.stride)
-    conv = functools.partial(
-      jax.lax.conv_general_dilated,
-      window_strides=(self.stride, self.stride),
-      padding=[(pad, pad), (pad, pad)],
-      dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-    if on_cpu and self.groups > 1:
-      return cpu.grouped(conv, x, kernel, self.groups)
-    return conv(x, kernel, feature_group_count=self.groups)
-
-
-def _max_pool(x):
-  if jax.default_backend() == "cpu":
-    return cpu.max_pool(x)
-  return nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])
-
 
 class SqueezeExcite(nn.Module):
   """Scales each channel by a function of the means of all of them.
@@ -138,7 +48,9 @@ class SqueezeExcite(nn.Module):
   def __call__(self, x):
     channels = x.shape[-1]
     hidden = max(8, int(channels * self.ratio + 4) // 8 * 8)
-    dense = functools.partial(nn.Dense, dtype=self.dtype, kernel_init=_he)
+    dense = functools.partial(
+      nn.Dense, dtype=self.dtype, kernel_init=convolution.HE
+    )
     s = jnp.mean(x, (1, 2), dtype=common.accumulator(x.dtype))
     s = nn.relu(dense(hidden, name="fc1")(s))
     s = nn.sigmoid(dense(channels, name="fc2")(s))
@@ -161,8 +73,8 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x, *, train):
-    conv = functools.partial(Conv, dtype=self.dtype)
-    norm = functools.partial(BatchNorm, dtype=self.dtype)
+    conv = functools.partial(convolution.Conv, dtype=self.dtype)
+    norm = functools.partial(convolution.BatchNorm, dtype=self.dtype)
     last_init = nn.initializers.ones
     if self.zero_init_last:
       last_init = nn.initializers.zeros
@@ -242,14 +154,44 @@ class ResNet(nn.Module):
         )
     super().__post_init__()
 
+  def last_layer(self):
+    depths, _ = VARIANTS[str(self.variant)]
+    return common.LastLayer(f"layer4_{depths[-1] - 1}", pooled="layer4")
+
+  def torch_layers(self):
+    stem = [("conv1", "conv1", "conv")]
+    if self.deep_stem:  # in timm a sequence, with activations in between
+      stem = [
+        ("conv1.0", "stem_conv1", "conv"),
+        ("conv1.1", "stem_bn1", "batch_norm"),
+        ("conv1.3", "stem_conv2", "conv"),
+        ("conv1.4", "stem_bn2", "batch_norm"),
+        ("conv1.6", "conv1", "conv"),
+      ]
+    # The average pooling is layer 0 of a shortcut, though it has no weights.
+    conv, norm = (1, 2) if self.avg_down else (0, 1)
+    block = [
+      *((f"conv{i}", f"conv{i}", "conv") for i in (1, 2, 3)),
+      *((f"bn{i}", f"bn{i}", "batch_norm") for i in (1, 2, 3)),
+      *((f"se.fc{i}", f"se/fc{i}", "pointwise") for i in (1, 2)),
+      (f"downsample.{conv}", "downsample_conv", "conv"),
+      (f"downsample.{norm}", "downsample_bn", "batch_norm"),
+    ]
+    return [
+      *stem,
+      ("bn1", "bn1", "batch_norm"),
+      *((f"layer*.*.{a}", f"layer*_*/{b}", kind) for a, b, kind in block),
+      ("fc", "head", "dense"),
+    ]
+
   @nn.compact
   def __call__(self, image, *, train=False):
     depths, bottleneck = VARIANTS[str(self.variant)]
     rates = iter(common.drop_path_rates(self.drop_path, sum(depths)))
     out = {}
 
-    conv = functools.partial(Conv, dtype=self.dtype_mm)
-    norm = functools.partial(BatchNorm, dtype=self.dtype_mm)
+    conv = functools.partial(convolution.Conv, dtype=self.dtype_mm)
+    norm = functools.partial(convolution.BatchNorm, dtype=self.dtype_mm)
     x = image
     if self.deep_stem:
       for i in (1, 2):
@@ -261,7 +203,7 @@ class ResNet(nn.Module):
       x = conv(self.width, 7, 2, name="conv1")(x)
     x = nn.relu(norm(name="bn1")(x, train=train))
     if not self.small_stem:
-      x = _max_pool(x)
+      x = convolution.max_pool(x)
     out["stem"] = x
 
     for i, depth in enumerate(depths):

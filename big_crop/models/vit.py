@@ -6,16 +6,12 @@ gap) of Beyer et al., https://arxiv.org/abs/2205.01580; and DeiT, Touvron et
 al., https://arxiv.org/abs/2012.12877, as timm has it.
 """
 
-import dataclasses
-import functools
-
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from big_crop import names
-from big_crop.models import common
+from big_crop.models import common, transformer
 
 # name: (width, depth, mlp_dim, num_heads)
 VARIANTS = {
@@ -44,27 +40,6 @@ DEIT = dict(
   head_zeroinit=False,
 )
 
-NORMS = {"layernorm": nn.LayerNorm, "rmsnorm": nn.RMSNorm}
-
-# The tanh approximation of GELU; times sqrt(2) it keeps a normal input's
-# variance near one, as Scion's recipe has it (Pethick et al.,
-# https://arxiv.org/abs/2502.07529).
-ACTIVATIONS = {
-  "gelu": nn.gelu,
-  "gelu_exact": functools.partial(nn.gelu, approximate=False),
-  "sqrt2_gelu": lambda x: 2**0.5 * nn.gelu(x),
-}
-
-_xavier = nn.initializers.xavier_uniform()
-# timm cuts its normal off at 2, which is 100 standard deviations.
-_normal = nn.initializers.normal(0.02)
-
-# Of matrices: (kernels, biases of the MLP).
-INITS = {
-  "big_vision": (_xavier, nn.initializers.normal(1e-6)),
-  "timm": (_normal, nn.initializers.zeros),
-}
-
 
 def sincos2d(h, w, width):
   """Fixed 2-d sine-cosine position embedding.
@@ -91,152 +66,6 @@ def sincos2d(h, w, width):
   return posemb[None].astype(np.float32)
 
 
-@dataclasses.dataclass(frozen=True)
-class Layers:
-  """What the layers of all blocks have in common; see `Model`."""
-
-  mlp_dim: int
-  num_heads: int
-  dtype: str
-  norm: str
-  act: str
-  weight_init: str
-  dropout: float
-
-  def norm_layer(self, dtype: str | None = None, name: str | None = None):
-    """A normalisation layer, in the layers' dtype by default."""
-    return NORMS[self.norm](dtype=dtype or self.dtype, name=name)
-
-
-class Attention(nn.Module):
-  """Multi-head attention, parameters as `nn.MultiHeadDotProductAttention`'s.
-
-  The projections put the heads before the tokens, [B, N, T, D/N], which
-  measured 2 to 6% of a CPU training step faster than Flax's [B, T, N, D/N].
-  The softmax is float32.
-  """
-
-  layers: Layers
-
-  @nn.compact
-  def __call__(self, x_q, x_kv):
-    d = x_q.shape[-1]
-    heads = (self.layers.num_heads, d // self.layers.num_heads)
-    # Flax initialises attention kernels as matrices, and so did the papers.
-    matrix, _ = INITS[self.layers.weight_init]
-    init = lambda key, shape, dtype: matrix(key, (d, d), dtype).reshape(shape)
-    project = functools.partial(
-      nn.Einsum,
-      (d, *heads),
-      "btd,dnh->bnth",
-      dtype=self.layers.dtype,
-      kernel_init=init,
-    )
-    q = project(name="query")(x_q) * heads[1] ** -0.5
-    k = project(name="key")(x_kv)
-    v = project(name="value")(x_kv)
-
-    # Without the algorithm the gradient would mix float32 with bfloat16.
-    bf16 = q.dtype == jnp.bfloat16
-    logits = jnp.einsum(
-      "bnth,bnsh->bnts",
-      q,
-      k,
-      precision=jax.lax.DotAlgorithmPreset.BF16_BF16_F32 if bf16 else None,
-      preferred_element_type=common.accumulator(q.dtype),
-    )
-    weights = jax.nn.softmax(logits).astype(v.dtype)
-    x = jnp.einsum("bnts,bnsh->bnth", weights, v)
-    return nn.Einsum(
-      (*heads, d),
-      "bnth,nhd->btd",
-      dtype=self.layers.dtype,
-      kernel_init=init,
-      name="out",
-    )(x)
-
-
-class MlpBlock(nn.Module):
-  """Two dense layers with an activation of `ACTIVATIONS` between them."""
-
-  layers: Layers
-
-  @nn.compact
-  def __call__(self, x, *, train=False):
-    width, layers = x.shape[-1], self.layers
-    kernel_init, bias_init = INITS[layers.weight_init]
-    dense = functools.partial(
-      nn.Dense,
-      dtype=layers.dtype,
-      kernel_init=kernel_init,
-      bias_init=bias_init,
-    )
-    x = ACTIVATIONS[layers.act](dense(layers.mlp_dim)(x))
-    x = nn.Dropout(layers.dropout, deterministic=not train)(x)
-    return dense(width)(x)
-
-
-class EncoderBlock(nn.Module):
-  """Pre-norm self-attention and MLP, each a branch that can be dropped."""
-
-  layers: Layers
-  drop_path: float
-
-  @nn.compact
-  def __call__(self, x, *, train):
-    def add(x, y):
-      y = nn.Dropout(self.layers.dropout, deterministic=not train)(y)
-      # One draw for all tokens and channels of an example.
-      drop = nn.Dropout(self.drop_path, (1, 2), deterministic=not train)
-      return x + drop(y)
-
-    out = {}
-    y = self.layers.norm_layer()(x)
-    attention = Attention(self.layers, name="MultiHeadDotProductAttention_0")
-    y = out["sa"] = attention(y, y)
-    x = out["+sa"] = add(x, y)
-
-    y = self.layers.norm_layer()(x)
-    y = out["mlp"] = MlpBlock(self.layers)(y, train=train)
-    x = out["+mlp"] = add(x, y)
-    return x, out
-
-
-class Encoder(nn.Module):
-  """The blocks and the final normalisation, in float32."""
-
-  layers: Layers
-  depth: int
-  drop_path: float
-
-  @nn.compact
-  def __call__(self, x, *, train):
-    out = {}
-    for i, rate in enumerate(
-      common.drop_path_rates(self.drop_path, self.depth)
-    ):
-      block = EncoderBlock(self.layers, rate, name=f"encoderblock_{i}")
-      x, out[f"block{i:02d}"] = block(x, train=train)
-    out["pre_ln"] = x
-    dtype = common.accumulator(self.layers.dtype)
-    return self.layers.norm_layer(dtype, "encoder_norm")(x), out
-
-
-class MAPHead(nn.Module):
-  """Multi-head attention pooling: a learnt probe attends to all tokens."""
-
-  layers: Layers
-
-  @nn.compact
-  def __call__(self, x):
-    b, _, d = x.shape
-    probe = self.param("probe", INITS[self.layers.weight_init][0], (1, 1, d))
-    attention = Attention(self.layers, name="MultiHeadDotProductAttention_0")
-    x = attention(jnp.broadcast_to(probe, (b, 1, d)), x)
-    y = self.layers.norm_layer()(x)
-    return (x + MlpBlock(self.layers)(y))[:, 0]
-
-
 class ViT(nn.Module):
   """See `Model`."""
 
@@ -261,9 +90,9 @@ class ViT(nn.Module):
   def __post_init__(self):
     names.check("posemb", self.posemb, ("learn", "sincos2d"))
     names.check("pool_type", self.pool_type, ("gap", "tok", "map"))
-    names.check("norm", self.norm, NORMS)
-    names.check("act", self.act, ACTIVATIONS)
-    names.check("weight_init", self.weight_init, INITS)
+    names.check("norm", self.norm, transformer.NORMS)
+    names.check("act", self.act, transformer.ACTIVATIONS)
+    names.check("weight_init", self.weight_init, transformer.INITS)
     names.check("dtype_mm", self.dtype_mm, common.DTYPES)
     common.check_rates(dropout=self.dropout, drop_path=self.drop_path)
     if self.width % self.num_heads:
@@ -277,9 +106,48 @@ class ViT(nn.Module):
       )
     super().__post_init__()
 
+  def last_layer(self):
+    missing = {}
+    if self.pool_type == "tok":
+      missing = dict.fromkeys(
+        ("gradcam", "relevance"),
+        "pool_type='tok' reads the class token alone, so that the last layer's "
+        "patch tokens have no gradient and no relevance; use pool_type='gap'",
+      )
+    elif self.pool_type != "gap":
+      missing["relevance"] = (
+        f"pool_type={self.pool_type!r} is not linear in the tokens; use "
+        "pool_type='gap'"
+      )
+    elif self.rep_size:
+      missing["relevance"] = (
+        f"rep_size={self.rep_size} puts a tanh before the head; use "
+        "rep_size=False"
+      )
+    block = f"Transformer/encoderblock_{self.depth - 1}"
+    return common.LastLayer(block, "encoded", self.patch_size, missing)
+
+  def torch_layers(self):
+    block = "Transformer/encoderblock_*"
+    attention = f"{block}/MultiHeadDotProductAttention_0"
+    qkv = [f"{attention}/{name}" for name in ("query", "key", "value")]
+    return [
+      ("cls_token", "cls", "parameter"),
+      ("pos_embed", "pos_embedding", "parameter"),
+      ("patch_embed.proj", "embedding", "dense"),
+      ("blocks.*.norm1", f"{block}/LayerNorm_0", "layer_norm"),
+      ("blocks.*.attn.qkv", qkv, "to_heads", self.num_heads),
+      ("blocks.*.attn.proj", f"{attention}/out", "from_heads", self.num_heads),
+      ("blocks.*.norm2", f"{block}/LayerNorm_1", "layer_norm"),
+      ("blocks.*.mlp.fc1", f"{block}/MlpBlock_0/Dense_0", "dense"),
+      ("blocks.*.mlp.fc2", f"{block}/MlpBlock_0/Dense_1", "dense"),
+      ("norm", "Transformer/encoder_norm", "layer_norm"),
+      ("head", "head", "dense"),
+    ]
+
   @nn.compact
   def __call__(self, image, *, train=False):
-    layers = Layers(
+    layers = transformer.Layers(
       mlp_dim=self.mlp_dim or 4 * self.width,
       num_heads=self.num_heads,
       dtype=self.dtype_mm,
@@ -312,7 +180,9 @@ class ViT(nn.Module):
     x = x.reshape(b, h * w, self.width)
 
     if self.posemb == "learn":
-      init = _normal if timm else nn.initializers.normal(self.width**-0.5)
+      init = (
+        transformer.NORMAL if timm else nn.initializers.normal(self.width**-0.5)
+      )
       shape = (1, h * w + self.posemb_cls, self.width)
       posemb = self.param("pos_embedding", init, shape)
     else:
@@ -329,7 +199,9 @@ class ViT(nn.Module):
       x = jnp.concatenate([cls, x], axis=1)
     x = nn.Dropout(self.dropout, deterministic=not train)(x)
 
-    encoder = Encoder(layers, self.depth, self.drop_path, name="Transformer")
+    encoder = transformer.Encoder(
+      layers, self.depth, self.drop_path, name="Transformer"
+    )
     x, out["encoder"] = encoder(x, train=train)
     out["encoded"] = x
 
@@ -338,7 +210,9 @@ class ViT(nn.Module):
     elif self.pool_type == "tok":
       x = x[:, 0]
     else:
-      x = MAPHead(layers)(x).astype(common.accumulator(self.dtype_mm))
+      x = transformer.MAPHead(layers)(x).astype(
+        common.accumulator(self.dtype_mm)
+      )
     out["head_input"] = x
 
     if self.rep_size:
@@ -346,7 +220,7 @@ class ViT(nn.Module):
       x = nn.tanh(nn.Dense(rep_size, name="pre_logits")(x))
     out["pre_logits"] = x
 
-    init = _normal if timm else lecun
+    init = transformer.NORMAL if timm else lecun
     if self.head_zeroinit:
       init = nn.initializers.zeros
     head = nn.Dense(self.num_classes, kernel_init=init, name="head")

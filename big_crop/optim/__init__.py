@@ -11,13 +11,17 @@ from big_crop import trees
 from big_crop.optim import (  # noqa: F401  some only register their rule
   adamp,
   agc,
-  lamb,
-  lars,
+  lamb_and_lars,
   rmsprop_tf,
   schedules,
   scion,
 )
-from big_crop.optim.factories import AroundLearningRate, build, register
+from big_crop.optim.factories import (
+  AroundLearningRate,
+  add_decay,
+  build,
+  register,
+)
 
 __all__ = ["frozen_mask", "make", "register"]
 
@@ -32,6 +36,7 @@ def make(
   total_steps: int,
   batch_size: int,
   data_size: int,
+  split_outputs: Sequence[str] | None = None,
 ) -> tuple[optax.GradientTransformation, list[optax.Schedule]]:
   """Builds the optimiser, with big_vision's config keys and meaning.
 
@@ -76,6 +81,7 @@ def make(
     total_steps: steps of the whole run.
     batch_size: examples per step, over all devices.
     data_size: examples per epoch.
+    split_outputs: the model's, where it has any; see `layout.splits_output`.
 
   Returns:
     The transformation, whose updates are to be added to the parameters, and
@@ -114,7 +120,7 @@ def make(
     frozen,
     _tree(params, wd_mult.__getitem__),
   )
-  rule, after = _clip_decay_and_rule(config, names, wd_in, decay)
+  rule, after = _clip_decay_and_rule(config, names, wd_in, decay, split_outputs)
 
   # One group for each combination that occurs, each with a chain of its own.
   group_of, groups = {}, {}
@@ -148,12 +154,19 @@ def frozen_mask(config: Mapping[str, Any], params: Any) -> Any:
 
 
 def _clip_decay_and_rule(
-  config: Mapping[str, Any], names: list[str], wd_in: str, decay: Any
+  config: Mapping[str, Any],
+  names: list[str],
+  wd_in: str,
+  decay: Any,
+  split_outputs: Sequence[str] | None,
 ) -> tuple[optax.GradientTransformation, list[optax.GradientTransformation]]:
   """Returns what comes before, and after, the learning rate."""
   name = config["optax_name"]
   rule = build(
-    name, config.get("optax") or {}, decay if wd_in == "rule" else None
+    name,
+    config.get("optax") or {},
+    weight_decay=decay if wd_in == "rule" else None,
+    split_outputs=split_outputs,
   )
   after = []
   if isinstance(rule, AroundLearningRate):
@@ -163,14 +176,16 @@ def _clip_decay_and_rule(
         " rate, which would take the decay in; use 'gradient'."
       )
     rule, after = rule.before, [rule.after]
-  before = _clipping(config, names)
+  before = _clipping(config, names, split_outputs)
   if wd_in == "gradient":
-    before.append(_add_decay(decay))
+    before.append(add_decay(decay))
   return (optax.chain(*before, rule) if before else rule), after
 
 
 def _clipping(
-  config: Mapping[str, Any], names: list[str]
+  config: Mapping[str, Any],
+  names: list[str],
+  split_outputs: Sequence[str] | None,
 ) -> list[optax.GradientTransformation]:
   clips = {
     key: config[key]
@@ -185,15 +200,12 @@ def _clipping(
   if "agc" in clips:
     exclude = [(regex, None) for regex in config.get("agc_exclude") or ()]
     excluded = trees.first_match(names, exclude, "config.agc_exclude")
-    return [agc.adaptive_grad_clip(clips["agc"], excluded)]
+    return [
+      agc.adaptive_grad_clip(
+        clips["agc"], excluded, split_outputs=split_outputs
+      )
+    ]
   return [optax.clip_by_global_norm(clip) for clip in clips.values()]
-
-
-def _add_decay(decay: Any) -> optax.GradientTransformation:
-  add = lambda gradient, param, decay: gradient + decay * param
-  return optax.stateless(
-    lambda gradients, params: jax.tree.map(add, gradients, params, decay)
-  )
 
 
 def _tree(params: Any, value_of: Any) -> Any:

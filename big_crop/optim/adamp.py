@@ -5,14 +5,15 @@ Scale-invariant Weights" (https://arxiv.org/abs/2006.08217), Algorithm 2.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import optax
 
 from big_crop import trees
-from big_crop.optim import layout, moments, trust
-from big_crop.optim.factories import register
+from big_crop.optim import layout
+from big_crop.optim.factories import decays, register
 
 
 @register("scale_by_adamp")
@@ -24,6 +25,7 @@ def scale_by_adamp(
   wd_ratio: float = 0.1,
   nesterov: bool = False,
   weight_decay: Any = None,
+  split_outputs: Sequence[str] | None = None,
 ) -> optax.GradientTransformation:
   """Adam's direction without its part along the parameter, if scale-invariant.
 
@@ -45,32 +47,37 @@ def scale_by_adamp(
     weight_decay: `optim.make`'s, by `config.wd_in = "rule"`: a tree like the
       parameters' of floats. It is added to the direction, so that it is
       multiplied by the learning rate.
+    split_outputs: `optim.make`'s.
 
   Returns:
     The transformation.
   """
 
   def update(gradients, state, params):
-    state = moments.update(gradients, state, b1, b2)
-    means = state.mu
-    if nesterov:
-      means = optax.tree.update_moment(gradients, means, b1, 1)
+    count = optax.safe_increment(state.count)
+    mu = optax.tree.update_moment(gradients, state.mu, b1, 1)
+    nu = optax.tree.update_moment(gradients, state.nu, b2, 2)
+    means = optax.tree.update_moment(gradients, mu, b1, 1) if nesterov else mu
+    means = optax.tree.bias_correction(means, b1, count)
+    squares = optax.tree.bias_correction(nu, b2, count)
 
     def direction(name, gradient, mean, square, param, decay):
-      root = jnp.sqrt(square / moments.correction(b2, state.count)) + eps
-      step = mean / moments.correction(b1, state.count) / root
+      step = mean / (jnp.sqrt(square) + eps)
       if layout.is_vector(name, param.ndim):
         return step + decay * param
-      step, projected = _project(
-        step, gradient, param, layout.input_axes(name, param.ndim), delta, eps
-      )
+      axes = layout.input_axes(name, param.ndim, split_outputs)
+      step, projected = _project(step, gradient, param, axes, delta, eps)
       return step + decay * jnp.where(projected, wd_ratio, 1) * param
 
-    decays = trust.decays(weight_decay, params)
     directions = trees.map_with_names(
-      direction, gradients, means, state.nu, params, decays
+      direction,
+      gradients,
+      means,
+      squares,
+      params,
+      decays(weight_decay, params),
     )
-    return directions, state
+    return directions, optax.ScaleByAdamState(count, mu, nu)
 
   return optax.GradientTransformation(optax.scale_by_adam().init, update)
 

@@ -4,7 +4,7 @@ Brock et al., "High-Performance Large-Scale Image Recognition Without
 Normalization" (https://arxiv.org/abs/2102.06171), equation 3.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import jax.numpy as jnp
 import optax
@@ -14,7 +14,10 @@ from big_crop.optim import layout
 
 
 def adaptive_grad_clip(
-  clipping: float, exclude: Collection[str] = (), eps: float = 1e-3
+  clipping: float,
+  exclude: Collection[str] = (),
+  eps: float = 1e-3,
+  split_outputs: Sequence[str] | None = None,
 ) -> optax.GradientTransformation:
   """Clips the gradient G_i of each unit i with weights W_i:
 
@@ -29,6 +32,7 @@ def adaptive_grad_clip(
     exclude: names of parameters to leave alone. The paper leaves the last
       layer.
     eps: the least norm of weights, so that zeros can move.
+    split_outputs: see `layout.splits_output`.
 
   Returns:
     The transformation, without state.
@@ -38,9 +42,8 @@ def adaptive_grad_clip(
     def clip(name, gradient, param):
       if name in exclude:
         return gradient
-      norm = lambda x: jnp.sqrt(
-        jnp.sum(x * x, layout.input_axes(name, x.ndim), keepdims=True)
-      )
+      axes = layout.input_axes(name, param.ndim, split_outputs)
+      norm = lambda x: jnp.sqrt(jnp.sum(x * x, axes, keepdims=True))
       largest = clipping * jnp.maximum(norm(param), eps)
       return gradient * jnp.minimum(
         1, largest / jnp.maximum(norm(gradient), 1e-6)

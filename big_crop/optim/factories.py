@@ -1,9 +1,10 @@
 """The update rules that `config.optax_name` can name."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import optax
 
 from big_crop import names
@@ -36,6 +37,12 @@ _NOT_UPDATE_RULES = {
   "scale_by_zoom_linesearch",
 }
 
+# Arguments that `optim.make` gives to a rule that has them: what to do instead.
+_GIVEN = {
+  "weight_decay": "set config.wd, and config.wd_in='rule'",
+  "split_outputs": "the model says it, see big_crop.models",
+}
+
 _FACTORIES: dict[str, Factory] = {
   name: getattr(optax, name)
   for name in dir(optax)
@@ -54,7 +61,8 @@ def register(name: str) -> Callable[[Factory], Factory]:
   `scale_by_*`: learning rate, weight decay, schedule and sign come after it,
   unless it returns an `AroundLearningRate`. A factory with an argument
   `weight_decay` can be used with `config.wd_in = "rule"` and then gets a tree
-  of floats, like the parameters that are not frozen; otherwise None.
+  of floats, like the parameters that are not frozen; otherwise None. One with
+  an argument `split_outputs` gets the model's; see `optim.layout`.
 
   Args:
     name: a new name.
@@ -76,7 +84,10 @@ def register(name: str) -> Callable[[Factory], Factory]:
 
 
 def build(
-  name: str, kwargs: Mapping[str, Any], weight_decay: Any | None = None
+  name: str,
+  kwargs: Mapping[str, Any],
+  weight_decay: Any | None = None,
+  split_outputs: Sequence[str] | None = None,
 ) -> Rule:
   """Builds the update rule `name`.
 
@@ -86,6 +97,7 @@ def build(
       left out: they end in the learning rate and the minus sign.
     kwargs: `config.optax`.
     weight_decay: the tree for a rule that decays weights itself.
+    split_outputs: for a rule that treats units apart; see `optim.layout`.
 
   Returns:
     The transformation.
@@ -98,10 +110,9 @@ def build(
   if name not in _FACTORIES:
     raise names.unknown("config.optax_name", name, _FACTORIES)
   factory = _FACTORIES[name]
-  if "weight_decay" in kwargs:
-    raise ValueError(
-      "config.optax.weight_decay: set config.wd, and config.wd_in='rule'."
-    )
+  for key, instead in _GIVEN.items():
+    if key in kwargs:
+      raise ValueError(f"config.optax.{key}: {instead}.")
   if weight_decay is not None:
     if "weight_decay" not in _arguments(factory):
       able = [
@@ -112,10 +123,12 @@ def build(
         f" 'gradient' or 'update', or one of {', '.join(able)}."
       )
     kwargs = dict(kwargs, weight_decay=weight_decay)
+  if "split_outputs" in _arguments(factory):
+    kwargs = dict(kwargs, split_outputs=split_outputs)
   try:
     inspect.signature(factory).bind(**kwargs)
   except TypeError as e:
-    known = [n for n in _arguments(factory) if n != "weight_decay"]
+    known = [n for n in _arguments(factory) if n not in _GIVEN]
     raise ValueError(
       f"config.optax: {e}; the arguments of {name} are:"
       f" {', '.join(known) or 'none'}."
@@ -125,3 +138,24 @@ def build(
 
 def _arguments(factory: Factory) -> Mapping[str, inspect.Parameter]:
   return inspect.signature(factory).parameters
+
+
+def add_decay(weight_decay: Any) -> optax.GradientTransformation:
+  """Adds to each update its parameter times its weight decay.
+
+  optax.add_decayed_weights has one weight decay for all parameters.
+
+  Args:
+    weight_decay: a tree of floats, like the parameters.
+  """
+  add = lambda update, param, decay: update + decay * param
+  return optax.stateless(
+    lambda updates, params: jax.tree.map(add, updates, params, weight_decay)
+  )
+
+
+def decays(weight_decay: Any, params: Any) -> Any:
+  """Returns the tree of weight decays, zeros where none are given."""
+  if weight_decay is None:
+    return jax.tree.map(lambda _: 0.0, params)
+  return weight_decay

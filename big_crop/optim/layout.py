@@ -1,20 +1,34 @@
-"""How Flax lays out parameters: which axes run over the inputs of a unit.
+"""Which axes of a parameter run over the inputs of a unit.
 
-A unit is what has one output: a column of a dense kernel [d_in, d_out], a
-filter of a convolution [height, width, channels, d_out], a (head, head_dim)
-pair of attention's query, key and value [d, heads, head_dim], a column of its
-output [heads, head_dim, d].
+A unit is one output of a layer: a column of a dense kernel [d_in, d_out], a
+filter of a convolution [height, width, channels, d_out], a column of an
+attention's output [heads, head_dim, d]. Their last axis is the outputs.
+
+An attention's query, key and value have kernels [d, heads, head_dim] instead,
+whose outputs are all axes but the first. Neither the shape nor the number of
+axes tells the two apart; the name does. `FLAX_SPLITS` has the names that Flax's
+attention gives them. A model with other names says so; see `big_crop.models`.
 """
 
 import re
+from collections.abc import Sequence
 
-# The kernels of attention that map one axis to two, rather than two to one.
-_SPLITS_OUTPUT = re.compile(r"(.*/)?(query|key|value)/kernel")
+# Regexes of the kernels of which all axes but the first are outputs.
+FLAX_SPLITS = (r"(.*/)?(query|key|value)/kernel",)
 
 
-def splits_output(name: str) -> bool:
-  """Returns whether a kernel is [d, heads, head_dim]."""
-  return _SPLITS_OUTPUT.fullmatch(name) is not None
+def splits_output(
+  name: str, split_outputs: Sequence[str] | None = None
+) -> bool:
+  """Returns whether all axes of a kernel but the first are outputs.
+
+  Args:
+    name: the kernel's.
+    split_outputs: regexes of names of which it is true; `FLAX_SPLITS` by
+      default.
+  """
+  patterns = FLAX_SPLITS if split_outputs is None else split_outputs
+  return any(re.fullmatch(pattern, name) for pattern in patterns)
 
 
 def is_vector(name: str, ndim: int) -> bool:
@@ -22,12 +36,15 @@ def is_vector(name: str, ndim: int) -> bool:
   return ndim < 2 or name.endswith("bias")
 
 
-def input_axes(name: str, ndim: int) -> tuple[int, ...]:
+def input_axes(
+  name: str, ndim: int, split_outputs: Sequence[str] | None = None
+) -> tuple[int, ...]:
   """Returns the axes over which the norm of one unit is taken.
 
   Args:
     name: the parameter's.
     ndim: its number of axes.
+    split_outputs: as in `splits_output`.
 
   Returns:
     The axes of the inputs for a kernel. All axes for what is not a kernel, such
@@ -35,4 +52,6 @@ def input_axes(name: str, ndim: int) -> tuple[int, ...]:
   """
   if ndim < 2 or not name.endswith("kernel"):
     return tuple(range(ndim))
-  return (0,) if splits_output(name) else tuple(range(ndim - 1))
+  if splits_output(name, split_outputs):
+    return (0,)
+  return tuple(range(ndim - 1))

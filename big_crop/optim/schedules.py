@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from big_crop import names
-from big_crop.optim import by_epoch
+from big_crop.optim import schedules_by_epoch
 
 _UNITS = ("steps", "examples", "epochs", "percent")
 # The keys of each decay; those that are durations without their unit.
@@ -162,7 +162,7 @@ def make(
   config = dict(config)
   decay_type = config.get("decay_type", "constant")
   names.check(f"{where}.decay_type", decay_type, _DECAYS)
-  noise = by_epoch.NOISE if config.get("lr_noise") is not None else ()
+  noise = schedules_by_epoch.NOISE if config.get("lr_noise") is not None else ()
   known = []
   for key in (*_COMMON, *noise, *_DECAYS[decay_type]):
     known += [f"{key}_{u}" for u in _UNITS] if key in _DURATIONS else [key]
@@ -176,7 +176,7 @@ def make(
   }
   try:
     schedule = _warmup_decay_cooldown(config, decay_type, sizes)
-    return by_epoch.make(config, schedule, **sizes)
+    return schedules_by_epoch.make(config, schedule, **sizes)
   except ValueError as e:
     raise ValueError(f"{where}: {e}") from None
 
@@ -193,7 +193,7 @@ def _warmup_decay_cooldown(
       f"warmup of {warmup} and cooldown of {cooldown} steps do not fit into the"
       f" run's {total_steps}."
     )
-  first = by_epoch.fraction(config, "warmup_init", 0.0)
+  first = schedules_by_epoch.fraction(config, "warmup_init", 0.0)
   prefix = config.get("warmup_prefix", decay_type != "step")
   begin = warmup if prefix else 0
   if decay_type == "step":
@@ -214,7 +214,7 @@ def _decay(
   config: dict[str, Any], decay_type: str, steps: int
 ) -> optax.Schedule:
   """Returns the decay as a function of the steps since it began."""
-  least = by_epoch.fraction(config, "min_factor", 0.0)
+  least = schedules_by_epoch.fraction(config, "min_factor", 0.0)
   match decay_type:
     case "constant":
       return optax.constant_schedule(1.0)
@@ -228,7 +228,7 @@ def _decay(
 
 def _drops(config: dict[str, Any], sizes: dict[str, int]) -> optax.Schedule:
   """Returns the step decay as a function of the step."""
-  rate = by_epoch.fraction(config, "decay_rate", None)
+  rate = schedules_by_epoch.fraction(config, "decay_rate", None)
   given = [
     (prefix, unit, config[f"{prefix}_{unit}"])
     for prefix in ("decay", "milestones")

@@ -117,6 +117,7 @@ def scale_by_scion(
   momentum: float = 0.1,
   lmos: Sequence[tuple[str, str]] | None = None,
   orthogonalise: str = "newton_schulz",
+  split_outputs: Sequence[str] | None = None,
 ) -> optax.GradientTransformation:
   """Momentum, then -lmo_l of it: an ascent direction of norm one.
 
@@ -128,6 +129,7 @@ def scale_by_scion(
       without learnt positions: sign for the head, spectral for the patchifier
       and all hidden matrices, bias for biases and for the scales of norms.
     orthogonalise: `newton_schulz` or `svd`.
+    split_outputs: `optim.make`'s.
 
   Returns:
     The transformation.
@@ -181,7 +183,8 @@ def scale_by_scion(
 
     def direction(name, m):
       lmo = LMOS[chosen[name]]
-      x = m.reshape(-1) if lmo is bias else _as_matrix(name, m)
+      split = layout.splits_output(name, split_outputs)
+      x = m.reshape(-1) if lmo is bias else _as_matrix(m, split)
       return -lmo(x, ORTHOGONALISERS[orthogonalise]).reshape(m.shape)
 
     return trees.map_with_names(direction, moments), state
@@ -189,7 +192,7 @@ def scale_by_scion(
   return optax.GradientTransformation(init, update)
 
 
-def _as_matrix(name: str, kernel: Any) -> Any:
-  if layout.splits_output(name):
+def _as_matrix(kernel: Any, split: bool) -> Any:
+  if split:
     return kernel.reshape(kernel.shape[0], -1)
   return kernel.reshape(-1, kernel.shape[-1])

@@ -14,9 +14,10 @@ the logit y^c of a target class c:
              https://arxiv.org/abs/1604.00825). Signed: what each token adds to
              the logit.
 
-The last layer is the output of the last block: the residual stream before the
-final norm of a ViT, layer4 of a ResNet. The paper does not say which end of the
-block it takes.
+A model says what its last layer is by a method `last_layer()` that returns a
+`big_crop.models.common.LastLayer`. Ours take the output of the last block: the
+residual stream before the final norm of a ViT, layer4 of a ResNet. The paper
+does not say which end of the block it takes.
 
 The rule of the relevance. y^c = mean_n(w_c . z_n) + b_c is linear in what
 enters the pooling, z_n, the N tokens after the final norm. LRP-0 through head
@@ -40,7 +41,6 @@ import jax
 import jax.numpy as jnp
 
 from big_crop import names
-from big_crop.models import resnet, vit
 
 KINDS = ("gradient", "gradcam", "relevance")
 
@@ -49,26 +49,12 @@ def _why_not(model: nn.Module, kind: str) -> str | None:
   """What stands against a kind of map, if anything."""
   if kind == "gradient":
     return None
-  if isinstance(model, resnet.ResNet):
-    return None
-  if not isinstance(model, vit.ViT):
-    return f"needs a ViT or ResNet of this project, not {type(model).__name__}"
-  if model.pool_type == "tok":
+  if not hasattr(model, "last_layer"):
     return (
-      "pool_type='tok' reads the class token alone, so that the last layer's "
-      "patch tokens have no gradient and no relevance; use pool_type='gap'"
+      "needs a model with a method last_layer() (see big_crop.models), which "
+      f"{type(model).__name__} lacks"
     )
-  if kind == "relevance" and model.pool_type != "gap":
-    return (
-      f"pool_type={model.pool_type!r} is not linear in the tokens; use "
-      "pool_type='gap'"
-    )
-  if kind == "relevance" and model.rep_size:
-    return (
-      f"rep_size={model.rep_size} puts a tanh before the head; use "
-      "rep_size=False"
-    )
-  return None
+  return model.last_layer().missing.get(kind)
 
 
 def choose_kinds(
@@ -114,21 +100,32 @@ def make_maps(
     "gradient" [B, H, W] >= 0; "gradcam" [B, h, w] >= 0, on the grid of the last
     layer; "relevance" [B, h, w], signed, with the label's logit as its sum.
   """
+  # The gradient alone needs no last layer, and thus works with any model.
+  layer = model.last_layer() if set(kinds) - {"gradient"} else None
+  path = layer.module if layer else None
 
   def compute(variables, image, label):
     def forward(image, shift):
-      with nn.intercept_methods(_shifted(model, shift)):
+      found = []
+      with nn.intercept_methods(_shifted(path, shift, found)):
         logits, out = model.apply(variables, image, train=False)
-      # Examples do not see each other, so that one sum serves them all.
+      # Each logit depends on its own image alone, so that the gradient of the
+      # sum holds the gradients of all of them.
       target = jnp.take_along_axis(logits, label[:, None], axis=1).sum()
-      return target, (logits, out)
+      return target, (logits, out, found)
 
     shift = None
     if "gradcam" in kinds:
-      _, (_, out) = jax.eval_shape(forward, image, None)
-      shift = jnp.zeros_like(_last_layer(model, out)[0])
+      _, (*_, found) = jax.eval_shape(forward, image, None)
+      if len(found) != 1:
+        raise ValueError(
+          f"{type(model).__name__}.last_layer() names the module "
+          f"{layer.module!r}, which the model calls {len(found)} times, not "
+          "once."
+        )
+      shift = jnp.zeros_like(found[0])
     # What no map uses of this is left out by the compiler.
-    (d_image, d_last), (logits, out) = jax.grad(
+    (d_image, d_last), (logits, out, found) = jax.grad(
       forward, argnums=(0, 1), has_aux=True
     )(image, shift)
 
@@ -136,56 +133,45 @@ def make_maps(
     if "gradient" in kinds:
       maps["gradient"] = nn.relu(d_image.sum(-1))
     if "gradcam" in kinds:
-      last, _ = _last_layer(model, out)
-      maps["gradcam"] = _on_grid(_gradcam(last, d_last), model, image)
+      maps["gradcam"] = _gradcam(found[0], d_last)
     if "relevance" in kinds:
-      _, pooled = _last_layer(model, out)
       head = variables["params"]["head"]
-      maps["relevance"] = _on_grid(
-        _relevance(pooled, head, label), model, image
-      )
+      maps["relevance"] = _relevance(out[layer.pooled], head, label)
+    for kind in maps.keys() - {"gradient"}:
+      maps[kind] = _on_grid(maps[kind], layer.patch_size, image)
     return maps, logits
 
   return compute
 
 
-def _shifted(model, shift):
-  """An interceptor that adds `shift` to the last block's output.
+def _shifted(path, shift, found):
+  """An interceptor that adds `shift` to what the module at a path returns.
 
-  The gradient with respect to a layer is that with respect to a zero added to
-  it, of which the model need not know.
+  The gradient with respect to a layer's output is the gradient with respect to
+  a zero that is added to it. In this way the model needs no code for it.
+  Outputs are appended to the list `found`.
   """
 
   def intercept(call, args, kwargs, context):
     y = call(*args, **kwargs)
-    if shift is None or context.method_name != "__call__":
+    if context.method_name != "__call__":
       return y
-    if context.module.name != _last_block(model):
+    if "/".join(context.module.path) != path:
       return y
-    return (y[0] + shift, *y[1:]) if isinstance(y, tuple) else y + shift
+    last, *rest = y if isinstance(y, tuple) else (y,)
+    if shift is not None:
+      last = last + shift
+    found.append(last)
+    return (last, *rest) if isinstance(y, tuple) else last
 
   return intercept
 
 
-def _last_block(model):
-  if isinstance(model, resnet.ResNet):
-    blocks, _ = resnet.VARIANTS[str(model.variant)]
-    return f"layer{len(blocks)}_{blocks[-1] - 1}"
-  return f"encoderblock_{model.depth - 1}"
-
-
-def _last_layer(model, out):
-  """The last block's output and what enters the pooling, from activations."""
-  if isinstance(model, resnet.ResNet):
-    return out["layer4"], out["layer4"]
-  return out["encoder"]["pre_ln"], out["encoded"]
-
-
-def _on_grid(x, model, image):
+def _on_grid(x, patch_size, image):
   """[B, N] or [B, h, w] -> [B, h, w]."""
   if x.ndim == 3:
     return x
-  height, width = model.patch_size
+  height, width = patch_size
   return x.reshape(len(x), image.shape[1] // height, image.shape[2] // width)
 
 

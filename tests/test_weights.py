@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 import scipy.interpolate
-from flax import traverse_util
+from flax import struct, traverse_util
 
+from big_crop import models, weights
 from big_crop.models import vit
-from big_crop.weights import model_init
 
 
 def _params(res=16, num_classes=5, **kw):
@@ -38,17 +38,17 @@ def test_npz_round_trip(tmp_path):
     [(params, None), (params, stats), (half, None)]
   ):
     path = tmp_path / f"{i}.npz"
-    model_init.save_npz(path, tree, batch_stats)
-    loaded = model_init.load_npz(path)
+    weights.save_npz(path, tree, batch_stats)
+    loaded = weights.load_npz(path)
     _assert_equal(loaded, jax.device_get(tree))
     assert loaded["cls"].dtype == tree["cls"].dtype
     _assert_equal(
-      model_init.adapt(loaded, params),
+      weights.adapt(loaded, params),
       jax.tree.map(lambda x: np.asarray(x, np.float32), tree),
     )
-  _assert_equal(model_init.load_npz(tmp_path / "1.npz", "batch_stats"), stats)
+  _assert_equal(weights.load_npz(tmp_path / "1.npz", "batch_stats"), stats)
   with pytest.raises(ValueError, match=r"0\.npz holds no batch_stats/"):
-    model_init.load_npz(tmp_path / "0.npz", "batch_stats")
+    weights.load_npz(tmp_path / "0.npz", "batch_stats")
 
 
 @pytest.mark.parametrize("prefix", ["", "params/", "opt/target/"])
@@ -75,9 +75,9 @@ def test_old_names(tmp_path, prefix):
     old["opt/state/step"] = np.int32(7)
   np.savez(tmp_path / "old.npz", **old)
 
-  loaded = model_init.load_npz(tmp_path / "old.npz")
+  loaded = weights.load_npz(tmp_path / "old.npz")
   assert loaded["pos_embedding"].shape == (1, 17, 16)
-  adapted = model_init.adapt(loaded, params)
+  adapted = weights.adapt(loaded, params)
   np.testing.assert_allclose(adapted["cls"], params["cls"], atol=1e-6)
   adapted["cls"] = params["cls"]
   _assert_equal(adapted, params)
@@ -85,8 +85,8 @@ def test_old_names(tmp_path, prefix):
 
 def test_layer_numbers_of_other_models_are_left_alone(tmp_path):
   tree = {"block": {f"LayerNorm_{i}": {"scale": np.ones(i)} for i in (0, 1, 2)}}
-  model_init.save_npz(tmp_path / "x.npz", tree)
-  _assert_equal(model_init.load_npz(tmp_path / "x.npz"), tree)
+  weights.save_npz(tmp_path / "x.npz", tree)
+  _assert_equal(weights.load_npz(tmp_path / "x.npz"), tree)
 
 
 def test_scanned_blocks(tmp_path):
@@ -102,14 +102,14 @@ def test_scanned_blocks(tmp_path):
       "encoder_norm": blocks["encoder_norm"],
     },
   }
-  model_init.save_npz(tmp_path / "scan.npz", scanned)
-  _assert_equal(model_init.load_npz(tmp_path / "scan.npz"), params)
+  weights.save_npz(tmp_path / "scan.npz", scanned)
+  _assert_equal(weights.load_npz(tmp_path / "scan.npz"), params)
 
 
 @pytest.mark.parametrize(("before", "after"), [(4, 6), (4, 9), (8, 3)])
 def test_position_embeddings_are_resampled(before, after):
   old, new = _params(res=4 * before), _params(res=4 * after)
-  adapted = model_init.adapt(old, new)
+  adapted = weights.adapt(old, new)
   grid = old["pos_embedding"].reshape(before, before, 16)
   axis = np.linspace(0, 1, before)
   fine = np.stack(
@@ -128,22 +128,22 @@ def test_positions_of_the_class_token():
   """Kept, added to the token, or zero: whatever leaves the function alone."""
   with_token = dict(pool_type="tok", posemb_cls=True)
   both, folded = _params(**with_token), _params(pool_type="tok")
-  adapted = model_init.adapt(both, folded)
+  adapted = weights.adapt(both, folded)
   positions = both["pos_embedding"]
   np.testing.assert_array_equal(adapted["cls"], both["cls"] + positions[:, :1])
   np.testing.assert_array_equal(adapted["pos_embedding"], positions[:, 1:])
 
-  unfolded = model_init.adapt(folded, both)
+  unfolded = weights.adapt(folded, both)
   np.testing.assert_array_equal(unfolded["cls"], folded["cls"])
   assert not unfolded["pos_embedding"][:, 0].any()
   np.testing.assert_array_equal(
     unfolded["pos_embedding"][:, 1:], folded["pos_embedding"]
   )
 
-  larger = model_init.adapt(both, _params(res=28, **with_token))
+  larger = weights.adapt(both, _params(res=28, **with_token))
   np.testing.assert_array_equal(larger["cls"], both["cls"])
   np.testing.assert_array_equal(larger["pos_embedding"][:, 0], positions[:, 0])
-  plain = model_init.adapt(both, _params(res=28, pool_type="tok"))
+  plain = weights.adapt(both, _params(res=28, pool_type="tok"))
   np.testing.assert_array_equal(
     larger["pos_embedding"][:, 1:], plain["pos_embedding"]
   )
@@ -151,16 +151,16 @@ def test_positions_of_the_class_token():
 
 def test_dont_load():
   old, new = _params(num_classes=5), _params(num_classes=7, res=20)
-  adapted = model_init.adapt(old, new, ["head/.*", "pos_embedding"])
+  adapted = weights.adapt(old, new, ["head/.*", "pos_embedding"])
   _assert_equal(adapted["head"], new["head"])
   np.testing.assert_array_equal(adapted["pos_embedding"], new["pos_embedding"])
   _assert_equal(adapted["Transformer"], old["Transformer"])
   # Shapes do for what is loaded.
   shapes = jax.eval_shape(lambda x: x, old)
-  _assert_equal(model_init.adapt(old, shapes, dont_load=()), old)
+  _assert_equal(weights.adapt(old, shapes, dont_load=()), old)
   # Patterns match whole names.
   with pytest.raises(ValueError, match="head/bias"):
-    model_init.adapt(old, new, "head")
+    weights.adapt(old, new, "head")
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_dont_load():
 )
 def test_mismatches_get_one_line(old, new, message):
   with pytest.raises(ValueError, match=message) as e:
-    model_init.adapt(_params(**old), _params(**new))
+    weights.adapt(_params(**old), _params(**new))
   assert "\n" not in str(e.value)
 
 
@@ -206,17 +206,44 @@ def test_grids_that_are_not_square_are_not_resampled():
   with pytest.raises(
     ValueError, match=r"'pos_embedding' has shape \(1, 15, 16"
   ):
-    model_init.adapt(old, new)
+    weights.adapt(old, new)
 
 
 def test_bad_files_and_patterns_get_one_line(tmp_path):
   with pytest.raises(ValueError, match=r"No file .*nothing\.npz"):
-    model_init.load_npz(tmp_path / "nothing.npz")
+    weights.load_npz(tmp_path / "nothing.npz")
   (tmp_path / "text.npz").write_text("no archive")
   np.save(tmp_path / "array.npy", np.ones(3))
   for name in ("text.npz", "array.npy", "."):
     with pytest.raises(ValueError, match=r"can't be read as an \.npz") as e:
-      model_init.load_npz(tmp_path / name)
+      weights.load_npz(tmp_path / name)
     assert "\n" not in str(e.value)
   with pytest.raises(ValueError, match=r"'head/\(' is not a regular"):
-    model_init.adapt({}, {}, ["head/("])
+    weights.adapt({}, {}, ["head/("])
+
+
+class _State(struct.PyTreeNode):
+  params: dict
+  model_state: dict
+  ema: dict | None
+
+
+@pytest.mark.parametrize("averages", [False, True])
+def test_a_run_starts_from_a_torch_file(tmp_path, averages):
+  """By the names and heads of its own model: 3 heads of 4, not of 64."""
+  safetensors = pytest.importorskip("safetensors.numpy")
+  model = vit.Model(3, width=12, depth=1, num_heads=3, patch_size=4)
+  image = np.zeros((1, 8, 8, 3), np.float32)
+  draw = lambda seed: model.init(jax.random.key(seed), image)["params"]
+  there, params = draw(0), draw(1)
+  path = tmp_path / "x.safetensors"
+  safetensors.save_file(weights.to_torch(model, {"params": there}), path)
+  ema = {"params": draw(2)} if averages else None
+  state = weights.initialise(_State(params, {}, ema), path, model, ["head/.*"])
+  expected = {**there, "head": params["head"]}
+  _assert_equal(state.params, expected)
+  if averages:
+    _assert_equal(state.ema["params"], {**there, "head": ema["params"]["head"]})
+  with pytest.raises(ValueError, match=r"'cls_token' is not .* this ResNet"):
+    safetensors.save_file({"cls_token": np.ones((1, 1, 12))}, path)
+    weights.initialise(state, path, models.get_model("resnet", 3))

@@ -1,0 +1,51 @@
+"""Starts a run from other weights than a new model's: `config.model_init`."""
+
+import jax
+
+from big_crop.runtime import checkpoint
+from big_crop.weights import fit, npz, torch_files
+from big_crop.weights.torch_names import from_torch
+
+
+def initialise(state, path, model, dont_load=()):
+  """Starts a train state from other parameters than its own.
+
+  Args:
+    state: a new `big_crop.step.TrainState`, on the devices.
+    path: an .npz file; a .pth, .pt, .bin or .safetensors file with the names
+      of the model's `torch_layers()`; or another run's workdir or one of its
+      checkpoints, whose averages are taken where it has them.
+    model: the state's model.
+    dont_load: see `fit.adapt`.
+
+  Returns:
+    The state with parameters, model state and averages replaced, sharded as
+    before. A collection that `path` lacks stays as it is.
+
+  Raises:
+    ValueError: there is nothing to load, or it does not fit the model.
+  """
+  if str(path).endswith(".npz"):
+    loaded = {"params": npz.load_npz(path)}
+    if state.model_state:
+      loaded |= {k: npz.load_npz(path, k) for k in state.model_state}
+  elif str(path).endswith(torch_files.SUFFIXES):
+    loaded = from_torch(model, torch_files.load(path))
+  else:
+    loaded = checkpoint.load_variables(path)
+
+  def replace(variables):
+    new = dict(variables)
+    for collection in new.keys() & loaded.keys():
+      old = new[collection]
+      fitted = fit.adapt(loaded[collection], old, dont_load)
+      shardings = jax.tree.map(lambda x: x.sharding, old)
+      new[collection] = jax.device_put(fitted, shardings)
+    return new
+
+  variables = replace({"params": state.params, **state.model_state})
+  return state.replace(
+    params=variables.pop("params"),
+    model_state=variables,
+    ema=state.ema and replace(state.ema),
+  )

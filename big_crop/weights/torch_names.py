@@ -1,0 +1,233 @@
+"""Weights under PyTorch's names, turned into ours and back.
+
+A model that can take PyTorch's weights has a method `torch_layers()` that lists
+(torch, ours, kind):
+
+  torch: a layer's name in the state dict; each * stands for a number.
+  ours: its path among the parameters, with as many *; or a list of paths where
+    PyTorch joins the outputs of several layers.
+  kind: "conv", without a bias; "dense", also for a convolution with one;
+    "pointwise", a dense layer that is a 1x1 convolution in PyTorch;
+    "batch_norm"; "layer_norm"; "parameter", which is no layer; or, with the
+    number of heads as fourth entry, "to_heads" and "from_heads", dense layers
+    whose outputs or inputs are [heads, head_dim].
+
+See those of `big_crop.models.resnet` and `vit`.
+"""
+
+import re
+
+import numpy as np
+from flax import traverse_util
+
+from big_crop import models
+from big_crop.weights import torch_files
+
+_DENSE = {".weight": "params/{}/kernel", ".bias": "params/{}/bias"}
+_NORM = {".weight": "params/{}/scale", ".bias": "params/{}/bias"}
+_STATISTICS = {
+  ".running_mean": "batch_stats/{}/mean",
+  ".running_var": "batch_stats/{}/var",
+}
+# kind of layer: {what follows its name in PyTorch: our name}
+_LEAVES = {
+  "conv": {".weight": "params/{}/kernel"},
+  "dense": _DENSE,
+  "pointwise": _DENSE,
+  "to_heads": _DENSE,
+  "from_heads": _DENSE,
+  "batch_norm": _NORM | _STATISTICS,
+  "layer_norm": _NORM,
+  "parameter": {"": "params/{}"},
+}
+# PyTorch's kernels are [out, in] and [out, in, h, w]; ours, by number of axes:
+_TO_OURS = {2: (1, 0), 4: (2, 3, 1, 0)}
+_TO_TORCH = {2: (1, 0), 4: (3, 2, 0, 1)}
+
+
+def from_torch(model, state_dict, what=None):
+  """Turns PyTorch's weights into those of a model.
+
+  Args:
+    model: has `torch_layers()`; see above.
+    state_dict: {name: NumPy array}.
+    what: whose weights they should be, for errors; "this ResNet" by default.
+
+  Returns:
+    {"params": ...} and, where there are running statistics, "batch_stats":
+    nested dicts of arrays, for `fit.adapt`.
+
+  Raises:
+    ValueError: a name that the model does not list, or a shape that its heads
+      do not divide.
+  """
+  what = what or f"this {type(model).__name__}"
+  rows = [(_pattern(torch), *rest) for torch, *rest in _leaves(model)]
+  flat = {}
+  for key, value in state_dict.items():
+    if key.endswith(".num_batches_tracked"):
+      continue
+    row = next((row for row in rows if row[0].fullmatch(key)), None)
+    if row is None:
+      raise ValueError(f"{key!r} is not a parameter of {what}.")
+    torch, ours, kind, heads = row
+    try:
+      arrays = _to_ours(value, kind, len(ours), heads)
+    except ValueError as e:
+      raise ValueError(
+        f"{key!r} of shape {value.shape} can't be divided among {len(ours)} x "
+        f"{heads} heads of {what}."
+      ) from e
+    for name, array in zip(ours, arrays, strict=True):
+      flat[_fill(name, torch.fullmatch(key).groups())] = array
+  return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def to_torch(model, variables):
+  """The inverse of `from_torch`.
+
+  Args:
+    model: has `torch_layers()`; see above.
+    variables: {"params": ..., "batch_stats": ...} of arrays.
+
+  Returns:
+    {name in PyTorch: NumPy array}.
+
+  Raises:
+    ValueError: a parameter that the model does not list.
+  """
+  flat = traverse_util.flatten_dict(variables, sep="/")
+  state_dict, done = {}, set()
+  for torch, ours, kind, _ in _leaves(model):
+    for found in map(_pattern(ours[0]).fullmatch, flat):
+      if found:
+        names = [_fill(name, found.groups()) for name in ours]
+        arrays = [np.asarray(flat[name]) for name in names]
+        array = _to_torch(arrays, kind)
+        # safetensors writes the memory as it lies, transposed or not.
+        state_dict[_fill(torch, found.groups())] = np.ascontiguousarray(array)
+        done.update(names)
+  if rest := sorted(set(flat) - done):
+    raise ValueError(f"{rest[0]!r} has no name in PyTorch.")
+  return state_dict
+
+
+def from_torchvision(state_dict):
+  """Turns a torchvision ResNet's weights into `big_crop.models.resnet`'s.
+
+  Args:
+    state_dict: the model's `state_dict()` with NumPy arrays for values:
+      `{k: v.numpy() for k, v in model.state_dict().items()}`; or a file, see
+      `torch_files.load`.
+
+  Returns:
+    {"params": ..., "batch_stats": ...}, nested dicts of arrays.
+
+  Raises:
+    ValueError: a name that torchvision's ResNets don't have, or a file that
+      can't be read.
+  """
+  return from_torch(
+    models.get_model("resnet", 1), _arrays(state_dict), "a torchvision ResNet"
+  )
+
+
+def from_timm(state_dict, *, head_dim=64):
+  """Turns a timm model's weights into ours, whichever model it is.
+
+  Its ResNets, with deep stem, average pooling in the shortcuts,
+  squeeze-and-excitation and groups, become those of `big_crop.models.resnet`;
+  its ViTs and DeiTs those of `big_crop.models.vit` ("DeiT-S/16").
+
+  Args:
+    state_dict: as in `from_torchvision`.
+    head_dim: width of an attention head, which the weights don't tell.
+
+  Returns:
+    {"params": ...} and, for a ResNet, "batch_stats": nested dicts of arrays.
+
+  Raises:
+    ValueError: a name or shape that such a model does not have, or a file that
+      can't be read.
+  """
+  weights = _arrays(state_dict)
+  if "patch_embed.proj.weight" not in weights:
+    model = models.get_model(
+      "resnet",
+      1,
+      deep_stem="conv1.0.weight" in weights,
+      avg_down=any(".downsample.2." in key for key in weights),
+    )
+    return from_torch(model, weights, "a timm ResNet")
+  width = len(weights["patch_embed.proj.weight"])
+  num_heads, rest = divmod(width, head_dim)
+  if rest:
+    num_heads = 1
+    for key in weights:
+      if ".attn.qkv." in key:
+        raise ValueError(
+          f"{key!r} has {width} outputs each for query, key and value, which "
+          f"heads of {head_dim} do not divide: set head_dim."
+        )
+  model = models.get_model("vit", 1, width=width, num_heads=num_heads)
+  return from_torch(model, weights, "a timm ViT")
+
+
+def _arrays(state_dict):
+  if not hasattr(state_dict, "items"):
+    return torch_files.load(state_dict)
+  return {k: np.asarray(v) for k, v in state_dict.items()}
+
+
+def _leaves(model):
+  """(torch, [ours, ...], kind, heads) for each parameter of each layer."""
+  if not hasattr(model, "torch_layers"):
+    raise ValueError(
+      f"{type(model).__name__} has no names for PyTorch's weights: they are "
+      "what a model's torch_layers() returns."
+    )
+  for torch, ours, kind, *heads in model.torch_layers():
+    paths = [ours] if isinstance(ours, str) else ours
+    for torch_leaf, leaf in _LEAVES[kind].items():
+      names = [leaf.format(path) for path in paths]
+      yield torch + torch_leaf, names, kind, heads[0] if heads else None
+
+
+def _pattern(name):
+  return re.compile(re.escape(name).replace(r"\*", r"(\d+)"))
+
+
+def _fill(name, numbers):
+  numbers = iter(numbers)
+  return re.sub(r"\*", lambda _: next(numbers), name)
+
+
+def _to_ours(value, kind, parts, heads):
+  """PyTorch's array as ours, of which there are `parts`."""
+  if kind == "parameter":
+    return [value]
+  if kind == "pointwise" and value.ndim == 4:
+    value = value[:, :, 0, 0]
+  value = value.transpose(_TO_OURS.get(value.ndim))
+  if kind == "from_heads" and value.ndim == 2:
+    value = value.reshape(heads, -1, value.shape[-1])
+  values = np.split(value, parts, -1)
+  if kind == "to_heads":
+    values = [x.reshape(*x.shape[:-1], heads, -1) for x in values]
+  return values
+
+
+def _to_torch(values, kind):
+  if kind == "parameter":
+    return values[0]
+  if kind == "to_heads":
+    values = [x.reshape(*x.shape[:-2], -1) for x in values]
+  value = np.concatenate(values, -1)
+  if kind == "from_heads" and value.ndim == 3:
+    value = value.reshape(-1, value.shape[-1])
+  value = value.transpose(_TO_TORCH.get(value.ndim))
+  return (
+    value[:, :, None, None]
+    if kind == "pointwise" and value.ndim == 2
+    else value
+  )
