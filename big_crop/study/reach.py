@@ -66,6 +66,10 @@ def digests(
   named = set(_strings_of(config))
   # A user's own package may be installed among the libraries.
   users = {*config.get("pp_modules", ()), *filter(_is_dotted, named)}
+  # These may name a user's module that lies in no package.
+  kinds = [config.get("objective_name"), config.get("model_name")]
+  kinds += [v.get("type") for v in config.get("evals", {}).values()]
+  users |= {*filter(None, kinds)}
   tops = frozenset({*_OWN, *(name.partition(".")[0] for name in users)})
   paths = (p.relative_to(root) for p in (root / "pp_ops").rglob("*.py"))
   ops = {".".join(p.with_suffix("").parts) for p in paths}
