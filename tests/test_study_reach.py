@@ -98,7 +98,7 @@ def test_what_a_run_does_not_compute_with_does_not_count(tree, path):
     "big_crop/data/tfds_source.py",  # imported in a function
     "big_crop/evaluators/classification.py",
     "big_crop/models/vit.py",
-    "big_crop/optim/lamb.py",
+    "big_crop/optim/scion.py",
     "big_crop/optim/schedules.py",
     "big_crop/step.py",
     "big_crop/train.py",
