@@ -10,7 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from big_crop import models, optim, weights
+from big_crop import config as configs
+from big_crop import models, optim, parts, weights
 from big_crop.saliency import maps as saliency
 
 FILE = '''
@@ -157,3 +158,21 @@ def test_torch_names(make):
   jax.tree.map(np.testing.assert_array_equal, loaded, dict(variables))
   with pytest.raises(ValueError, match=r"'fc\.bias' is not .* of this Mixer"):
     weights.from_torch(model, {"fc.bias": np.ones(5)})
+
+
+def test_a_run_passes_its_units_on(make, monkeypatch):
+  make()
+  config = configs.default_config()
+  config.model_name, config.total_steps = "users.own", 1
+  config.input.data = {"name": "critters", "split": "train[:16]"}
+  config.input.pp = "decode|resize(16)|value_range(-1, 1)"
+  config.input.batch_size = 8
+  seen, original = {}, optim.make
+
+  def spy(*args, **kw):
+    seen.update(kw)
+    return original(*args, **kw)
+
+  monkeypatch.setattr(optim, "make", spy)
+  built = parts.build(config)
+  assert seen["split_outputs"] == built.model.split_outputs

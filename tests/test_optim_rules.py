@@ -221,8 +221,9 @@ def test_states_are_sharded_as_their_parameters_and_steps_stay(name):
 
   mesh = sharding.make_mesh([("data", -1)])
   shapes = jax.eval_shape(lambda: (params, tx.init(params)))
+  names = [name for name, _ in trees.named_leaves(params)]
   shardings = sharding.infer_sharding(
-    shapes, mesh, [(".*", "fsdp(min_size_to_shard_mb=0.01)")], params
+    shapes, mesh, [(".*", "fsdp(min_size_to_shard_mb=0.01)")], names
   )
   split = {leaf for leaf, s in trees.named_leaves(shardings) if any(s.spec)}
   kinds = {

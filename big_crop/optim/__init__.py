@@ -1,4 +1,15 @@
-"""config -> optax chain: clipping, update rule, decay, schedules, freezing."""
+"""config -> optax chain: clipping, update rule, decay, schedules, freezing.
+
+Each has a file:
+
+schedules            the learning-rate schedules: step -> factor
+schedules_by_epoch   what they have by the epoch: `per`, and noise
+scaling              the learning rate at another batch size
+factories            the update rules by name, and `register` for your own
+agc                  adaptive gradient clipping
+layout               which axes of a parameter are inputs, which outputs
+the others           update rules that optax lacks
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

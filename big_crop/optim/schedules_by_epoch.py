@@ -1,4 +1,4 @@
-"""What schedules change from one epoch to the next: steps and noise."""
+"""What a learning-rate schedule has by the epoch: `per` and `lr_noise`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -50,7 +50,8 @@ def make(
     return schedule
   steps_per_epoch = data_size / batch_size
   begins = steps_per_epoch * np.arange(int(total_steps / steps_per_epoch) + 1)
-  # Rounded as durations are, so that whole epochs of warmup end on one's begin.
+  # Rounded as `to_steps` rounds, so that a warmup of whole epochs ends at the
+  # step at which an epoch begins.
   starts = begins.round().astype(np.int32)
   epoch_of = lambda step: jnp.searchsorted(starts, step, side="right") - 1
   if per == "epoch":
