@@ -123,7 +123,13 @@ def main(argv=None):
   parser.add_argument("--family", required=True, metavar="SPEC")
   parser.add_argument("--solve", required=True, metavar="NAME")
   parser.add_argument("--percentile", type=float, default=5.0)
-  parser.add_argument("--pp_modules", nargs="*", default=[])
+  parser.add_argument(
+    "--pp_modules",
+    nargs="*",
+    default=[],
+    metavar="MODULE",
+    help="modules of your own that register crops",
+  )
   shapes.add_arguments(parser)
   args = parser.parse_args(argv)
   registry.import_modules(args.pp_modules)

@@ -85,9 +85,10 @@ def register(
   """
 
   def add(factory):
+    old = _OPS.get(name)
     if factory.__module__ not in _MODULES:
-      _import_ops()  # someone else's name may not be taken
-    old = _law_op(name) or _OPS.get(name)
+      _import_ops()  # so that a name of theirs is known to be taken
+      old = _OPS.get(name) or _law_op(name)
     # A reloaded module may register again.
     if old and _origin(old.factory) != _origin(factory):
       raise ValueError(
@@ -147,15 +148,20 @@ def lookup(name: str) -> Op:
   """The op of a name.
 
   Raises:
-    ValueError: if there is none; names the nearest.
+    ValueError: if there is none, naming the nearest, or if there are two.
   """
-  if name not in _OPS and (op := _law_op(name)):
-    return op
-  if name not in _OPS:
+  crop = _law_op(name)
+  if not crop:
     _import_ops()
-  if name not in _OPS:
+  op = _OPS.get(name, crop)
+  if not op:
     raise ValueError(f"unknown op {name!r}: {did_you_mean(name, names())}")
-  return _OPS[name]
+  if crop and op is not crop:
+    raise ValueError(
+      f"op {name!r} is registered twice: by {_origin(op.factory)} and by the "
+      f"law {_origin(crop.factory)}"
+    )
+  return op
 
 
 def parse(spec: str) -> list[tuple[str, list, dict]]:
@@ -298,6 +304,7 @@ def get_preprocess_fn(spec: str) -> Callable[[Features], Features]:
   Raises:
     ValueError: unknown op, wrong argument or bad syntax, in one line.
   """
+  _import_ops()
   try:
     ops = [_build(*op, position) for position, op in enumerate(parse(spec))]
   except ValueError as e:
