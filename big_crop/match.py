@@ -22,17 +22,7 @@ from scipy import optimize
 from big_crop import errors
 from big_crop.measure import shapes
 from pp_ops import registry
-from pp_ops.crops import op_arguments
-from pp_ops.laws import exact
-
-# Where each parameter is looked for; areas in percent.
-_BOUNDS = {
-  "area_min": (1e-6, 99.9999),
-  "area_max": (1e-3, 100.0),
-  "alpha": (1e-2, 1e3),
-  "beta": (1e-2, 1e3),
-  "p": (1e-2, 1e2),
-}
+from pp_ops.laws import arguments, exact
 
 
 def solve(
@@ -62,25 +52,23 @@ def solve(
     raise ValueError(f"--percentile {percentile:g}: need 0 < percentile < 100")
   name, args, kwargs = registry.parse(family)[0]
   law = registry.law_of(family)
-  names = list(op_arguments(type(law)))
-  if parameter not in names or parameter not in _BOUNDS:
-    choices = [n for n in names if n in _BOUNDS]
-    raise ValueError(
-      f"--solve {parameter!r}: {registry.did_you_mean(parameter, choices)}"
-    )
+  if parameter not in law.bounds:
+    near = registry.did_you_mean(parameter, law.bounds)
+    raise ValueError(f"--solve {parameter!r}: {near}")
   wanted = _scale(registry.law_of(target), images)
   level = wanted.percentile(percentile)
   mass = wanted.cdf(level)
 
   def law_with(value):
-    percent = 100 if parameter.startswith("area_") else 1
-    return dataclasses.replace(law, **{parameter: value / percent})
+    value = arguments.from_percent(parameter, value)
+    return dataclasses.replace(law, **{parameter: value})
 
-  low, high = _BOUNDS[parameter]
+  low, high = law.bounds[parameter]
   if parameter == "area_min":
-    high = min(high, 100 * law.area_max * (1 - 1e-6))
+    high = min(high, law.area_max * (1 - 1e-6))
   elif parameter == "area_max":
-    low = max(low, 100 * law.area_min * (1 + 1e-6))
+    low = max(low, law.area_min * (1 + 1e-6))
+  low, high = (arguments.to_percent(parameter, v) for v in (low, high))
   excess = lambda value: _scale(law_with(value), images).cdf(level) - mass
   if excess(low) * excess(high) > 0:
     raise ValueError(
@@ -89,7 +77,7 @@ def solve(
     )
   value = optimize.brentq(excess, low, high, xtol=1e-9, rtol=1e-10)
   found = float(f"{value:.6g}")
-  place = ["size", *names].index(parameter)
+  place = list(arguments.signature(type(law)).parameters).index(parameter)
   if place < len(args):
     args = [*args[:place], found, *args[place + 1 :]]
   else:
@@ -135,7 +123,13 @@ def main(argv=None):
   parser.add_argument("--family", required=True, metavar="SPEC")
   parser.add_argument("--solve", required=True, metavar="NAME")
   parser.add_argument("--percentile", type=float, default=5.0)
-  parser.add_argument("--pp_modules", nargs="*", default=[])
+  parser.add_argument(
+    "--pp_modules",
+    nargs="*",
+    default=[],
+    metavar="MODULE",
+    help="modules of your own that register crops",
+  )
   shapes.add_arguments(parser)
   args = parser.parse_args(argv)
   registry.import_modules(args.pp_modules)

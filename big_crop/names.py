@@ -4,7 +4,7 @@ import importlib
 import types
 from collections.abc import Iterable, Mapping
 
-from pp_ops.op_table import did_you_mean
+from pp_ops.registry import did_you_mean
 
 
 def unknown(what: str, name: str, choices: Iterable[str]) -> ValueError:

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from pp_ops import pixels
-from pp_ops.op_table import register
+from pp_ops.registry import register
 from pp_ops.uint8_op import check_number, one_of, register_uint8
 
 

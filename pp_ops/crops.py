@@ -1,28 +1,21 @@
 """Crops: apply a law to a decoded image, or to a JPEG while decoding it.
 
-`inception_crop` is TensorFlow's own op; `inception_crop_fixed`, `beta_crop` and
-every other entry of `pp_ops.laws.LAWS` run the law's array maths in the
-graph, and so does `inception_crop_coupled`, which has TensorFlow's law. Each
-comes fused with decoding as well, `decode_jpeg_and_...`, which
-decodes no more of a JPEG than the window needs and gives the same pixels.
-
-Areas are percent of the image here, as in big_vision.
+`inception_crop` is TensorFlow's own op; every other law of `pp_ops.laws.LAWS`
+runs in the graph as array maths, and so does `inception_crop_coupled`, which
+has TensorFlow's law. Each comes fused with decoding as well,
+`decode_jpeg_and_...`, which decodes no more of a JPEG than the window needs and
+gives the same pixels.
 """
 
 import copy
-import dataclasses
-import inspect
 from collections.abc import Callable
 
 import tensorflow as tf
 
 from pp_ops import image as image_ops
-from pp_ops.laws.windows import LAWS, Law, NativeLaw, check_range
-from pp_ops.op_table import register
+from pp_ops.laws import Law, NativeLaw
+from pp_ops.laws.names import COUPLED, FUSED
 from pp_ops.random import Rng
-
-_AREAS = ("area_min", "area_max")
-_RESIZE = {"method": "bilinear", "antialias": False}
 
 # (height, width, rng) -> (y, x, h, w), all scalar int32 tensors.
 Sampler = Callable[[tf.Tensor, tf.Tensor, Rng], tuple[tf.Tensor, ...]]
@@ -34,18 +27,9 @@ def law_sampler(law) -> Sampler:
   def sample(height, width, rng):
     big_h, big_w = tf.cast(height, tf.float64), tf.cast(width, tf.float64)
     u = rng.uniform([law.max_attempts, law.draws], dtype=tf.float64)
-    h, w, ok = law.propose(u, big_h, big_w, tf)
-    first = tf.argmax(tf.cast(ok, tf.uint8))
     v = rng.uniform([2], dtype=tf.float64)
-
-    def proposed():
-      y, x = law.place(v, h[first], w[first], big_h, big_w, tf)
-      return tf.stack([y, x, h[first], w[first]])
-
-    window = tf.cond(
-      ok[first], proposed, lambda: tf.stack(law.fallback(big_h, big_w, tf))
-    )
-    return tuple(tf.unstack(tf.cast(window, tf.int32)))
+    *window, _ = law.window(u, v, big_h, big_w, tf)
+    return tuple(tf.cast(a, tf.int32) for a in window)
 
   return sample
 
@@ -110,72 +94,28 @@ def _decode_and_crop(sample):
   return crop
 
 
-def op_arguments(law_class: type[Law]) -> dict[str, float]:
-  """The law's arguments in a pp string, with defaults: own ones, then shared.
+def get_crop(name: str, law: Law, size, resize: dict) -> Callable:
+  """The function of a crop op.
 
-  Areas are percent.
+  Args:
+    name: the op's; it says whether to decode as well.
+    law: where the crops fall.
+    size: of the result, see `pp_ops.image.get_resize`; None for the window's.
+    resize: `get_resize`'s `method` and `antialias`.
+
+  Returns:
+    (image or encoded image, rng) -> image.
+
+  Raises:
+    ValueError: for a wrong size or method, in one line.
   """
-  shared = [f.name for f in dataclasses.fields(Law)]
-  fields = {f.name: f.default for f in dataclasses.fields(law_class)}
-  names = [n for n in fields if n not in shared] + shared
-  return {n: fields[n] * (100 if n in _AREAS else 1) for n in names}
-
-
-def _law_from_op(law_class, kwargs):
-  """The law of an op's arguments, areas in percent."""
-  check_range(
-    *("area_min", kwargs["area_min"], "area_max", kwargs["area_max"], 100),
-    unit=" (percent of the image)",
-  )
-  return law_class(
-    **{k: v / 100 if k in _AREAS else v for k, v in kwargs.items()}
-  )
-
-
-def _register(name: str, law_class: type[Law], sampler: Callable[..., Sampler]):
-  """Registers a law's crop and its form that is fused with JPEG decoding."""
-  arguments = op_arguments(law_class)
-  defaults = {"size": None, **arguments, **_RESIZE}
-  signature = inspect.Signature(
-    inspect.Parameter(k, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=v)
-    for k, v in defaults.items()
-  )
-
-  def bind(args, kwargs):
-    bound = signature.bind(*args, **kwargs)
-    bound.apply_defaults()
-    return bound.arguments
-
-  def get_law(*args, **kwargs):
-    chosen = bind(args, kwargs)
-    return _law_from_op(law_class, {k: chosen[k] for k in arguments})
-
-  def factory_of(crop_with):
-    def factory(*args, **kwargs):
-      chosen = bind(args, kwargs)
-      law = get_law(*args, **kwargs)
-      image_ops.check_method(chosen["method"])
-      crop = crop_with(sampler(law))
-      if chosen["size"] is None:
-        return crop
-      resize = image_ops.get_resize(
-        chosen["size"], **{k: chosen[k] for k in _RESIZE}
-      )
-      return lambda image, rng: resize(crop(image, rng))
-
-    factory.__signature__ = signature
-    factory.__qualname__ = f"{name}.{crop_with.__name__}"
-    return factory
-
-  get_law.__signature__ = signature
-  register(name, law=get_law)(factory_of(_crop_image))
-  register(f"decode_jpeg_and_{name}", law=get_law)(factory_of(_decode_and_crop))
-
-
-for _name, _law_class in LAWS.items():
-  _native = issubclass(_law_class, NativeLaw)
-  _register(_name, _law_class, native_sampler if _native else law_sampler)
-# TensorFlow's kernel turns a seed into uniforms of its own. Its law run here
-# draws the uniforms that every other law draws, so that crops under two laws
-# differ by the law alone: common random numbers, for paired comparisons.
-_register("inception_crop_coupled", NativeLaw, law_sampler)
+  image_ops.check_method(resize["method"])
+  # The kernel knows TensorFlow's own law, not what a subclass makes of it.
+  native = type(law) is NativeLaw and name.removeprefix(FUSED) != COUPLED
+  sampler = native_sampler(law) if native else law_sampler(law)
+  fused = name.startswith(FUSED)
+  crop = _decode_and_crop(sampler) if fused else _crop_image(sampler)
+  if size is None:
+    return crop
+  resize_op = image_ops.get_resize(size, **resize)
+  return lambda image, rng: resize_op(crop(image, rng))

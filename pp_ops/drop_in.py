@@ -5,7 +5,7 @@ For callers of `tf.image.sample_distorted_bounding_box`: change the name.
 
 import tensorflow as tf
 
-from pp_ops.laws.windows import FixedLaw, Law
+from pp_ops.laws import FixedLaw, Law, first_admissible
 from pp_ops.random import Rng
 
 
@@ -124,14 +124,8 @@ def _sample(image_size, boxes, draw, min_covered, use_image, law):
   h, w, ok = law.propose(draw(shape(law.draws)), height, width, tf)
   y, x = law.place(draw(shape(2)), h, w, height, width, tf)
   ok &= _covers(y, x, h, w, boxes, height, width, min_covered)
-  first = tf.argmax(tf.cast(ok, tf.uint8), axis=-1)[..., None]
-  pick = lambda a: tf.gather(a, first, batch_dims=len(image_size.shape) - 1)
-  fallback = law.fallback(height, width, tf)
-  window = [
-    tf.where(pick(ok), pick(a), b)[..., 0]
-    for a, b in zip((y, x, h, w), fallback, strict=True)
-  ]
-  y, x, h, w = window
+  fallback = law.fallback(size[..., 0], size[..., 1], tf)
+  y, x, h, w, _ = first_admissible(ok, (y, x, h, w), fallback, tf)
   channel = tf.zeros_like(y)
   cast = lambda *parts: tf.cast(tf.stack(parts, -1), image_size.dtype)
   box = tf.stack([y, x, y + h, x + w], -1)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from pp_ops.op_table import did_you_mean, register
+from pp_ops.registry import did_you_mean, register
 from pp_ops.resize import METHODS, resize_antialiased, resize_by_tensorflow
 
 _Op = Callable[..., tf.Tensor]

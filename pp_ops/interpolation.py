@@ -11,7 +11,7 @@ pixel's centre is at 0.5.
 
 import tensorflow as tf
 
-from pp_ops.op_table import did_you_mean
+from pp_ops.registry import did_you_mean
 from pp_ops.uint8_op import filled
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from pp_ops.op_table import register
+from pp_ops.registry import register
 
 
 @register("onehot", inkey="label", outkey="labels")

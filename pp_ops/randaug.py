@@ -9,7 +9,7 @@ Inception Crop", appendix D, lists them and what is wrong with the contrast.
 import tensorflow as tf
 
 from pp_ops import geometry, pixels
-from pp_ops.op_table import did_you_mean
+from pp_ops.registry import did_you_mean
 from pp_ops.uint8_op import check_number, one_of, register_uint8
 
 _NUM_OPS = 16

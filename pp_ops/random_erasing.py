@@ -5,7 +5,7 @@ import math
 import tensorflow as tf
 
 from pp_ops.geometry import paste
-from pp_ops.op_table import did_you_mean, register
+from pp_ops.registry import did_you_mean, register
 from pp_ops.uint8_op import check_number
 
 _MODES = ("pixel", "rand", "const")

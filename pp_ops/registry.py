@@ -12,42 +12,156 @@ returns a function of one feature:
 
 which the string reaches as `fade`, `fade(0.1)` or `fade(key="mask")`. A
 function with a parameter named `rng` is random and gets a `pp_ops.random.Rng`.
+
+Importing this module, parsing a string and asking for a crop's law load no
+TensorFlow, so that programs without it can read pp strings. The modules that
+define ops load it; they are imported when the first of their ops is needed.
 """
 
 import ast
+import difflib
 import importlib
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-import tensorflow as tf
-
-# These register the ops that come with the package.
-import pp_ops.color
-import pp_ops.crops
-import pp_ops.labels
-import pp_ops.randaug
-import pp_ops.random_erasing
-import pp_ops.timm_randaug  # noqa: F401
-from pp_ops.op_table import did_you_mean, lookup, names, register
-from pp_ops.random import Rng
-
-__all__ = [
-  "call_factory",
-  "did_you_mean",
-  "get_preprocess_fn",
-  "import_modules",
-  "law_of",
-  "lookup",
-  "names",
-  "parse",
-  "register",
-]
+from pp_ops.laws import arguments
+from pp_ops.laws import names as law_names
 
 Features = dict[str, Any]
 
 SEED = "_seed"  # The feature that `pp_ops.random.example_seed` travels in.
 _KEY_ARGS = ("key", "inkey", "outkey")
+
+# The modules whose import registers the ops that come with the package. Crops
+# are not among these ops: each law is one, see `pp_ops.laws.names`.
+_MODULES = (
+  "pp_ops.color",
+  "pp_ops.geometry",
+  "pp_ops.image",
+  "pp_ops.labels",
+  "pp_ops.pixels",
+  "pp_ops.randaug",
+  "pp_ops.random_erasing",
+  "pp_ops.timm_randaug",
+)
+
+
+class Op(NamedTuple):
+  """What the registry knows of an op; see `register`."""
+
+  factory: Callable
+  inkey: str | None
+  outkey: str | None
+  law: Callable | None
+
+
+_OPS: dict[str, Op] = {}
+
+
+def register(
+  name: str,
+  *,
+  inkey: str | None = "image",
+  outkey: str | None = None,
+  law: Callable | None = None,
+) -> Callable[[Callable], Callable]:
+  """Decorator: registers an op factory under a name.
+
+  Args:
+    name: what the pp string calls it.
+    inkey: the feature that the op reads unless the string gives `key` or
+      `inkey`; None for an op on the whole feature dict.
+    outkey: the feature that it writes unless the string gives `key` or
+      `outkey`; the one it reads by default.
+    law: for crops: a function of the op's arguments that returns its
+      `pp_ops.laws` law, so that it can be measured and matched.
+
+  Returns:
+    The factory, unchanged.
+
+  Raises:
+    ValueError: if another factory has the name.
+  """
+
+  def add(factory):
+    old = _OPS.get(name)
+    if factory.__module__ not in _MODULES:
+      _import_ops()  # so that a name of theirs is known to be taken
+      old = _OPS.get(name) or _law_op(name)
+    # A reloaded module may register again.
+    if old and _origin(old.factory) != _origin(factory):
+      raise ValueError(
+        f"op {name!r} is already registered by {_origin(old.factory)}"
+      )
+    _OPS[name] = Op(factory, inkey, outkey or inkey, law)
+    return factory
+
+  return add
+
+
+def _import_ops():
+  for module in _MODULES:
+    importlib.import_module(module)
+
+
+def _origin(factory):
+  return f"{factory.__module__}.{factory.__qualname__}"
+
+
+def _law_op(name):
+  """The crop op that a law is, or None if no law has the name."""
+  law_class = law_names.law_class_of(name)
+  if law_class is None:
+    return None
+
+  def factory(*args, **kwargs):
+    from pp_ops import crops  # loads TensorFlow
+
+    return crops.get_crop(name, *arguments.bind(law_class, args, kwargs))
+
+  def law(*args, **kwargs):
+    return arguments.bind(law_class, args, kwargs)[0]
+
+  factory.__signature__ = arguments.signature(law_class)
+  law.__signature__ = factory.__signature__
+  factory.__module__ = law_class.__module__
+  factory.__qualname__ = law_class.__qualname__
+  return Op(factory, "image", "image", law)
+
+
+def names() -> list[str]:
+  """The names of all ops, sorted."""
+  _import_ops()
+  return sorted([*_OPS, *law_names.op_names()])
+
+
+def did_you_mean(name: str, choices) -> str:
+  """`did you mean 'x'? choices: ...`, with the choice nearest to `name`."""
+  choices = sorted(choices)
+  near = difflib.get_close_matches(name, choices, n=1, cutoff=0.0)
+  near = f"did you mean {near[0]!r}? " if near else ""
+  return f"{near}choices: {', '.join(choices) or 'none'}"
+
+
+def lookup(name: str) -> Op:
+  """The op of a name.
+
+  Raises:
+    ValueError: if there is none, naming the nearest, or if there are two.
+  """
+  crop = _law_op(name)
+  if not crop:
+    _import_ops()
+  op = _OPS.get(name, crop)
+  if not op:
+    raise ValueError(f"unknown op {name!r}: {did_you_mean(name, names())}")
+  if crop and op is not crop:
+    raise ValueError(
+      f"op {name!r} is registered twice: by {_origin(op.factory)} and by the "
+      f"law {_origin(crop.factory)}"
+    )
+  return op
 
 
 def parse(spec: str) -> list[tuple[str, list, dict]]:
@@ -190,12 +304,17 @@ def get_preprocess_fn(spec: str) -> Callable[[Features], Features]:
   Raises:
     ValueError: unknown op, wrong argument or bad syntax, in one line.
   """
+  _import_ops()
   try:
     ops = [_build(*op, position) for position, op in enumerate(parse(spec))]
   except ValueError as e:
     if spec in str(e):
       raise
     raise ValueError(f"{e} (in pp string {spec!r})") from e
+
+  import tensorflow as tf
+
+  from pp_ops.random import Rng
 
   # Ops are graph code already; converting them would only blur their errors.
   @tf.autograph.experimental.do_not_convert

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from pp_ops import geometry, pixels
 from pp_ops.interpolation import INTERPOLATIONS, check_interpolation
-from pp_ops.op_table import did_you_mean
+from pp_ops.registry import did_you_mean
 from pp_ops.uint8_op import check_fill, check_number, one_of, register_uint8
 
 _MAX_LEVEL = 10  # of the tables

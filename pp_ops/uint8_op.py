@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from pp_ops.op_table import register
+from pp_ops.registry import register
 
 
 def register_uint8(name: str) -> Callable[[Callable], Callable]:

@@ -136,9 +136,22 @@ def test_device_side_needs_no_tensorflow():
   subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
-def test_windows_need_neither_tensorflow_nor_jax():
-  code = (
-    "import pp_ops.laws, sys; "
-    "assert not {'tensorflow', 'jax'} & set(sys.modules)"
+def test_laws_and_strings_need_neither_tensorflow_nor_jax():
+  files = sorted((ROOT / "pp_ops" / "laws").glob("*.py"))
+  assert len(files) > 5
+  code = "; ".join(
+    [f"import pp_ops.laws.{f.stem}" for f in files]
+    + [
+      "from pp_ops import laws, registry",
+      "from big_crop import match",
+      "laws.register_law('mine', type('Mine', (laws.BetaLaw,), {}))",
+      "spec = 'decode_jpeg_and_mine(8, alpha=3)'",
+      "assert registry.parse(spec)[0][0] in spec",
+      "law = registry.law_of(spec)",
+      "laws.exact.size_distribution(law, 30, 40)",
+      "match.solve('inception_crop', 'mine', 'alpha')",
+      "import sys",
+      "assert not {'tensorflow', 'jax'} & set(sys.modules)",
+    ]
   )
   subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

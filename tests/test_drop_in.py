@@ -8,8 +8,7 @@ import pytest
 import tensorflow as tf
 from test_exact import ALARM, p_value
 
-from pp_ops import drop_in
-from pp_ops.laws import windows
+from pp_ops import drop_in, laws
 
 SHAPE = (64, 96)
 NO_BOXES = tf.zeros([0, 0, 4])
@@ -76,7 +75,7 @@ def sizes_tf_data(num):
 def test_the_exact_law(draw):
   num = 20_000 if draw is sizes_tf_data else 100_000
   h, w = draw(num)
-  law = windows.FixedLaw(max_attempts=100)
+  law = laws.FixedLaw(max_attempts=100)
   assert p_value((np.asarray(h), np.asarray(w)), law, *SHAPE) > ALARM
 
 

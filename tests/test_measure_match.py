@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from big_crop import match
+from big_crop.measure import __main__ as measure_command
 from big_crop.measure import measurement as measure
 from big_crop.measure import shapes
-from pp_ops import op_table, registry
-from pp_ops.laws import windows
+from pp_ops import laws, registry
+from pp_ops.laws import arguments
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_match_prints_a_spec_to_paste(capsys):
 
 
 def test_measure_writes_everything(tmp_path, capsys):
-  measure.main(
+  measure_command.main(
     [
       *("--crop", "inception_crop", "beta_crop(alpha=2)"),
       *("--image_shape", "32x64", "64x32", "--samples", "2e5"),
@@ -121,8 +122,8 @@ def test_measure_averages_over_images_and_takes_a_users_law(
   module = tmp_path / "their_ops.py"
   module.write_text(
     "import dataclasses\n"
-    "from pp_ops import registry, windows\n"
-    "class HalfLaw(windows.Law):\n"
+    "from pp_ops import laws, registry\n"
+    "class HalfLaw(laws.Law):\n"
     "  def propose(self, u, height, width, xp):\n"
     "    h = xp.ones_like(u[..., 0]) * height / 2\n"
     "    return h, h, h > 0\n"
@@ -141,7 +142,7 @@ def test_measure_averages_over_images_and_takes_a_users_law(
       30_000,
     )
   finally:
-    op_table._OPS.pop("half_crop")
+    registry._OPS.pop("half_crop")
     sys.modules.pop("their_ops")
   theirs, fixed = (m.row() for m in found)
   assert theirs["exact"]["mean"] is None
@@ -162,8 +163,6 @@ def test_shape_mistakes(tmp_path):
 
 
 def test_op_arguments_are_percent_and_own_ones_first():
-  from pp_ops.crops import op_arguments
-
-  arguments = op_arguments(windows.BetaLaw)
-  assert list(arguments)[:4] == ["alpha", "beta", "area_min", "area_max"]
-  assert arguments["area_min"] == 5 and arguments["area_max"] == 100
+  found = arguments.defaults(laws.BetaLaw)
+  assert list(found)[:4] == ["alpha", "beta", "area_min", "area_max"]
+  assert found["area_min"] == 5 and found["area_max"] == 100

@@ -5,8 +5,7 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from pp_ops import crops, registry
-from pp_ops.laws import windows
+from pp_ops import crops, laws, registry
 from pp_ops.random import Rng, example_seed
 from pp_ops.registry import get_preprocess_fn
 
@@ -72,7 +71,7 @@ def test_fused_is_decode_then_crop_bit_for_bit(name):
 @pytest.mark.parametrize("name", CROPS)
 def test_the_pixels_are_the_windows(name):
   law = registry.law_of(f"{name}({CROPS[name]})")
-  native = isinstance(law, windows.NativeLaw)
+  native = isinstance(law, laws.NativeLaw)
   sampler = (crops.native_sampler if native else crops.law_sampler)(law)
   height, width = 90, 120
   coordinates = np.stack(np.mgrid[:height, :width], -1).astype(np.int32)

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pp_ops import op_table, registry
-from pp_ops.laws import windows
+from pp_ops import laws, registry
 from pp_ops.random import Rng, example_seed
 from pp_ops.registry import get_preprocess_fn, law_of, parse, register
 
@@ -13,7 +12,8 @@ from pp_ops.registry import get_preprocess_fn, law_of, parse, register
 @pytest.fixture
 def ops(monkeypatch):
   """Lets a test register ops that do not outlive it."""
-  monkeypatch.setattr(op_table, "_OPS", dict(op_table._OPS))
+  registry.names()  # imports what comes with the package, which stays
+  monkeypatch.setattr(registry, "_OPS", dict(registry._OPS))
 
 
 def run(spec, **features):
@@ -317,15 +317,15 @@ def test_the_graph_has_no_python_function():
 
 def test_law_of():
   cases = {
-    "inception_crop": windows.NativeLaw(),
-    "inception_crop(224, 10, ratio_max=2)": windows.NativeLaw(
+    "inception_crop": laws.NativeLaw(),
+    "inception_crop(224, 10, ratio_max=2)": laws.NativeLaw(
       area_min=0.1, ratio_max=2
     ),
-    "inception_crop_fixed(area_max=50)": windows.FixedLaw(area_max=0.5),
-    "beta_crop(224, 2, 3, 0, key='x')": windows.BetaLaw(
+    "inception_crop_fixed(area_max=50)": laws.FixedLaw(area_max=0.5),
+    "beta_crop(224, 2, 3, 0, key='x')": laws.BetaLaw(
       alpha=2, beta=3, area_min=0
     ),
-    "decode_jpeg_and_beta_crop(alpha=2, max_attempts=7)": windows.BetaLaw(
+    "decode_jpeg_and_beta_crop(alpha=2, max_attempts=7)": laws.BetaLaw(
       alpha=2, max_attempts=7
     ),
   }

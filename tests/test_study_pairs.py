@@ -12,8 +12,8 @@ from big_crop import trees
 from big_crop.data import input_pipeline
 from big_crop.data.sources import get_source
 from big_crop.parts import build
-from pp_ops import crops
-from pp_ops.laws import exact, windows
+from pp_ops import crops, laws
+from pp_ops.laws import exact
 from pp_ops.random import Rng, example_seed
 from pp_ops.registry import get_preprocess_fn
 
@@ -44,8 +44,8 @@ def test_more_attempts_begin_with_the_same_uniforms():
 
 
 def test_beta_crop_of_ones_draws_the_fixed_crops_windows():
-  fixed = windows_of(crops.law_sampler(windows.FixedLaw()))
-  beta = windows_of(crops.law_sampler(windows.BetaLaw(alpha=1, beta=1)))
+  fixed = windows_of(crops.law_sampler(laws.FixedLaw()))
+  beta = windows_of(crops.law_sampler(laws.BetaLaw(alpha=1, beta=1)))
   # 100 attempts against 10: the same but where the fixed law falls back.
   same = (fixed == beta).all(1)
   assert same.mean() == 1
@@ -53,7 +53,7 @@ def test_beta_crop_of_ones_draws_the_fixed_crops_windows():
 
 @pytest.mark.parametrize("area_min", [0.05, 0.25])
 def test_the_coupled_crop_has_the_kernels_law(area_min):
-  law = windows.NativeLaw(area_min=area_min)
+  law = laws.NativeLaw(area_min=area_min)
   shape = (96, 128)
   coupled = windows_of(crops.law_sampler(law), shape)
   kernel = windows_of(crops.native_sampler(law), shape)
@@ -71,7 +71,7 @@ def test_the_coupled_crop_has_the_kernels_law(area_min):
     )
     assert stats.ks_2samp(place(coupled), place(kernel)).pvalue > 1e-3
   # A law that is not the kernel's does not pass.
-  wrong = windows_of(crops.law_sampler(windows.FixedLaw(area_min)), shape)
+  wrong = windows_of(crops.law_sampler(laws.FixedLaw(area_min)), shape)
   assert stats.ks_2samp(area(wrong), area(kernel)).pvalue < 1e-3
 
 
@@ -79,9 +79,9 @@ def test_the_coupled_crop_goes_with_the_fixed_one():
   fixed, coupled, kernel = (
     windows_of(sampler(law))
     for sampler, law in [
-      (crops.law_sampler, windows.FixedLaw()),
-      (crops.law_sampler, windows.NativeLaw()),
-      (crops.native_sampler, windows.NativeLaw()),
+      (crops.law_sampler, laws.FixedLaw()),
+      (crops.law_sampler, laws.NativeLaw()),
+      (crops.native_sampler, laws.NativeLaw()),
     ]
   )
   area = lambda w: w[:, 2] * w[:, 3]
@@ -95,7 +95,7 @@ def test_the_coupled_crop_goes_with_the_fixed_one():
 
 
 def test_the_op_is_registered_and_no_law_of_its_own():
-  assert "inception_crop_coupled" not in windows.LAWS
+  assert "inception_crop_coupled" not in laws.LAWS
   pp = get_preprocess_fn("inception_crop_coupled(8, area_min=20)")
   image = tf.zeros([40, 30, 3], tf.uint8)
   assert pp({"image": image})["image"].shape == (8, 8, 3)

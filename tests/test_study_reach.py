@@ -104,7 +104,7 @@ def test_what_a_run_does_not_compute_with_does_not_count(tree, path):
     "big_crop/train.py",
     "pp_ops/__init__.py",
     "pp_ops/color.py",
-    "pp_ops/laws/windows.py",
+    "pp_ops/laws/area.py",
   ],
 )
 def test_what_a_run_computes_with_counts(tree, path):
@@ -166,13 +166,13 @@ def test_a_half_done_study(tree, tmp_path, monkeypatch):
   workdir = str(tmp_path / "w")
   worker.work(study, workdir, study_helpers.train, index=0)
   check = lambda: runs.check_unchanged(runs.states(study, workdir))
-  for path in ("big_crop/measure/measurement.py", "pp_ops/laws/windows.py"):
+  for path in ("big_crop/measure/measurement.py", "pp_ops/laws/area.py"):
     tree.edit(path, other_words)
   reach._read.cache_clear()
   check()
-  tree.edit("pp_ops/laws/windows.py")
+  tree.edit("pp_ops/laws/area.py")
   reach._read.cache_clear()
-  with pytest.raises(ValueError, match=r"edited: pp_ops\.laws\.windows;"):
+  with pytest.raises(ValueError, match=r"edited: pp_ops\.laws\.area;"):
     check()
 
 

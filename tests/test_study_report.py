@@ -24,7 +24,8 @@ from big_crop.study import (
   worker,
 )
 from big_crop.study.__main__ import main
-from pp_ops.laws import exact, windows
+from pp_ops import laws
+from pp_ops.laws import exact
 
 
 @pytest.fixture(autouse=True)
@@ -163,8 +164,8 @@ def test_crop_scale_percentiles():
   for crop in ("inception_crop", "inception_crop_coupled"):
     assert law(crop, area_min=5) == pytest.approx(100 * root**2)
   rng = np.random.default_rng(0)
-  native = windows.NativeLaw(area_min=0.05)
-  _, _, h, w, _ = windows.sample(native, 200_000, 96, 128, rng)
+  native = laws.NativeLaw(area_min=0.05)
+  _, _, h, w, _ = laws.sample(native, 200_000, 96, 128, rng)
   whole_pixels = 100 * exact.size_distribution(native, 96, 128).percentile(5)
   drawn = np.percentile(h * w / 122.88, 5)
   assert whole_pixels == pytest.approx(drawn, rel=0.01)

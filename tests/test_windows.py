@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pp_ops.laws import windows
+from pp_ops import laws
 
 ALARM = 1e-4
 SHAPES = [(256, 512), (512, 256), (375, 500), (500, 500), (64, 64)]
@@ -52,7 +52,7 @@ def reference(law, num, h_o, w_o, seed):
   """[5, num]: y, x, h, w, fell_back of Algorithm 2 or 3, from `random`."""
   rand = random.Random(seed)
   low, high = law.area_min * h_o * w_o, law.area_max * h_o * w_o
-  if isinstance(law, windows.BetaLaw):
+  if isinstance(law, laws.BetaLaw):
     attempts = 100
     if w_o / h_o > law.ratio_max:
       high = min(high, law.ratio_max * h_o**2)
@@ -68,9 +68,7 @@ def reference(law, num, h_o, w_o, seed):
 
 
 def sampled(law, num, h_o, w_o, seed):
-  return np.stack(
-    windows.sample(law, num, h_o, w_o, np.random.default_rng(seed))
-  )
+  return np.stack(laws.sample(law, num, h_o, w_o, np.random.default_rng(seed)))
 
 
 def chi_square(a, b):
@@ -128,10 +126,10 @@ def assert_same(a, b):
 
 
 LAWS = [
-  windows.FixedLaw(),
-  windows.BetaLaw(alpha=2),
-  windows.BetaLaw(beta=3, area_min=0.25),
-  windows.BetaLaw(alpha=2, beta=3, area_min=0),
+  laws.FixedLaw(),
+  laws.BetaLaw(alpha=2),
+  laws.BetaLaw(beta=3, area_min=0.25),
+  laws.BetaLaw(alpha=2, beta=3, area_min=0),
 ]
 _ids = lambda x: f"{x[0]}x{x[1]}" if isinstance(x, tuple) else type(x).__name__
 
@@ -163,7 +161,7 @@ def test_law_equals_the_papers_algorithm_at_a_million(law, shape):
 
 
 @dataclasses.dataclass(frozen=True)
-class LinearRatioLaw(windows.FixedLaw):
+class LinearRatioLaw(laws.FixedLaw):
   def propose(self, u, height, width, xp):
     r = self.ratio_min + u[..., 0] * (self.ratio_max - self.ratio_min)
     logs = math.log(self.ratio_min), math.log(self.ratio_max)
@@ -171,33 +169,33 @@ class LinearRatioLaw(windows.FixedLaw):
     return super().propose(np.stack([u0, u[..., 1]], -1), height, width, xp)
 
 
-class FloorLaw(windows.FixedLaw):
+class FloorLaw(laws.FixedLaw):
   def propose(self, u, height, width, xp):
     floor = lambda v: np.round(v - 0.5 + 1e-9)
     xp = type("xp", (), {"exp": np.exp, "sqrt": np.sqrt, "round": floor})
     return super().propose(u, height, width, xp)
 
 
-class LastOffsetLeftOut(windows.FixedLaw):
-  place = windows.NativeLaw.place
+class LastOffsetLeftOut(laws.FixedLaw):
+  place = laws.NativeLaw.place
 
 
-class UnclippedLaw(windows.BetaLaw):
-  area_range = windows.FixedLaw.area_range
+class UnclippedLaw(laws.BetaLaw):
+  area_range = laws.FixedLaw.area_range
 
 
 @pytest.mark.parametrize(
   "wrong, right, shape",
   [
-    (windows.FixedLaw(area_min=0.055), LAWS[0], (375, 500)),
-    (windows.FixedLaw(ratio_max=1.33), LAWS[0], (256, 512)),
-    (windows.FixedLaw(max_attempts=3), LAWS[0], (256, 512)),
+    (laws.FixedLaw(area_min=0.055), LAWS[0], (375, 500)),
+    (laws.FixedLaw(ratio_max=1.33), LAWS[0], (256, 512)),
+    (laws.FixedLaw(max_attempts=3), LAWS[0], (256, 512)),
     (LinearRatioLaw(), LAWS[0], (500, 500)),
     (FloorLaw(), LAWS[0], (64, 64)),
     (LastOffsetLeftOut(), LAWS[0], (500, 500)),
-    (windows.NativeLaw(ratio_max=4 / 3), LAWS[0], (512, 256)),
-    (windows.BetaLaw(alpha=2.05), LAWS[1], (375, 500)),
-    (UnclippedLaw(beta=3), windows.BetaLaw(beta=3), (256, 512)),
+    (laws.NativeLaw(ratio_max=4 / 3), LAWS[0], (512, 256)),
+    (laws.BetaLaw(alpha=2.05), LAWS[1], (375, 500)),
+    (UnclippedLaw(beta=3), laws.BetaLaw(beta=3), (256, 512)),
   ],
   ids=_ids,
 )
@@ -210,12 +208,12 @@ def test_area_follows_its_analytic_distribution():
   # At this size pixels are fine, and no window below half the area is rejected.
   side, num = 20_000, 100_000
   cases = [
-    (windows.FixedLaw(area_max=0.5), stats.uniform()),
-    (windows.BetaLaw(alpha=3, area_max=0.5), stats.beta(3, 1)),
-    (windows.BetaLaw(beta=5, area_max=0.5), stats.beta(1, 5)),
-    (windows.BetaLaw(alpha=2, beta=3, area_max=0.5), stats.beta(2, 3)),
-    (windows.BetaLaw(alpha=0.1, beta=0.3, area_max=0.5), stats.beta(0.1, 0.3)),
-    (windows.BetaLaw(alpha=50, beta=20, area_max=0.5), stats.beta(50, 20)),
+    (laws.FixedLaw(area_max=0.5), stats.uniform()),
+    (laws.BetaLaw(alpha=3, area_max=0.5), stats.beta(3, 1)),
+    (laws.BetaLaw(beta=5, area_max=0.5), stats.beta(1, 5)),
+    (laws.BetaLaw(alpha=2, beta=3, area_max=0.5), stats.beta(2, 3)),
+    (laws.BetaLaw(alpha=0.1, beta=0.3, area_max=0.5), stats.beta(0.1, 0.3)),
+    (laws.BetaLaw(alpha=50, beta=20, area_max=0.5), stats.beta(50, 20)),
   ]
   for law, analytic in cases:
     _, _, h, w, fell_back = sampled(law, num, side, side, 7)
@@ -248,7 +246,7 @@ def windows_of(law, xp, to, u, v, height, width):
   return np.where(ok, out, np.reshape([float(c) for c in central], (4, 1)))
 
 
-NAMESPACE_LAWS = LAWS + [windows.NativeLaw()]
+NAMESPACE_LAWS = LAWS + [laws.NativeLaw()]
 
 
 @pytest.mark.parametrize("law", NAMESPACE_LAWS, ids=_ids)
@@ -297,7 +295,7 @@ def test_the_op_samples_the_law(law):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=_ids)
-@pytest.mark.parametrize("law", [windows.NativeLaw(), windows.NativeLaw(
+@pytest.mark.parametrize("law", [laws.NativeLaw(), laws.NativeLaw(
   area_min=0.2, area_max=0.7, ratio_min=0.5, ratio_max=2)],
   ids=["default", "other"])  # fmt: skip
 def test_native_law_equals_tensorflows_op(law, shape):
@@ -312,7 +310,7 @@ def test_native_law_equals_tensorflows_op(law, shape):
 def test_native_law_equals_tensorflows_op_at_a_million(shape):
   from pp_ops import crops
 
-  law = windows.NativeLaw()
+  law = laws.NativeLaw()
   a = op_windows(crops.native_sampler(law), FULL, *shape, 3)
   p = p_values(a, sampled(law, FULL, *shape, 4)[:4])
   print(f"\n{law} {shape}:", ", ".join(f"{k} {v:.3g}" for k, v in p.items()))
@@ -328,11 +326,11 @@ def test_fixed_law_equals_torchvision(shape):
   num = 20_000
   get = transforms.RandomResizedCrop.get_params
   a = np.array([get(image, [0.05, 1], [3 / 4, 4 / 3]) for _ in range(num)]).T
-  assert_same(a, sampled(windows.FixedLaw(), QUICK, *shape, 1)[:4])
+  assert_same(a, sampled(laws.FixedLaw(), QUICK, *shape, 1)[:4])
 
 
 def _law_variants():
-  for cls in windows.LAWS.values():
+  for cls in laws.LAWS.values():
     yield cls()
     yield cls(area_min=1.0, area_max=1.0)
     yield cls(area_min=0.01, area_max=0.01)
@@ -340,9 +338,9 @@ def _law_variants():
     yield cls(ratio_min=1, ratio_max=1)
     yield cls(ratio_min=3, ratio_max=3, area_min=0.5)
     yield cls(ratio_min=0.01, ratio_max=100, max_attempts=1)
-  yield windows.FixedLaw(area_min=0)
-  yield windows.BetaLaw(alpha=0.01, beta=0.01, area_min=0)
-  yield windows.BetaLaw(alpha=900, beta=2)
+  yield laws.FixedLaw(area_min=0)
+  yield laws.BetaLaw(alpha=0.01, beta=0.01, area_min=0)
+  yield laws.BetaLaw(alpha=900, beta=2)
 
 
 @pytest.mark.parametrize("shape", HARD_SHAPES, ids=_ids)
@@ -350,7 +348,7 @@ def test_windows_stay_inside_and_are_never_empty(shape):
   rng = np.random.default_rng(0)
   height, width = shape
   for law in _law_variants():
-    y, x, h, w, _ = windows.sample(law, 500, height, width, rng)
+    y, x, h, w, _ = laws.sample(law, 500, height, width, rng)
     # float32 with the largest and smallest uniforms there are.
     ends = np.float32([0, 1e-30, 0.5, 1 - 2**-24])
     grid = np.stack(np.meshgrid(ends, ends), -1).reshape(-1, 1, 2)
@@ -364,21 +362,21 @@ def test_windows_stay_inside_and_are_never_empty(shape):
 
 
 def test_windows_reach_every_offset():
-  law = windows.FixedLaw(area_min=0.25, area_max=0.25, ratio_min=1, ratio_max=1)
-  y, x, h, w, _ = windows.sample(law, 2000, 8, 8, np.random.default_rng(0))
+  law = laws.FixedLaw(area_min=0.25, area_max=0.25, ratio_min=1, ratio_max=1)
+  y, x, h, w, _ = laws.sample(law, 2000, 8, 8, np.random.default_rng(0))
   assert set(h) == set(w) == {4}
   assert set(y) == set(x) == {0, 1, 2, 3, 4}
-  native = windows.NativeLaw(
+  native = laws.NativeLaw(
     area_min=0.25, area_max=0.25, ratio_min=1, ratio_max=1
   )
-  y, *_ = windows.sample(native, 2000, 8, 8, np.random.default_rng(0))
+  y, *_ = laws.sample(native, 2000, 8, 8, np.random.default_rng(0))
   assert set(y) == {0, 1, 2, 3}
 
 
 def test_sample_does_not_depend_on_the_chunk_for_its_law():
-  law = windows.FixedLaw()
-  a = windows.sample(law, 20_000, 256, 512, np.random.default_rng(0), 999)
-  b = windows.sample(law, 20_000, 256, 512, np.random.default_rng(1))
+  law = laws.FixedLaw()
+  a = laws.sample(law, 20_000, 256, 512, np.random.default_rng(0), 999)
+  b = laws.sample(law, 20_000, 256, 512, np.random.default_rng(1))
   assert [s.dtype for s in a] == [np.int32] * 4 + [bool]
   assert_same(np.stack(a), np.stack(b))
 
@@ -396,7 +394,7 @@ def test_sample_does_not_depend_on_the_chunk_for_its_law():
     (dict(max_attempts=0), "max_attempts=0"),
   ],
 )
-@pytest.mark.parametrize("cls", windows.LAWS.values())
+@pytest.mark.parametrize("cls", laws.LAWS.values())
 def test_bad_ranges_raise_one_line(cls, kwargs, message):
   with pytest.raises(ValueError, match=message) as e:
     cls(**kwargs)
@@ -406,20 +404,21 @@ def test_bad_ranges_raise_one_line(cls, kwargs, message):
 @pytest.mark.parametrize("kwargs", [dict(alpha=0), dict(beta=-1)])
 def test_bad_beta_parameters_raise(kwargs):
   with pytest.raises(ValueError, match="above 0"):
-    windows.BetaLaw(**kwargs)
+    laws.BetaLaw(**kwargs)
   with pytest.raises(ValueError, match="alpha=inf"):
-    windows.BetaLaw(alpha=math.inf)
+    laws.BetaLaw(alpha=math.inf)
 
 
 def test_native_law_refuses_what_tensorflows_op_refuses():
   with pytest.raises(ValueError, match="area_min=0"):
-    windows.NativeLaw(area_min=0)
+    laws.NativeLaw(area_min=0)
 
 
 def test_windows_loads_neither_tensorflow_nor_jax():
   code = (
-    "import sys, numpy as np; from pp_ops import windows as w;"
-    "w.sample(w.BetaLaw(alpha=2, beta=3), 9, 3, 4, np.random.default_rng());"
+    "import sys, numpy as np; from pp_ops import laws;"
+    "law = laws.BetaLaw(alpha=2, beta=3);"
+    "laws.sample(law, 9, 3, 4, np.random.default_rng());"
     "assert not {'tensorflow', 'jax'} & set(sys.modules)"
   )
   subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,17 +1,20 @@
 """How many crop windows a second each law gives, under NumPy and JAX."""
 
 import argparse
+import functools
 import importlib.util
 import statistics
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from big_crop.bench import output
-from big_crop.measure import sampler, shapes
-from pp_ops import registry
-from pp_ops.laws import windows
+from big_crop.measure import shapes
+from pp_ops import laws, registry
+
+_CHUNK = 1 << 14  # windows that JAX draws at once, all their attempts
 
 
 def _rate(draw, num, repeats):
@@ -23,6 +26,17 @@ def _rate(draw, num, repeats):
     draw(seed)
     rates.append(num / (time.process_time() - start))
   return statistics.median(rates)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _jax_windows(law, key, num, height, width):
+  def windows(key):
+    u_key, v_key = jax.random.split(key)
+    u = jax.random.uniform(u_key, (_CHUNK, law.max_attempts, law.draws))
+    v = jax.random.uniform(v_key, (_CHUNK, 2))
+    return law.window(u, v, height, width, jnp)
+
+  return jax.lax.map(windows, jax.random.split(key, -(-num // _CHUNK)))
 
 
 def _torchvision(law, height, width, num):
@@ -43,7 +57,7 @@ def main(argv: list[str]) -> None:
     prog="python -m big_crop.bench sampler", description=__doc__
   )
   add = parser.add_argument
-  add("--crop", nargs="+", default=list(windows.LAWS), metavar="SPEC")
+  add("--crop", nargs="+", default=list(laws.LAWS), metavar="SPEC")
   add("--image_shape", default="375x500", metavar="HxW")
   add("--samples", type=float, default=2**21)
   add("--repeats", type=int, default=5)
@@ -55,18 +69,16 @@ def main(argv: list[str]) -> None:
   for spec in args.crop:
     law = registry.law_of(spec)
     draws = {
-      "numpy": lambda seed, law=law: windows.sample(
+      "numpy": lambda seed, law=law: laws.sample(
         law, num, height, width, np.random.default_rng(seed)
       ),
       "jax": lambda seed, law=law: jax.block_until_ready(
-        sampler.sample(law, jax.random.key(seed), num, height, width)
+        _jax_windows(law, jax.random.key(seed), num, height, width)
       ),
     }
     for name, draw in draws.items():
       results.append((spec, name, _rate(draw, num, args.repeats)))
-    if type(law) is windows.FixedLaw and importlib.util.find_spec(
-      "torchvision"
-    ):
+    if type(law) is laws.FixedLaw and importlib.util.find_spec("torchvision"):
       few = 20_000
       draw = _torchvision(law, height, width, few)
       results.append((spec, "torchvision", _rate(draw, few, args.repeats)))

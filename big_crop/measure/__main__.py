@@ -28,7 +28,13 @@ def main(argv=None):
   parser.add_argument("--samples", type=float, default=1e6)
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--out", required=True, metavar="DIR")
-  parser.add_argument("--pp_modules", nargs="*", default=[])
+  parser.add_argument(
+    "--pp_modules",
+    nargs="*",
+    default=[],
+    metavar="MODULE",
+    help="modules of your own that register crops",
+  )
   shapes.add_arguments(parser)
   args = parser.parse_args(argv)
   registry.import_modules(args.pp_modules)

@@ -10,8 +10,9 @@ from tqdm import tqdm
 
 from big_crop import tables
 from big_crop.measure import shapes
+from pp_ops import laws as crop_laws
 from pp_ops import registry
-from pp_ops.laws import exact, windows
+from pp_ops.laws import exact
 
 _BLOCK = 1 << 20  # windows in one piece of work
 PERCENTILES = (1, 5, 50)
@@ -60,7 +61,7 @@ class Measurement:
     """Counts of window sizes [h + 1, w + 1], and of fallbacks."""
     height, width = shape
     rng = np.random.default_rng(seed)
-    _, _, h, w, fell_back = windows.sample(self.law, num, height, width, rng)
+    _, _, h, w, fell_back = crop_laws.sample(self.law, num, height, width, rng)
     cell = h.astype(np.int64) * (width + 1) + w
     counts = np.bincount(cell, minlength=(height + 1) * (width + 1))
     return counts.reshape(height + 1, width + 1), int(fell_back.sum())

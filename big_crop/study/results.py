@@ -10,12 +10,12 @@ from scipy import optimize
 from big_crop import names
 from big_crop.study import grid, runs, statistics
 from big_crop.study.statistics import Cell
-from pp_ops.laws import exact, windows
+from pp_ops import registry
+from pp_ops.laws import arguments, exact
+from pp_ops.laws import names as law_names
 
 Factors = dict[str, Any]
 
-# The op that runs TensorFlow's law on shared uniforms has TensorFlow's law.
-_LAWS = {**windows.LAWS, "inception_crop_coupled": windows.NativeLaw}
 _NOTHING = Cell(None, None, 0, 0, {})
 
 
@@ -161,6 +161,8 @@ def of_study(study: grid.Study, states: list[runs.RunState]) -> Results:
   metrics = metrics_of(study.config)
   settings, values = {}, {}
   for state in states:
+    # A law of the user's is known once its module is imported.
+    registry.import_modules(state.run.json_config["pp_modules"])
     factors = state.run.factors
     key = key_of(factors)
     settings[key] = factors
@@ -180,17 +182,15 @@ def crop_scale_percentile(factors: Factors) -> float:
   The paper's measure of a crop's strength (section 6.2).
 
   Args:
-    factors: `crop`, and what it takes of `area_min` (percent), `alpha`, `beta`.
+    factors: `crop`, and arguments of that op.
 
   Returns:
     The crop scale in percent of the image.
   """
-  names.check("crop", factors["crop"], _LAWS)
-  kind = _LAWS[factors["crop"]]
-  fields = {f.name for f in dataclasses.fields(kind)}
-  given = {k: v for k, v in factors.items() if k in fields and v is not None}
-  if "area_min" in given:
-    given["area_min"] = given["area_min"] / 100
-  law = kind(**given)
+  names.check("crop", factors["crop"], law_names.op_names())
+  law_class = law_names.law_class_of(factors["crop"])
+  known = arguments.defaults(law_class)
+  given = {k: v for k, v in factors.items() if k in known and v is not None}
+  law = arguments.make_law(law_class, **given)
   excess = lambda s: exact.ideal_cdf(law, s) - 0.05
   return 100 * optimize.bisect(excess, 0, 1, xtol=1e-12)

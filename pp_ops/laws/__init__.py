@@ -1,1 +1,22 @@
-"""Crop laws."""
+"""Crop laws: random numbers -> window (y, x, h, w), as array maths.
+
+Importing them loads neither TensorFlow nor JAX: a law computes in whichever
+namespace it is given.
+"""
+
+from pp_ops.laws.area import BetaLaw, FixedLaw, PowerLaw
+from pp_ops.laws.law import Law, first_admissible, sample
+from pp_ops.laws.names import LAWS, register_law
+from pp_ops.laws.native import NativeLaw
+
+__all__ = [
+  "LAWS",
+  "BetaLaw",
+  "FixedLaw",
+  "Law",
+  "NativeLaw",
+  "PowerLaw",
+  "first_admissible",
+  "register_law",
+  "sample",
+]

@@ -20,7 +20,9 @@ import functools
 
 import numpy as np
 
-from pp_ops.laws import windows
+from pp_ops.laws.area import FixedLaw, PowerLaw
+from pp_ops.laws.law import Law
+from pp_ops.laws.native import NativeLaw
 
 # Sums of probabilities are off by as much; a percentile must not notice.
 _EPS = 1e-12
@@ -152,9 +154,7 @@ class Mixture(_CropScale):
 
 
 @functools.lru_cache(maxsize=64)
-def size_distribution(
-  law: windows.Law, height: int, width: int
-) -> SizeDistribution:
+def size_distribution(law: Law, height: int, width: int) -> SizeDistribution:
   """The exact distribution of the window size.
 
   Args:
@@ -168,16 +168,22 @@ def size_distribution(
   Raises:
     ValueError: if the law is of a kind that has no exact distribution here.
   """
-  if isinstance(law, windows.NativeLaw):
-    attempt = _native_attempt(law, height, width)
-  elif isinstance(law, windows.FixedLaw):
-    attempt = _area_law_attempt(law, height, width)
-  else:
-    raise ValueError(
-      f"{type(law).__name__} has no exact distribution: it is neither a "
-      "NativeLaw nor a FixedLaw"
-    )
-  return SizeDistribution(law, height, width, attempt)
+  attempt = {NativeLaw: _native_attempt, FixedLaw: _area_law_attempt}
+  return SizeDistribution(
+    law, height, width, attempt[_kind(law)](law, height, width)
+  )
+
+
+def _kind(law):
+  """The class by whose proposals the law is integrated."""
+  for kind in (NativeLaw, FixedLaw):
+    # Proposals of a subclass's own follow some other distribution.
+    if type(law).propose is kind.propose:
+      return kind
+  raise ValueError(
+    f"{type(law).__name__} has no exact distribution: its proposals are "
+    "neither NativeLaw's nor FixedLaw's"
+  )
 
 
 def _area_law_attempt(law, height, width):
@@ -284,7 +290,7 @@ def _native_attempt(law, height, width):
   return attempt
 
 
-def ideal_cdf(law: windows.Law, scale: float) -> float:
+def ideal_cdf(law: Law, scale: float) -> float:
   """P(crop scale <= scale) without an image: no rejection, no rounding.
 
   Args:
@@ -294,7 +300,10 @@ def ideal_cdf(law: windows.Law, scale: float) -> float:
 
   Returns:
     The probability.
+
+  Raises:
+    ValueError: as `size_distribution`.
   """
-  if isinstance(law, windows.NativeLaw):
-    law = windows.PowerLaw(law.area_min, law.area_max)
+  if _kind(law) is NativeLaw:
+    law = PowerLaw(law.area_min, law.area_max)
   return float(_area_cdf(law, law.area_min, law.area_max)(np.float64(scale)))

@@ -1,0 +1,81 @@
+"""A law's arguments in a pp string: their names, defaults and units.
+
+A law counts areas as fractions of the image. A pp string, and what a person
+types elsewhere, counts them in percent, as big_vision's `inception_crop` does.
+Nothing else converts one into the other.
+"""
+
+import dataclasses
+import inspect
+from typing import Any
+
+from pp_ops.laws.law import Law, check_range
+
+_AREAS = ("area_min", "area_max")
+_RESIZE = {"method": "bilinear", "antialias": False}
+
+
+def to_percent(name: str, value: float) -> float:
+  """A law's value of a parameter -> the argument; areas become percent."""
+  return value * 100 if name in _AREAS else value
+
+
+def from_percent(name: str, value: float) -> float:
+  """An argument -> the law's value; areas become fractions of the image."""
+  return value / 100 if name in _AREAS else value
+
+
+def defaults(law_class: type[Law]) -> dict[str, float]:
+  """The arguments of a law with their defaults: its own, then the shared."""
+  shared = [f.name for f in dataclasses.fields(Law)]
+  fields = {f.name: f.default for f in dataclasses.fields(law_class)}
+  names = [n for n in fields if n not in shared] + shared
+  return {n: to_percent(n, fields[n]) for n in names}
+
+
+def make_law(law_class: type[Law], **given: float) -> Law:
+  """The law of some arguments; the others have their defaults.
+
+  Raises:
+    ValueError: in one line, if a value is out of range.
+  """
+  chosen = {**defaults(law_class), **given}
+  low, high = _AREAS
+  check_range(
+    low, chosen[low], high, chosen[high], 100, " (percent of the image)"
+  )
+  return law_class(**{k: from_percent(k, v) for k, v in chosen.items()})
+
+
+def signature(law_class: type[Law]) -> inspect.Signature:
+  """The arguments of a law's crop op: size, the law's, how to resize."""
+  kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+  chosen = {"size": None, **defaults(law_class), **_RESIZE}
+  return inspect.Signature(
+    inspect.Parameter(k, kind, default=v) for k, v in chosen.items()
+  )
+
+
+def bind(
+  law_class: type[Law], args: list, kwargs: dict[str, Any]
+) -> tuple[Law, Any, dict[str, Any]]:
+  """The law, the size and the resize's arguments that a crop op is given.
+
+  Args:
+    law_class: the op's law.
+    args: the op's positional arguments.
+    kwargs: its named ones.
+
+  Returns:
+    The law, `size`, and {"method": ..., "antialias": ...}.
+
+  Raises:
+    TypeError: if they do not fit `signature`.
+    ValueError: in one line, if a value is out of range.
+  """
+  bound = signature(law_class).bind(*args, **kwargs)
+  bound.apply_defaults()
+  rest = dict(bound.arguments)
+  size = rest.pop("size")
+  resize = {k: rest.pop(k) for k in _RESIZE}
+  return make_law(law_class, **rest), size, resize

@@ -1,0 +1,67 @@
+"""TensorFlow's crop law, with the integer logic of its kernel."""
+
+import dataclasses
+
+from pp_ops.laws.law import Array, Law
+
+
+@dataclasses.dataclass(frozen=True)
+class NativeLaw(Law):
+  """TensorFlow's `sample_distorted_bounding_box` (Algorithm 1).
+
+  With the integer logic of its kernel, which the paper omits: ratio uniform,
+  height uniform over a closed integer range, one-pixel corrections, full image
+  after `max_attempts`; and an offset that never takes its last value.
+  """
+
+  ratio_max: float = 1.33  # TensorFlow's default is not 4 / 3.
+  max_attempts: int = 100
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.area_min <= 0:
+      raise ValueError("area_min=0: TensorFlow's op needs an area above 0")
+
+  def propose(self, u, height, width, xp):
+    ratio = self.ratio_min + u[..., 0] * (self.ratio_max - self.ratio_min)
+    low, high = self.height_range(ratio, height, width, xp)
+    h = xp.minimum(low + xp.floor(u[..., 1] * (high - low + 1)), high)
+    return self.repair(h, ratio, height, width, xp)
+
+  def height_range(
+    self, ratio: Array, height: Array, width: Array, xp
+  ) -> tuple[Array, Array]:
+    """Least and greatest height that is drawn at a ratio; both can be."""
+    smallest = self.area_min * height * width
+    largest = self.area_max * height * width
+    low = xp.round(xp.sqrt(smallest / ratio))
+    high = xp.round(xp.sqrt(largest / ratio))
+    # The tallest window whose rounded width still fits the image.
+    fits = xp.floor((width + 0.5 - 1e-7) / ratio)
+    fits = xp.where(xp.round(fits * ratio) > width, fits - 1, fits)
+    high = xp.where(xp.round(high * ratio) > width, fits, high)
+    high = xp.minimum(high, height)
+    return xp.minimum(low, high), high
+
+  def repair(
+    self, h: Array, ratio: Array, height: Array, width: Array, xp
+  ) -> tuple[Array, Array, Array]:
+    """The window (h, w, ok) that a drawn height becomes."""
+    smallest = self.area_min * height * width
+    largest = self.area_max * height * width
+    # Rounding may have left the area range by a pixel: try one more, one less.
+    h = xp.where(h * xp.round(h * ratio) < smallest, h + 1, h)
+    h = xp.where(h * xp.round(h * ratio) > largest, h - 1, h)
+    w = xp.round(h * ratio)
+    ok = (h * w >= smallest) & (h * w <= largest)
+    return h, w, ok & (w > 0) & (w <= width) & (h > 0) & (h <= height)
+
+  def fallback(self, height, width, xp):
+    zero = xp.zeros_like(height)
+    return zero, zero, height, width
+
+  def place(self, u, h, w, height, width, xp):
+    # The kernel draws from 0..height-h-1: the last offset is left out.
+    y = xp.minimum(xp.floor(u[..., 0] * (height - h)), height - h - 1)
+    x = xp.minimum(xp.floor(u[..., 1] * (width - w)), width - w - 1)
+    return xp.maximum(y, xp.zeros_like(y)), xp.maximum(x, xp.zeros_like(x))
