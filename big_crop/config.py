@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from big_crop import names
+from pp_ops.errors import UserError
 
 # What may differ between restarts of one run: it does not change the result,
 # or only its last bits.
@@ -154,7 +155,7 @@ def _parse(text: str, kind: type, key: str, optional: bool) -> Any:
     value = ConfigDict(value)
   if type(value) is not kind:
     name = {ConfigDict: "dict", tuple: "list"}.get(kind, kind.__name__)
-    raise ValueError(f"{key}={text}: need a value of type {name}")
+    raise UserError(f"{key}={text}: need a value of type {name}")
   return value
 
 
@@ -173,12 +174,12 @@ def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
   """
   path, _, arg = spec.partition(":")
   if not pathlib.Path(path).is_file():
-    raise ValueError(f"--config: no file {path!r}")
+    raise UserError(f"--config: no file {path!r}")
   module_spec = importlib.util.spec_from_file_location("config", path)
   module = importlib.util.module_from_spec(module_spec)
   module_spec.loader.exec_module(module)
   if not hasattr(module, "get_config"):
-    raise ValueError(f"--config: {path} has no function get_config")
+    raise UserError(f"--config: {path} has no function get_config")
   config = module.get_config(arg or None)
   for override in overrides:
     _override(config, override)
@@ -191,7 +192,7 @@ def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
 def _override(config, text):
   key, equals, value = text.removeprefix("--config.").partition("=")
   if not text.startswith("--config.") or not equals:
-    raise ValueError(
+    raise UserError(
       f"{text!r} is not an argument; overrides are --config.key=value"
     )
   *parents, last = key.split(".")
@@ -199,7 +200,7 @@ def _override(config, text):
   for depth, part in enumerate([*parents, last]):
     where = ".".join(["--config", *key.split(".")[:depth]])
     if not isinstance(place, ConfigDict):
-      raise ValueError(f"{where} is a value, it has no key {part!r}")
+      raise UserError(f"{where} is a value, it has no key {part!r}")
     if part not in place:
       if depth == len(parents) and not place.is_locked:
         place[part] = _literal(value)

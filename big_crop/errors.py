@@ -1,20 +1,15 @@
 """Mistakes of the user's are one line; faults of the program have a traceback.
 
-The project raises ValueError where input is wrong. A ValueError that was raised
-anywhere else, in a library or in a user's own module, is not taken for one.
+Our code raises `UserError` where something that a person gave is wrong. So may
+a user's own op, objective or config.
 """
 
 import contextlib
-import pathlib
 import sys
-import traceback
 
-import big_crop
-import pp_ops
+from pp_ops.errors import UserError
 
-_OURS = tuple(
-  str(pathlib.Path(p.__file__).resolve().parent) for p in (big_crop, pp_ops)
-)
+__all__ = ["UserError", "one_line"]
 
 
 @contextlib.contextmanager
@@ -22,24 +17,6 @@ def one_line():
   """Ends the process with `error: ...` and status 2 for a user's mistake."""
   try:
     yield
-  except ValueError as e:
-    if not _is_ours(e):
-      raise
-    sys.exit(_report(e))
-
-
-def _is_ours(error):
-  frames = traceback.extract_tb(error.__traceback__)
-  if not frames:
-    return False
-  place = pathlib.Path(frames[-1].filename)
-  # Config files raise through big_crop.config; they are not in a package.
-  return str(place.resolve()).startswith(_OURS) or (
-    place.suffix == ".py" and frames[-1].name == "get_config"
-  )
-
-
-def _report(error):
-  message = " ".join(str(error).split())
-  print(f"error: {message}", file=sys.stderr, flush=True)
-  return 2
+  except UserError as e:
+    print(f"error: {' '.join(str(e).split())}", file=sys.stderr, flush=True)
+    sys.exit(2)

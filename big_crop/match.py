@@ -22,6 +22,7 @@ from scipy import optimize
 from big_crop import errors
 from big_crop.measure import shapes
 from pp_ops import registry
+from pp_ops.errors import UserError
 from pp_ops.laws import arguments, exact
 
 
@@ -49,12 +50,12 @@ def solve(
     ValueError: if no value of the parameter matches.
   """
   if not 0 < percentile < 100:
-    raise ValueError(f"--percentile {percentile:g}: need 0 < percentile < 100")
+    raise UserError(f"--percentile {percentile:g}: need 0 < percentile < 100")
   name, args, kwargs = registry.parse(family)[0]
   law = registry.law_of(family)
   if parameter not in law.bounds:
     near = registry.did_you_mean(parameter, law.bounds)
-    raise ValueError(f"--solve {parameter!r}: {near}")
+    raise UserError(f"--solve {parameter!r}: {near}")
   wanted = _scale(registry.law_of(target), images)
   level = wanted.percentile(percentile)
   mass = wanted.cdf(level)
@@ -71,7 +72,7 @@ def solve(
   low, high = (arguments.to_percent(parameter, v) for v in (low, high))
   excess = lambda value: _scale(law_with(value), images).cdf(level) - mass
   if excess(low) * excess(high) > 0:
-    raise ValueError(
+    raise UserError(
       f"no {parameter} of {family!r} between {low:g} and {high:g} puts as many "
       f"crops below scale {level:.5f} as {target!r} does"
     )

@@ -4,10 +4,11 @@ import importlib
 import types
 from collections.abc import Iterable, Mapping
 
+from pp_ops.errors import UserError
 from pp_ops.registry import did_you_mean
 
 
-def unknown(what: str, name: str, choices: Iterable[str]) -> ValueError:
+def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
   """Returns the error for an unknown name, with the nearest right one.
 
   Args:
@@ -19,7 +20,7 @@ def unknown(what: str, name: str, choices: Iterable[str]) -> ValueError:
     A one-line `ValueError`, to be raised by the caller.
   """
   near = did_you_mean(str(name), [str(c) for c in choices])
-  return ValueError(f"unknown {what} {name!r}: {near}")
+  return UserError(f"unknown {what} {name!r}: {near}")
 
 
 def check(what: str, name: str, choices: Iterable[str]) -> None:
@@ -56,9 +57,9 @@ def import_named(
       raise
     if "." not in name:
       raise unknown(what, name, modules) from None
-    raise ValueError(
+    raise UserError(
       f"{what} {name!r}: no module {e.name!r}; is it on PYTHONPATH?"
     ) from None
   if not hasattr(module, needs):
-    raise ValueError(f"{what} {name!r}: the module {path!r} has no {needs}")
+    raise UserError(f"{what} {name!r}: the module {path!r} has no {needs}")
   return module

@@ -20,6 +20,7 @@ from big_crop.data import input_pipeline, sources
 from big_crop.optim.schedules import to_steps
 from big_crop.runtime import checkpoint, sharding
 from pp_ops import registry
+from pp_ops.errors import UserError
 
 
 class Parts(NamedTuple):
@@ -107,11 +108,11 @@ def build(config: ConfigDict) -> Parts:
   )
   for key in ("log_training_steps", "ckpt_steps"):
     if config[key] < 1:
-      raise ValueError(f"config.{key} is {config[key]}: need at least 1")
+      raise UserError(f"config.{key} is {config[key]}: need at least 1")
 
   registry.import_modules(config.pp_modules)
   if not config.input.pp:
-    raise ValueError("config.input.pp is not set")
+    raise UserError("config.input.pp is not set")
   pp = registry.get_preprocess_fn(config.input.pp)
   source = sources.get_source(
     **config.input.data,
@@ -119,7 +120,7 @@ def build(config: ConfigDict) -> Parts:
     shuffle_buffer_size=config.input.shuffle_buffer_size,
   )
   if source.total_examples < num_hosts:
-    raise ValueError(
+    raise UserError(
       f"config.input.data.split {config.input.data.split!r} has "
       f"{source.total_examples} examples for {num_hosts} hosts"
     )
@@ -127,7 +128,7 @@ def build(config: ConfigDict) -> Parts:
   durations = {"batch_size": batch_size, "data_size": source.total_examples}
   total_steps = to_steps("total", config, **durations)
   if not total_steps:
-    raise ValueError("set config.total_epochs, total_steps or total_examples")
+    raise UserError("set config.total_epochs, total_steps or total_examples")
   durations["total_steps"] = total_steps
 
   specs = input_pipeline.feature_specs(source, pp, objective.features)
@@ -224,7 +225,7 @@ def open_run(workdir: str) -> FinishedRun:
   """
   path = epath.Path(workdir) / "config.json"
   if not path.exists():
-    raise ValueError(f"{workdir} has no config.json: give a run's workdir")
+    raise UserError(f"{workdir} has no config.json: give a run's workdir")
   # A run of an older version lacks the keys that have come since.
   config = configs.default_config().to_dict() | json.loads(path.read_text())
   config = ConfigDict(config)

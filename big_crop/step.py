@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from big_crop import trees
 from big_crop.objectives import Aux, Batch, Objective
 from big_crop.runtime import sharding
+from pp_ops.errors import UserError
 
 Metrics = dict[str, jax.Array]
 Specs = Mapping[str, jax.ShapeDtypeStruct]
@@ -188,7 +189,7 @@ def make_train_step(
   """
   prepare = make_prepare(objective, seed)
   if (ema_decay is None) != (state_sharding.ema is None):
-    raise ValueError(
+    raise UserError(
       f"ema_decay is {ema_decay}, but the state holds"
       f" {'no ' if state_sharding.ema is None else ''}averages."
     )
@@ -276,7 +277,7 @@ def num_examples(batch: Batch) -> int:
   """
   sizes = {k: len(v) for k, v in batch.items()}
   if len(set(sizes.values())) != 1:
-    raise ValueError(f"the arrays of a batch differ in their size: {sizes}")
+    raise UserError(f"the arrays of a batch differ in their size: {sizes}")
   return next(iter(sizes.values()))
 
 

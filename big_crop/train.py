@@ -32,6 +32,7 @@ from big_crop.runtime import (
   records,
   sharding,
 )
+from pp_ops.errors import UserError
 
 # How far the host may run ahead of the devices.
 STEPS_IN_FLIGHT = 3
@@ -56,7 +57,7 @@ def start_or_resume(config, workdir: epath.Path, parts: Parts) -> tuple:
     state = parts.init()
     if config.model_init:
       state = weights.initialise(
-        state, config.model_init, parts.model, **config.model_load
+        state, config.model_init, parts.objective.model, **config.model_load
       )
   if jax.process_index() == 0:
     records.write_config(workdir, configs.as_json(config))
@@ -212,7 +213,7 @@ def _check_finite(logged, checkpoints):
     if not math.isfinite(loss):
       good = checkpoints.latest()
       where = "none yet" if good is None else checkpoints.path / str(good)
-      raise ValueError(
+      raise UserError(
         f"the loss is {loss} at step {step}; last good checkpoint: {where}"
       )
 

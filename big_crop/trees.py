@@ -14,6 +14,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from pp_ops.errors import UserError
+
 
 def leaf_name(path: Sequence[Any]) -> str:
   """Returns the name of a key path of `jax.tree_util`."""
@@ -63,7 +65,7 @@ def first_match(
   """
   for rule in rules:
     if not (isinstance(rule, list | tuple) and len(rule) == 2):
-      raise ValueError(f"{where}: {rule!r} is not a (regex, value) pair.")
+      raise UserError(f"{where}: {rule!r} is not a (regex, value) pair.")
   names = list(names)
   compiled = [_compile(pattern, where) for pattern, _ in rules]
   matches = {}
@@ -76,7 +78,7 @@ def first_match(
     unused = index not in matches.values() and pattern.pattern != ".*"
     if all_used and unused:
       taken = any(map(pattern.fullmatch, names))
-      raise ValueError(
+      raise UserError(
         f"{where}: {pattern.pattern!r} matches no parameter"
         + (" that an earlier pattern does not take." if taken else ".")
         + f" A parameter's name looks like {names[-1] if names else ''!r}."
@@ -88,7 +90,7 @@ def _compile(pattern: str, where: str) -> re.Pattern:
   try:
     return re.compile(pattern)
   except (re.error, TypeError) as e:
-    raise ValueError(f"{where}: bad regex {pattern!r}: {e}.") from None
+    raise UserError(f"{where}: bad regex {pattern!r}: {e}.") from None
 
 
 def params_sha256(params: Any) -> str:

@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from pp_ops import pixels
+from pp_ops.errors import UserError
 from pp_ops.registry import register
 from pp_ops.uint8_op import check_number, one_of, register_uint8
 
@@ -88,7 +89,7 @@ def _range(name, value, centre, low, high):
   """(least, most) factor from an amount or a pair."""
   if isinstance(value, (tuple, list)):
     if len(value) != 2:
-      raise ValueError(f"{name}={value!r}: need a number or (least, most)")
+      raise UserError(f"{name}={value!r}: need a number or (least, most)")
     check_number(f"{name}[0]", value[0], low, high)
     check_number(f"{name}[1]", value[1], value[0], high)
     return tuple(map(float, value))
@@ -169,7 +170,7 @@ def get_lighting(alphastd: float = 0.1):
   def lighting(image, rng):
     image = tf.convert_to_tensor(image)
     if not (image.dtype.is_floating and image.shape[-1] == 3):
-      raise ValueError(
+      raise UserError(
         f"op 'lighting' got {image.dtype.name} {image.shape}: need float "
         "[height, width, 3] in [0, 1], after value_range(0, 1)"
       )

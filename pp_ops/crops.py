@@ -109,7 +109,7 @@ def get_crop(name: str, law: Law, size, resize: dict) -> Callable:
   Raises:
     ValueError: for a wrong size or method, in one line.
   """
-  image_ops.check_method(resize["method"])
+  image_ops.check_method(resize["method"], random=True)
   # The kernel knows TensorFlow's own law, not what a subclass makes of it.
   native = type(law) is NativeLaw and name.removeprefix(FUSED) != COUPLED
   sampler = native_sampler(law) if native else law_sampler(law)
@@ -118,4 +118,12 @@ def get_crop(name: str, law: Law, size, resize: dict) -> Callable:
   if size is None:
     return crop
   resize_op = image_ops.get_resize(size, **resize)
-  return lambda image, rng: resize_op(crop(image, rng))
+  if resize["method"] != "random":
+    return lambda image, rng: resize_op(crop(image, rng))
+
+  def crop_and_resize(image, rng):
+    own = copy.copy(rng)
+    rng.seed()  # the resize's, so that the crop draws other numbers
+    return resize_op(crop(image, rng), own)
+
+  return crop_and_resize

@@ -5,6 +5,7 @@ For callers of `tf.image.sample_distorted_bounding_box`: change the name.
 
 import tensorflow as tf
 
+from pp_ops.errors import UserError
 from pp_ops.laws import FixedLaw, Law, first_admissible
 from pp_ops.random import Rng
 
@@ -94,7 +95,7 @@ def _make_law(law, aspect_ratio_range, area_range, max_attempts):
   ranges = (aspect_ratio_range, area_range, max_attempts)
   if law is not None:
     if any(r is not None for r in ranges):
-      raise ValueError(
+      raise UserError(
         "law brings its own ranges: leave out aspect_ratio_range, area_range "
         "and max_attempts"
       )
@@ -109,7 +110,7 @@ def _sample(image_size, boxes, draw, min_covered, use_image, law):
   boxes = tf.convert_to_tensor(boxes, tf.float32)
   if boxes.shape[-2] == 0:
     if not use_image:
-      raise ValueError(
+      raise UserError(
         "no bounding boxes: pass some, or use_image_if_no_bounding_boxes=True"
       )
     boxes = tf.constant([[0.0, 0.0, 1.0, 1.0]])

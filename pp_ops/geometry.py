@@ -17,6 +17,7 @@ import math
 import tensorflow as tf
 
 from pp_ops import interpolation as between
+from pp_ops.errors import UserError
 from pp_ops.uint8_op import check_fill, check_number, filled, register_uint8
 
 
@@ -102,7 +103,7 @@ def _get_shear(level, fill, interpolation, corner, axis):
   check_fill(fill)
   between.check_interpolation(interpolation)
   if not isinstance(corner, bool):
-    raise ValueError(f"corner={corner!r}: need True or False")
+    raise UserError(f"corner={corner!r}: need True or False")
   start = 0.5 if corner else 0.0
   kind = tf.float32 if interpolation == "nearest" else tf.float64
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from pp_ops.errors import UserError
 from pp_ops.registry import did_you_mean, register
 from pp_ops.resize import METHODS, resize_antialiased, resize_by_tensorflow
 
@@ -41,7 +42,7 @@ def decode(data: tf.Tensor, channels: int = 3) -> tf.Tensor:
 def get_decode(channels: int = 3) -> _Op:
   """Decodes an encoded image to uint8; see `decode`."""
   if channels not in (1, 3):
-    raise ValueError(f"channels={channels}: need 1 or 3")
+    raise UserError(f"channels={channels}: need 1 or 3")
   return lambda data: decode(data, channels)
 
 
@@ -50,7 +51,7 @@ def _check_size(size, name="size"):
   pair = (size, size) if isinstance(size, int) else size
   good = isinstance(pair, (tuple, list)) and len(pair) == 2
   if not good or not all(type(s) is int and s > 0 for s in pair):
-    raise ValueError(f"{name}={size!r}: need a pixel count or (height, width)")
+    raise UserError(f"{name}={size!r}: need a pixel count or (height, width)")
   return tuple(pair)
 
 
@@ -73,7 +74,7 @@ def check_method(method: str, random: bool = False):
   """Raises a one-line ValueError unless `method` is one, or "random" if so."""
   choices = [*METHODS, *(["random"] * random)]
   if method not in choices:
-    raise ValueError(
+    raise UserError(
       f"unknown resize method {method!r}: {did_you_mean(method, choices)}"
     )
 
@@ -154,7 +155,7 @@ def get_random_resize_small(
   _check_size((min_size, max_size), "(min_size, max_size)")
   check_method(method, random=True)
   if min_size > max_size:
-    raise ValueError(f"min_size={min_size} is above max_size={max_size}")
+    raise UserError(f"min_size={min_size} is above max_size={max_size}")
 
   def resize(image, rng):
     size = rng.uniform([], min_size, max_size + 1, tf.int32)
@@ -240,7 +241,7 @@ def get_value_range(
     image -> float32 image.
   """
   if in_min == in_max:
-    raise ValueError(f"in_min and in_max are both {in_min:g}: need a range")
+    raise UserError(f"in_min and in_max are both {in_min:g}: need a range")
   scale = (vmax - vmin) / (in_max - in_min)
   affine = _affine(scale, vmin - in_min * scale)
   if not clip_values:
@@ -255,8 +256,8 @@ def get_vgg_value_range(
 ) -> _Op:
   """(image - mean) / std per channel, as float32; ImageNet's by default."""
   if len(mean) != len(std):
-    raise ValueError(f"{len(mean)} means but {len(std)} standard deviations")
+    raise UserError(f"{len(mean)} means but {len(std)} standard deviations")
   if not all(s > 0 for s in std):
-    raise ValueError(f"std={std!r}: need numbers above 0")
+    raise UserError(f"std={std!r}: need numbers above 0")
   scale = [1 / s for s in std]
   return _affine(scale, [-m * s for m, s in zip(mean, scale, strict=True)])

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from pp_ops.errors import UserError
 from pp_ops.registry import register
 
 
@@ -20,7 +21,7 @@ def get_onehot(depth: int, multi: bool = True, on: float = 1, off: float = 0):
     label (int, scalar or [n]) -> float32 [depth], or [n, depth].
   """
   if depth < 1:
-    raise ValueError(f"depth={depth}: need at least one class")
+    raise UserError(f"depth={depth}: need at least one class")
 
   def onehot(label):
     hot = tf.one_hot(label, depth)
@@ -34,7 +35,7 @@ def get_onehot(depth: int, multi: bool = True, on: float = 1, off: float = 0):
 def _check_there(features, keys, op):
   missing = [k for k in keys if k not in features]
   if missing:
-    raise ValueError(
+    raise UserError(
       f"op {op!r}: no feature {missing[0]!r}; there are "
       + ", ".join(map(repr, features))
     )

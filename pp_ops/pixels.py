@@ -10,6 +10,7 @@ big_vision has a copy) differ by a rounding, these ops follow Pillow.
 
 import tensorflow as tf
 
+from pp_ops.errors import UserError
 from pp_ops.uint8_op import check_number, register_uint8
 
 
@@ -215,7 +216,7 @@ def get_contrast(factor: float, legacy: bool = False):
   """
   check_number("factor", factor, 0)
   if not isinstance(legacy, bool):
-    raise ValueError(f"legacy={legacy!r}: need True or False")
+    raise UserError(f"legacy={legacy!r}: need True or False")
   mean = _pixels_by_256 if legacy else _mean_grey
 
   def contrast(image):

@@ -9,6 +9,7 @@ Inception Crop", appendix D, lists them and what is wrong with the contrast.
 import tensorflow as tf
 
 from pp_ops import geometry, pixels
+from pp_ops.errors import UserError
 from pp_ops.registry import did_you_mean
 from pp_ops.uint8_op import check_number, one_of, register_uint8
 
@@ -81,7 +82,7 @@ def get_randaug(
   check_number("num_layers", num_layers, 0, whole=True)
   check_number("magnitude", magnitude, 0, 30)
   if contrast not in _CONTRASTS:
-    raise ValueError(
+    raise UserError(
       f"unknown contrast {contrast!r}: "
       + did_you_mean(str(contrast), _CONTRASTS)
     )

@@ -8,6 +8,8 @@ so that any two different seeds give independent streams.
 
 import tensorflow as tf
 
+from pp_ops.errors import UserError
+
 _EPOCH_BITS = 24
 _INDEX_BITS, _OP_BITS, _DRAW_BITS = 37, 10, 8
 
@@ -27,7 +29,7 @@ def example_seed(
     int64 [2], for the feature `"_seed"`.
   """
   if not 0 <= run_seed < 1 << (63 - _EPOCH_BITS):
-    raise ValueError(f"seed={run_seed}: need 0 <= seed < 2^{63 - _EPOCH_BITS}")
+    raise UserError(f"seed={run_seed}: need 0 <= seed < 2^{63 - _EPOCH_BITS}")
   high = (run_seed << _EPOCH_BITS) + tf.cast(epoch, tf.int64)
   place = tf.cast(repeat, tf.int64) * (1 << _INDEX_BITS)
   place += tf.cast(index, tf.int64)
@@ -55,7 +57,7 @@ class Rng:
     if self._seed is None:
       return None
     if self._next == self._end:
-      raise ValueError(f"an op may draw {1 << _DRAW_BITS} times at most")
+      raise UserError(f"an op may draw {1 << _DRAW_BITS} times at most")
     seed = self._seed + tf.constant([0, self._next], tf.int64)
     self._next += 1
     return seed

@@ -4,6 +4,7 @@ import math
 
 import tensorflow as tf
 
+from pp_ops.errors import UserError
 from pp_ops.geometry import paste
 from pp_ops.registry import did_you_mean, register
 from pp_ops.uint8_op import check_number
@@ -87,9 +88,7 @@ def get_random_erasing(
   """
   check_number("probability", probability, 0, 1)
   if mode not in _MODES:
-    raise ValueError(
-      f"unknown mode {mode!r}: {did_you_mean(str(mode), _MODES)}"
-    )
+    raise UserError(f"unknown mode {mode!r}: {did_you_mean(str(mode), _MODES)}")
   check_number("min_area", min_area, 0)
   check_number("max_area", max_area, min_area)
   check_number("min_aspect", min_aspect, 1e-6)
@@ -126,7 +125,7 @@ def get_random_erasing(
     image = tf.convert_to_tensor(image)
     good = image.shape.rank == 3 and image.shape[-1] is not None
     if not (image.dtype.is_floating and good):
-      raise ValueError(
+      raise UserError(
         f"op 'random_erasing' got {image.dtype.name} {image.shape}: need float "
         "[height, width, channels], after vgg_value_range or the like"
       )

@@ -25,6 +25,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from pp_ops.errors import UserError
 from pp_ops.laws import arguments
 from pp_ops.laws import names as law_names
 
@@ -91,7 +92,7 @@ def register(
       old = _OPS.get(name) or _law_op(name)
     # A reloaded module may register again.
     if old and _origin(old.factory) != _origin(factory):
-      raise ValueError(
+      raise UserError(
         f"op {name!r} is already registered by {_origin(old.factory)}"
       )
     _OPS[name] = Op(factory, inkey, outkey or inkey, law)
@@ -155,9 +156,9 @@ def lookup(name: str) -> Op:
     _import_ops()
   op = _OPS.get(name, crop)
   if not op:
-    raise ValueError(f"unknown op {name!r}: {did_you_mean(name, names())}")
+    raise UserError(f"unknown op {name!r}: {did_you_mean(name, names())}")
   if crop and op is not crop:
-    raise ValueError(
+    raise UserError(
       f"op {name!r} is registered twice: by {_origin(op.factory)} and by the "
       f"law {_origin(crop.factory)}"
     )
@@ -181,7 +182,7 @@ def parse(spec: str) -> list[tuple[str, list, dict]]:
     node = ast.parse(f"({spec}\n)", mode="eval").body
   except (SyntaxError, ValueError) as e:
     reason = getattr(e, "msg", e)
-    raise ValueError(f"pp string {spec!r} does not parse: {reason}") from None
+    raise UserError(f"pp string {spec!r} does not parse: {reason}") from None
   ops = []
   while isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
     ops.append(node.right)
@@ -192,7 +193,7 @@ def parse(spec: str) -> list[tuple[str, list, dict]]:
 
 def _parse_op(node, spec):
   def wrong(what):
-    return ValueError(f"pp string {spec!r}: {ast.unparse(node)!r} {what}")
+    return UserError(f"pp string {spec!r}: {ast.unparse(node)!r} {what}")
 
   if isinstance(node, ast.Name):
     return node.id, [], {}
@@ -220,11 +221,11 @@ def call_factory(name: str, factory: Callable, args, kwargs) -> Any:
       if unknown
       else (f"; its arguments are ({', '.join(map(str, parameters.values()))})")
     )
-    raise ValueError(f"op {name!r}: {e}{hint}") from None
+    raise UserError(f"op {name!r}: {e}{hint}") from None
   try:
     return factory(*args, **kwargs)
   except (TypeError, ValueError) as e:
-    raise ValueError(f"op {name!r}: {e}") from e
+    raise UserError(f"op {name!r}: {e}") from e
 
 
 def import_modules(modules) -> None:
@@ -240,7 +241,7 @@ def import_modules(modules) -> None:
       # A module that is there may itself lack one; that is another fault.
       if e.name != name and not name.startswith(f"{e.name}."):
         raise
-      raise ValueError(f"pp_modules: no module {name!r} on the path") from None
+      raise UserError(f"pp_modules: no module {name!r} on the path") from None
 
 
 def law_of(spec: str) -> Any:
@@ -251,13 +252,13 @@ def law_of(spec: str) -> Any:
   """
   ops = parse(spec)
   if len(ops) != 1:
-    raise ValueError(f"{spec!r}: need one crop op, got {len(ops)} ops")
+    raise UserError(f"{spec!r}: need one crop op, got {len(ops)} ops")
   name, args, kwargs = ops[0]
   kwargs = {k: v for k, v in kwargs.items() if k not in _KEY_ARGS}
   law = lookup(name).law
   if law is None:
     crops = [n for n in names() if lookup(n).law]
-    raise ValueError(f"op {name!r} declares no crop law; {', '.join(crops)} do")
+    raise UserError(f"op {name!r} declares no crop law; {', '.join(crops)} do")
   return call_factory(name, law, args, kwargs)
 
 
@@ -268,7 +269,7 @@ def _build(name, args, kwargs, position):
   if op.inkey is not None:
     keys = {k: kwargs.pop(k) for k in _KEY_ARGS if k in kwargs}
     if "key" in keys and len(keys) > 1:
-      raise ValueError(f"op {name!r}: give key, or inkey and outkey, not both")
+      raise UserError(f"op {name!r}: give key, or inkey and outkey, not both")
   function = call_factory(name, op.factory, args, kwargs)
   random = "rng" in inspect.signature(function).parameters
   both = keys.get("key")
@@ -280,7 +281,7 @@ def _build(name, args, kwargs, position):
     if inkey is None:
       return function(dict(features), **extra)
     if inkey not in features:
-      raise ValueError(
+      raise UserError(
         f"op {name!r} reads feature {inkey!r}, which is not there; there are "
         + ", ".join(map(repr, features))
       )
@@ -307,10 +308,10 @@ def get_preprocess_fn(spec: str) -> Callable[[Features], Features]:
   _import_ops()
   try:
     ops = [_build(*op, position) for position, op in enumerate(parse(spec))]
-  except ValueError as e:
+  except UserError as e:
     if spec in str(e):
       raise
-    raise ValueError(f"{e} (in pp string {spec!r})") from e
+    raise UserError(f"{e} (in pp string {spec!r})") from e
 
   import tensorflow as tf
 

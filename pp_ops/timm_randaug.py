@@ -14,6 +14,7 @@ import re
 import tensorflow as tf
 
 from pp_ops import geometry, pixels
+from pp_ops.errors import UserError
 from pp_ops.interpolation import INTERPOLATIONS, check_interpolation
 from pp_ops.registry import did_you_mean
 from pp_ops.uint8_op import check_fill, check_number, one_of, register_uint8
@@ -47,18 +48,18 @@ def parse_config(config: str) -> dict[str, float]:
   """
   first, *sections = str(config).split("-")
   if first != "rand":
-    raise ValueError(f"{config!r}: need 'rand' and keys, as 'rand-m7-mstd0.5'")
+    raise UserError(f"{config!r}: need 'rand' and keys, as 'rand-m7-mstd0.5'")
   values = {}
   for section in sections:
     key, value = re.fullmatch(r"([a-zA-Z]*)(.*)", section, re.DOTALL).groups()
     if section == "mstdinf":
       key, value = "mstd", str(_UNIFORM_ABOVE + 1)
     if key not in _KEYS:
-      raise ValueError(f"unknown key {key!r}: {did_you_mean(key, _KEYS)}")
+      raise UserError(f"unknown key {key!r}: {did_you_mean(key, _KEYS)}")
     if key in values:
-      raise ValueError(f"{config!r} gives {key!r} twice")
+      raise UserError(f"{config!r} gives {key!r} twice")
     if not re.fullmatch(r"\d+(\.\d*)?", value):
-      raise ValueError(f"{section!r}: need a number after {key!r}")
+      raise UserError(f"{section!r}: need a number after {key!r}")
     _, least, most, whole = _KEYS[key]
     number = float(value) if "." in value else int(value)
     check_number(key, number, least, most, whole)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from pp_ops.errors import UserError
 from pp_ops.registry import register
 
 
@@ -42,7 +43,7 @@ def _check_image(name, image):
   shape = image.shape
   good = shape.rank == 3 and shape[-1] in (1, 3)
   if image.dtype != tf.uint8 or not good:
-    raise ValueError(
+    raise UserError(
       f"op {name!r} got {image.dtype.name} {shape}: need uint8 [height, width, "
       "channels] with 3 channels or 1, as decoded"
     )
@@ -71,7 +72,7 @@ def check_number(
     ends += [f" <= {high:g}"] * math.isfinite(high)
     what = "a whole number" if whole else "a number"
     bounds = "".join(ends) if len(ends) > 1 else "finite"
-    raise ValueError(f"{name}={value!r}: need {what}, {bounds}")
+    raise UserError(f"{name}={value!r}: need {what}, {bounds}")
 
 
 def check_fill(fill) -> None:
@@ -80,7 +81,7 @@ def check_fill(fill) -> None:
   if len(values) not in (1, 3) or not all(
     type(v) is int and 0 <= v <= 255 for v in values
   ):
-    raise ValueError(
+    raise UserError(
       f"fill={fill!r}: need a whole number, 0 to 255, or one per channel"
     )
 
@@ -89,9 +90,7 @@ def filled(height, width, image: tf.Tensor, fill) -> tf.Tensor:
   """uint8 [height, width, channels of `image`] of nothing but `fill`."""
   channels = image.shape[-1]
   if not isinstance(fill, int) and len(fill) not in (1, channels):
-    raise ValueError(
-      f"fill={fill!r} for an image of {channels} channel: need 1"
-    )
+    raise UserError(f"fill={fill!r} for an image of {channels} channel: need 1")
   shape = [height, width, channels]
   if isinstance(fill, int):  # several times faster than broadcasting
     return tf.fill(shape, tf.constant(fill, tf.uint8))

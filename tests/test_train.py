@@ -210,11 +210,19 @@ def test_mistakes_stop_the_run_before_it_starts(
   folder, tmp_path, override, message
 ):
   config = tiny(folder, **override)
-  with pytest.raises(ValueError, match=message) as e:
+  with pytest.raises(errors.UserError, match=message) as e:
     train.run(config, tmp_path / "run")
   assert len(str(e.value).splitlines()) == 1
-  assert errors._is_ours(e.value)
   assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_users_mistake_is_one_line_and_a_fault_has_a_traceback(capsys):
+  with pytest.raises(SystemExit) as e, errors.one_line():
+    raise errors.UserError("in two\nlines")
+  assert e.value.code == 2
+  assert capsys.readouterr().err == "error: in two lines\n"
+  with pytest.raises(ValueError, match="unpack"), errors.one_line():
+    _, _ = (1, 2, 3)
 
 
 COMMAND = [sys.executable, "-m", "big_crop.train", "--config"]

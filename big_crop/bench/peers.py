@@ -19,6 +19,7 @@ import sys
 import time
 
 from big_crop.bench.turns import BATCH, Loader, turn
+from pp_ops.errors import UserError
 
 _BATCHES_AHEAD = 2  # of each worker; DataLoader's default
 # Name: decoded by Pillow, antialiased.
@@ -45,7 +46,7 @@ def start(
   """
   for package in ("torch", "torchvision"):
     if importlib.util.find_spec(package) is None:
-      raise ValueError(f"--peers: {package} is not installed.")
+      raise UserError(f"--peers: {package} is not installed.")
   process = subprocess.Popen(
     [sys.executable, "-m", "big_crop.bench.peers", str(workers)],
     stdin=subprocess.PIPE,
@@ -60,7 +61,7 @@ def start(
 
   names = [*_KINDS, *([n + RANDAUG for n in _KINDS] if randaug else [])]
   if ask([list(map(str, paths)), names]) is None:
-    raise ValueError("--peers: torch and torchvision did not start, see above.")
+    raise UserError("--peers: torch and torchvision did not start, see above.")
   return [
     Loader(name, lambda seconds, name=name: ask([name, seconds]))
     for name in names

@@ -27,6 +27,7 @@ from big_crop.bench.turns import (
 )
 from big_crop.data import input_pipeline  # noqa: F401, it sets TensorFlow up
 from pp_ops import registry
+from pp_ops.errors import UserError
 from pp_ops.random import example_seed
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
@@ -41,7 +42,7 @@ def find_images(directory: str) -> list[pathlib.Path]:
   files = sorted(pathlib.Path(directory).rglob("*"))
   files = [p for p in files if p.suffix.lower() in _SUFFIXES]
   if not files:
-    raise ValueError(f"--images {directory}: no {', '.join(_SUFFIXES)} there.")
+    raise UserError(f"--images {directory}: no {', '.join(_SUFFIXES)} there.")
   return files
 
 
@@ -102,7 +103,7 @@ def main(argv: list[str]) -> None:
   output.add_flag(parser)
   args = parser.parse_args(argv)
   if min(args.threads, args.repeats, args.seconds) <= 0:
-    raise ValueError("--threads, --repeats and --seconds must be above 0.")
+    raise UserError("--threads, --repeats and --seconds must be above 0.")
 
   paths = find_images(args.images)
   specs = list(args.pp)

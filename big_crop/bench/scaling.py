@@ -13,6 +13,7 @@ import jax
 from big_crop.bench import output
 from big_crop.bench import step as bench_step
 from big_crop.runtime import sharding
+from pp_ops.errors import UserError
 
 
 def measure(
@@ -47,7 +48,7 @@ def measure(
   """
   devices = jax.devices()
   if max(counts) > len(devices):
-    raise ValueError(f"--devices {max(counts)}: there are {len(devices)}")
+    raise UserError(f"--devices {max(counts)}: there are {len(devices)}")
   results = []
   for num in counts:
     step = bench_step.build(
@@ -85,7 +86,7 @@ def main(argv: list[str]) -> None:
   output.add_flag(parser)
   args = parser.parse_args(argv)
   if min(args.batch, args.res, args.steps, args.repeats, *args.devices) < 1:
-    raise ValueError("every number must be at least 1.")
+    raise UserError("every number must be at least 1.")
 
   jax.config.update("jax_num_cpu_devices", max(args.devices))
   results = measure(

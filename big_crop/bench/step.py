@@ -24,6 +24,7 @@ from big_crop import step as steps
 from big_crop.bench import output, timm_peer
 from big_crop.config import default_config
 from big_crop.runtime import sharding
+from pp_ops.errors import UserError
 
 _CLASSES = 1000
 _REPLICATE = [(".*", "replicate")]
@@ -168,7 +169,7 @@ def literal(flag: str, text: str, kind: type) -> Any:
   except (ValueError, SyntaxError):
     value = None
   if not isinstance(value, kind):
-    raise ValueError(f"{flag} {text}: need a {kind.__name__} literal")
+    raise UserError(f"{flag} {text}: need a {kind.__name__} literal")
   return value
 
 
@@ -188,7 +189,7 @@ def main(argv: list[str]) -> None:
   output.add_flag(parser)
   args = parser.parse_args(argv)
   if min(args.batch, args.res, args.steps, args.repeats) < 1:
-    raise ValueError("--batch, --res, --steps, --repeats must be at least 1.")
+    raise UserError("--batch, --res, --steps, --repeats must be at least 1.")
 
   mesh = sharding.make_mesh(literal("--mesh", args.mesh, list))
   step = build(

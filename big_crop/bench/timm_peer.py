@@ -11,6 +11,8 @@ import sys
 import time
 from typing import NamedTuple
 
+from pp_ops.errors import UserError
+
 # Ours: timm's, without the heads and tokens that do not matter for speed.
 _NAMES = {
   ("vit", "Ti/16"): "vit_tiny_patch16_224",
@@ -41,7 +43,7 @@ class Peer(NamedTuple):
     self.process.stdin.flush()
     answer = json.loads(self.process.stdout.readline() or "null")
     if answer is None:
-      raise ValueError("--peers: torch and timm did not answer, see above.")
+      raise UserError("--peers: torch and timm did not answer, see above.")
     return answer
 
 
@@ -53,10 +55,10 @@ def start(model: str, variant: str, batch: int, res: int, dtype: str) -> Peer:
   """
   for package in ("torch", "timm"):
     if importlib.util.find_spec(package) is None:
-      raise ValueError(f"--peers: {package} is not installed.")
+      raise UserError(f"--peers: {package} is not installed.")
   if (model, variant) not in _NAMES:
     known = ", ".join(f"{m} {v}" for m, v in _NAMES)
-    raise ValueError(f"--peers: no peer of {model} {variant}; of {known}")
+    raise UserError(f"--peers: no peer of {model} {variant}; of {known}")
   peer = Peer(
     subprocess.Popen(
       [sys.executable, "-m", "big_crop.bench.timm_peer"],

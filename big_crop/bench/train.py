@@ -17,6 +17,7 @@ from big_crop import config as configs
 from big_crop.bench import output
 from big_crop.parts import build
 from big_crop.train import STEPS_IN_FLIGHT
+from pp_ops.errors import UserError
 
 
 def measure(config, warmup: int, steps: int) -> dict[str, float]:
@@ -90,7 +91,7 @@ def main(argv: list[str]) -> None:
   output.add_flag(parser)
   config, args = configs.parse_command_line(parser, argv)
   if min(args.warmup, args.steps) < 1:
-    raise ValueError("--warmup and --steps must be at least 1.")
+    raise UserError("--warmup and --steps must be at least 1.")
   results = measure(config, args.warmup, args.steps)
   print(
     f"together        {results['images_per_s']:10.1f} images/s\n"

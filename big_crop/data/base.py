@@ -5,6 +5,7 @@ from typing import Protocol
 
 import tensorflow as tf
 
+from pp_ops.errors import UserError
 from pp_ops.registry import did_you_mean
 
 
@@ -68,7 +69,7 @@ def check_split(split: str, sizes: dict[str, int], dataset: str):
     reason = str(e).splitlines()[0]
     if name not in (*sizes, "all"):
       reason = f"no such split; {did_you_mean(name, sizes)}"
-    raise ValueError(f"split {split!r} of {dataset}: {reason}") from None
+    raise UserError(f"split {split!r} of {dataset}: {reason}") from None
   return [
     (p.splitname, p.from_ or 0, sizes[p.splitname] if p.to is None else p.to)
     for p in parts

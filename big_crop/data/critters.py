@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
 from big_crop.data.figures import COATS, KINDS, VARIANTS, figure_of
+from pp_ops.errors import UserError
 
 VERSION = 1  # part of every seed: raise it when a drawing changes
 CLASS_NAMES = tuple(f"{coat} {kind}" for kind in KINDS for coat in COATS)
@@ -62,7 +63,7 @@ def example(split, index):
   """
   size = _split_size(split)
   if not 0 <= index < size:
-    raise ValueError(f"critters: no index {index} in {split!r} (0..{size - 1})")
+    raise UserError(f"critters: no index {index} in {split!r} (0..{size - 1})")
   label = _label(split, index)
   image = _draw(_rng(split, "image", index), label)
   file = io.BytesIO()
@@ -88,7 +89,7 @@ def generate(split, start=0, stop=None):
   stop = size if stop is None else stop
   if not 0 <= start <= stop <= size:
     wrong = f"{start}..{stop} is not within 0..{size}"
-    raise ValueError(f"critters: {wrong} in {split!r}")
+    raise UserError(f"critters: {wrong} in {split!r}")
   examples = [example(split, i) for i in range(start, stop)]
   jpegs = [jpeg for jpeg, _ in examples]
   return jpegs, np.array([label for _, label in examples], np.int64)
@@ -97,7 +98,7 @@ def generate(split, start=0, stop=None):
 def _split_size(split):
   if split not in SPLIT_SIZES:
     near = difflib.get_close_matches(str(split), SPLIT_SIZES, 1, 0)[0]
-    raise ValueError(f"critters: no split {split!r}; did you mean {near!r}?")
+    raise UserError(f"critters: no split {split!r}; did you mean {near!r}?")
   return SPLIT_SIZES[split]
 
 

@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 
 from big_crop.data import input_pipeline, sources
 from big_crop.runtime import sharding
+from pp_ops.errors import UserError
 from pp_ops.registry import get_preprocess_fn
 
 
@@ -53,7 +54,7 @@ class EvalData:
       **data, shard=(jax.process_index(), self._num_hosts)
     )
     if not self.source.total_examples:
-      raise ValueError(f"split {data['split']!r} has no examples")
+      raise UserError(f"split {data['split']!r} has no examples")
     self._pp = get_preprocess_fn(pp_fn)
     self._wanted = features
     self.features = set(

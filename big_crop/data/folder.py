@@ -6,6 +6,7 @@ import re
 from etils import epath
 
 from big_crop.data import base
+from pp_ops.errors import UserError
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 _SPLIT_NAMES = ("train", "validation", "val", "test")
@@ -66,7 +67,7 @@ def open_folder(
     for s, (found, _) in listings.items():
       extra = sorted(set(found) - set(classes))
       if extra:
-        raise ValueError(
+        raise UserError(
           f"{path / s}: class folder {extra[0]!r} is not in {path / 'train'}"
         )
     files = {s: f for s, (_, f) in listings.items()}
@@ -76,7 +77,7 @@ def open_folder(
     files = {"train": everything[:cut], "validation": everything[cut:]}
   flat = [f for s in files for f in files[s]]
   if not flat:
-    raise ValueError(
+    raise UserError(
       f"{path}: no images; need {path}/CLASS/IMAGE with one of "
       + " ".join(_SUFFIXES)
     )

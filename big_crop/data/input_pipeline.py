@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from big_crop.data.base import Source
+from pp_ops.errors import UserError
 from pp_ops.random import example_seed
 from pp_ops.registry import SEED
 
@@ -107,15 +108,15 @@ def _check_features(spec, features):
     if not set(names) & set(spec):
       missing = " nor ".join(map(repr, names))
       found = "neither" if len(names) > 1 else "no feature"
-      raise ValueError(f"the pp string leaves {found} {missing}")
+      raise UserError(f"the pp string leaves {found} {missing}")
   for name, feature in spec.items():
     if not feature.shape.is_fully_defined():
-      raise ValueError(
+      raise UserError(
         f"the pp string leaves {name!r} with shape {feature.shape}: a batch "
         "needs a fixed one (give the crop or resize a size)"
       )
     if not (feature.dtype.is_floating or feature.dtype.is_integer):
-      raise ValueError(
+      raise UserError(
         f"the pp string leaves {name!r} as {feature.dtype.name}: decode it"
       )
 
@@ -139,7 +140,7 @@ def _iterate(ds, raw_from, pp, seed, source, batch_size, start):
       name, why = _find_corrupt(
         raw_from(position), pp, seed, source, batch_size
       )
-      raise ValueError(
+      raise UserError(
         f"corrupt example: {name or 'not found again'}: {why or e.message}; "
         "set skip_corrupt=True to leave such images out"
       ) from None
@@ -233,7 +234,7 @@ def train_batches(
       has no fixed shape, or `repeats` is no whole number from 1 to 255.
   """
   if not (isinstance(repeats, int) and 1 <= repeats < 256):
-    raise ValueError(f"repeats is {repeats!r}: need a whole number, 1 to 255")
+    raise UserError(f"repeats is {repeats!r}: need a whole number, 1 to 255")
   ds = _preprocessed(
     _stream(source, seed, start, repeats),
     pp,

@@ -8,6 +8,7 @@ which its augmentation is seeded. Decoding is left to the pp string.
 from etils import epath
 
 from big_crop.data.base import Source
+from pp_ops.errors import UserError
 
 EMBEDDED = "critters"
 FOLDER = "folder"
@@ -44,14 +45,14 @@ def get_source(
   if name == EMBEDDED:
     return embedded.open_embedded(split, shard)
   if name == FOLDER and not data_dir:
-    raise ValueError("dataset 'folder' needs data_dir, the folder's path")
+    raise UserError("dataset 'folder' needs data_dir, the folder's path")
   path = epath.Path(data_dir if name == FOLDER else name)
   if path.is_dir():
     if (path / "dataset_info.json").exists():
       return tfds_source.open_directory(path, split, shard, shuffle_buffer_size)
     return folder.open_folder(path, split, shard)
   if name == FOLDER or "/" in name:
-    raise ValueError(f"dataset folder {str(path)!r} is not there")
+    raise UserError(f"dataset folder {str(path)!r} is not there")
   return tfds_source.open_name(
     name, data_dir, split, shard, shuffle_buffer_size
   )

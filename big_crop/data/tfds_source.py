@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from big_crop.data import base
+from pp_ops.errors import UserError
 
 # How many files are read at a time; part of the definition of the order.
 _CYCLE, _BLOCK = 16, 16
@@ -29,12 +30,12 @@ def open_name(name, data_dir, split, shard, shuffle_buffer_size):
       known += [p.name for p in parent.iterdir() if p.is_dir()]
     near = difflib.get_close_matches(name, known, n=1)
     near = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(
+    raise UserError(
       f"dataset {name!r} is not there: no folder of that name and no TFDS "
       f"dataset in {where}{near}"
     ) from None
   if not builder.info.splits:
-    raise ValueError(
+    raise UserError(
       f"dataset {name!r} is not prepared in {where}: prepare it with "
       f"`tfds build {name} --data_dir {where}`"
     )
@@ -53,7 +54,7 @@ class TfdsSource:
   def __init__(self, builder, split, shard, shuffle_buffer_size):
     info = builder.info
     if info.file_format != tfds.core.file_adapters.FileFormat.TFRECORD:
-      raise ValueError(
+      raise UserError(
         f"dataset {info.full_name} is stored as {info.file_format.value}: only "
         "tfrecord is read; prepare it with --file_format=tfrecord"
       )

@@ -16,6 +16,7 @@ import inspect
 from typing import Any
 
 from big_crop import names
+from pp_ops.errors import UserError
 
 # config.evals.NAME.type -> the module of its Evaluator.
 _MODULES = {
@@ -54,12 +55,12 @@ def make(name: str, config: dict[str, Any], **context):
       )
   for key, p in parameters.items():
     if p.default is p.empty and key not in (*arguments, *context):
-      raise ValueError(
+      raise UserError(
         f"{where}: the evaluator {kind!r} needs {key!r}, which neither the"
         " config nor the objective gives"
       )
   context = {k: v for k, v in context.items() if k in parameters}
   try:
     return module.Evaluator(**context, **arguments)
-  except ValueError as e:
-    raise ValueError(f"{where}: {e}") from e
+  except UserError as e:
+    raise UserError(f"{where}: {e}") from e

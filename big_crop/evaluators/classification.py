@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from big_crop.data.eval_data import EvalData
 from big_crop.objectives import losses
+from pp_ops.errors import UserError
 
 
 def batch_sums(
@@ -99,7 +100,7 @@ class Evaluator:
     def sums(variables, batch):
       labels = batch.get("labels", batch.get("label"))
       if labels.ndim == 2 and labels.shape[-1] != num_classes:
-        raise ValueError(
+        raise UserError(
           f"labels have {labels.shape[-1]} classes, the model {num_classes}"
         )
       logits, _ = predict(variables, batch["image"])

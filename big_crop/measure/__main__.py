@@ -17,6 +17,7 @@ from etils import epath
 from big_crop import errors
 from big_crop.measure import measurement, shapes
 from pp_ops import registry
+from pp_ops.errors import UserError
 
 
 def main(argv=None):
@@ -40,9 +41,9 @@ def main(argv=None):
   registry.import_modules(args.pp_modules)
   images = shapes.from_arguments(args)
   if not images:
-    raise ValueError("give --image_shape HxW, --images DIR or --dataset NAME")
+    raise UserError("give --image_shape HxW, --images DIR or --dataset NAME")
   if args.samples < 1:
-    raise ValueError(f"--samples {args.samples:g}: need at least 1")
+    raise UserError(f"--samples {args.samples:g}: need at least 1")
   found = measurement.measure(args.crop, images, int(args.samples), args.seed)
 
   from big_crop.measure import figures  # matplotlib takes a second

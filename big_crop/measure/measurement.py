@@ -12,6 +12,7 @@ from big_crop import tables
 from big_crop.measure import shapes
 from pp_ops import laws as crop_laws
 from pp_ops import registry
+from pp_ops.errors import UserError
 from pp_ops.laws import exact
 
 _BLOCK = 1 << 20  # windows in one piece of work
@@ -46,7 +47,7 @@ class Measurement:
           for shape, weight in self._weights.items()
         ]
       )
-    except ValueError:
+    except UserError:
       self.exact = None
     self.sampled = None
 

@@ -6,6 +6,8 @@ import re
 from etils import epath
 from PIL import Image
 
+from pp_ops.errors import UserError
+
 Shapes = dict[tuple[int, int], int]  # (height, width) -> how many images
 
 
@@ -17,7 +19,7 @@ def parse(text: str) -> tuple[int, int]:
   """
   match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
   if not match:
-    raise ValueError(f"image shape {text!r}: need HxW in pixels, as in 375x500")
+    raise UserError(f"image shape {text!r}: need HxW in pixels, as in 375x500")
   return int(match[1]), int(match[2])
 
 
@@ -34,7 +36,7 @@ def of_folder(path: str) -> Shapes:
         with (folder / file).open("rb") as f, Image.open(f) as image:
           counts[image.height, image.width] += 1
   if not counts:
-    raise ValueError(f"no JPEG or PNG images in {path!r}")
+    raise UserError(f"no JPEG or PNG images in {path!r}")
   return dict(counts)
 
 

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from big_crop import names
+from pp_ops.errors import UserError
 
 # float64 is for checking gradients; it needs jax.enable_x64.
 DTYPES = ("float32", "bfloat16", "float64")
@@ -54,7 +55,7 @@ def check_rates(**rates):
   """Raises a ValueError unless every rate is in [0, 1)."""
   for name, rate in rates.items():
     if not 0.0 <= rate < 1.0:
-      raise ValueError(f"{name} must be in [0, 1), not {rate}.")
+      raise UserError(f"{name} must be in [0, 1), not {rate}.")
 
 
 def drop_path_rates(rate, depth):

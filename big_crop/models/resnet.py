@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from big_crop import names
 from big_crop.models import common, convolution
+from pp_ops.errors import UserError
 
 # variant: (blocks per stage, whether they are bottlenecks)
 VARIANTS = {
@@ -139,15 +140,15 @@ class ResNet(nn.Module):
       dropout=self.dropout, drop_path=self.drop_path, se_ratio=self.se_ratio
     )
     if self.small_stem and self.deep_stem:
-      raise ValueError("small_stem and deep_stem exclude each other.")
+      raise UserError("small_stem and deep_stem exclude each other.")
     if (self.groups, self.base_width) != (1, 64):
       if not VARIANTS[str(self.variant)][1]:
-        raise ValueError(
+        raise UserError(
           "groups and base_width are for bottlenecks: variant 50, 101 or 152, "
           f"not {self.variant}."
         )
       if min(self.groups, self.width * self.base_width // 64) < 1:
-        raise ValueError(
+        raise UserError(
           f"groups={self.groups} of base_width={self.base_width} leave no "
           f"channels at width={self.width}: need groups >= 1 and "
           "width * base_width >= 64."

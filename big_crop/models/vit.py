@@ -12,6 +12,7 @@ import numpy as np
 
 from big_crop import names
 from big_crop.models import common, transformer
+from pp_ops.errors import UserError
 
 # name: (width, depth, mlp_dim, num_heads)
 VARIANTS = {
@@ -56,7 +57,7 @@ def sincos2d(h, w, width):
     float32 NumPy array [1, h * w, width], row by row.
   """
   if width % 4 or width < 8:
-    raise ValueError(
+    raise UserError(
       f"posemb='sincos2d' needs a width that is a multiple of 4 and at least "
       f"8, not {width}."
     )
@@ -96,11 +97,11 @@ class ViT(nn.Module):
     names.check("dtype_mm", self.dtype_mm, common.DTYPES)
     common.check_rates(dropout=self.dropout, drop_path=self.drop_path)
     if self.width % self.num_heads:
-      raise ValueError(
+      raise UserError(
         f"width={self.width} is not a multiple of num_heads={self.num_heads}."
       )
     if self.posemb_cls and (self.posemb, self.pool_type) != ("learn", "tok"):
-      raise ValueError(
+      raise UserError(
         "posemb_cls=True is for posemb='learn' with pool_type='tok', not "
         f"posemb={self.posemb!r} with pool_type={self.pool_type!r}."
       )
@@ -160,7 +161,7 @@ class ViT(nn.Module):
     out = {}
 
     if image.shape[1] % patch[0] or image.shape[2] % patch[1]:
-      raise ValueError(
+      raise UserError(
         f"Images of {image.shape[1]}x{image.shape[2]} pixels can't be cut into "
         f"patches of {patch[0]}x{patch[1]}: choose multiples of the patch size."
       )
@@ -292,7 +293,7 @@ def decode_variant(variant):
     kw |= DEIT
   if slash:
     if not patch.isdecimal() or int(patch) == 0:
-      raise ValueError(
+      raise UserError(
         f"ViT variant {variant!r}: the patch size after '/' must be a positive "
         f"integer, as in '{name}/16'."
       )

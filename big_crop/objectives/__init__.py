@@ -9,6 +9,7 @@ from typing import Any
 from big_crop import names
 from big_crop.config import default_config
 from big_crop.objectives.base import Aux, Batch, Objective
+from pp_ops.errors import UserError
 
 __all__ = ["KEYS", "Aux", "Batch", "Objective", "make"]
 
@@ -41,7 +42,7 @@ def make(config: Any, num_classes: int | None) -> Objective:
   usual, given = default_config().to_dict(), config.to_dict()
   for key in KEYS:
     if key not in module.Objective.config_keys and given[key] != usual[key]:
-      raise ValueError(
+      raise UserError(
         f"config.{key} is set, but the objective {name!r} does not read it"
       )
   return module.Objective(config, num_classes)

@@ -10,6 +10,7 @@ from big_crop import models
 from big_crop.objectives import losses, mixing, targets
 from big_crop.objectives.base import Aux
 from big_crop.objectives.base import Objective as Base
+from pp_ops.errors import UserError
 
 
 class Objective(Base):
@@ -29,9 +30,9 @@ class Objective(Base):
   def __init__(self, config, num_classes):
     self.num_classes = config.num_classes or num_classes
     if not self.num_classes:
-      raise ValueError("the dataset does not say; set config.num_classes")
+      raise UserError("the dataset does not say; set config.num_classes")
     if self.num_classes < (num_classes or 0):
-      raise ValueError(
+      raise UserError(
         f"config.num_classes is {self.num_classes}, but the dataset has "
         f"{num_classes} classes"
       )
@@ -72,7 +73,7 @@ class Objective(Base):
     """The images, and the labels [B, num_classes]."""
     image = batch["image"]
     if not jnp.issubdtype(image.dtype, jnp.floating):
-      raise ValueError(
+      raise UserError(
         f"The images are {image.dtype}; end input.pp with a float op such as"
         " value_range(-1, 1)."
       )
@@ -80,7 +81,7 @@ class Objective(Base):
       return image, jax.nn.one_hot(batch["label"], self.num_classes)
     labels = batch["labels"]
     if labels.shape != (len(image), self.num_classes):
-      raise ValueError(
+      raise UserError(
         f"labels have shape {labels.shape}; {(len(image), self.num_classes)} is"
         " (batch, num_classes)."
       )

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from big_crop import names
+from pp_ops.errors import UserError
 
 MODES = ("batch", "pair", "elem", "half")
 
@@ -31,11 +32,11 @@ def make(
   alphas = {"mixup_alpha": mixup_alpha, "cutmix_alpha": cutmix_alpha}
   for key, value in alphas.items():
     if value < 0:
-      raise ValueError(f"config.mixing.{key} is {value}, but must be >= 0.")
+      raise UserError(f"config.mixing.{key} is {value}, but must be >= 0.")
   probabilities = {"prob": prob, "switch_prob": switch_prob}
   for key, value in probabilities.items():
     if not 0 <= value <= 1:
-      raise ValueError(f"config.mixing.{key} is {value}: need 0 to 1.")
+      raise UserError(f"config.mixing.{key} is {value}: need 0 to 1.")
   if not any(alphas.values()):
     return None
   return functools.partial(cutmix_mixup, **alphas, **probabilities, mode=mode)
@@ -81,7 +82,7 @@ def cutmix_mixup(
   """
   size, height, width, _ = image.shape
   if size % 2 and mode in ("pair", "half"):
-    raise ValueError(
+    raise UserError(
       f"config.mixing.mode {mode!r} needs an even batch, not {size} images."
     )
   num = {"batch": 1, "elem": size}.get(mode, size // 2)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from big_crop import names
 from big_crop.objectives import cutmix
+from pp_ops.errors import UserError
 
 Mix = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
@@ -28,14 +29,14 @@ def make(mixup: Mapping[str, Any] = {}, mixing: Mapping[str, Any] = {}) -> Mix:
   """
   mixes = [_make_mixup(**mixup), cutmix.make(**mixing)]
   if all(mixes):
-    raise ValueError("config.mixup and config.mixing are both on; keep one.")
+    raise UserError("config.mixup and config.mixing are both on; keep one.")
   return mixes[0] or mixes[1] or (lambda rng, image, labels: (image, labels))
 
 
 def _make_mixup(p=0.0, per="batch"):
   names.check("config.mixup.per", per, ("batch", "example"))
   if p < 0:
-    raise ValueError(f"config.mixup.p is {p}, but must be at least 0.")
+    raise UserError(f"config.mixup.p is {p}, but must be at least 0.")
   return functools.partial(mixup, p=p, per=per) if p else None
 
 

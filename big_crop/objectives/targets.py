@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from big_crop import names
+from pp_ops.errors import UserError
 
 KINDS = ("distribution", "present")
 
@@ -41,17 +42,17 @@ def make(
   """
   names.check("config.targets.kind", kind, KINDS)
   if not 0 <= smoothing < 1:
-    raise ValueError(
+    raise UserError(
       f"config.targets.smoothing is {smoothing}, but must be in [0, 1)."
     )
   if threshold is not None:
     if kind == "present":
-      raise ValueError(
+      raise UserError(
         "config.targets.threshold is for kind 'distribution': 'present' takes"
         " every class above 0."
       )
     if not 0 <= threshold < 1:
-      raise ValueError(
+      raise UserError(
         f"config.targets.threshold is {threshold}, but must be in [0, 1)."
       )
 

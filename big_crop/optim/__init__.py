@@ -33,6 +33,7 @@ from big_crop.optim.factories import (
   build,
   register,
 )
+from pp_ops.errors import UserError
 
 __all__ = ["frozen_mask", "make", "register"]
 
@@ -104,7 +105,7 @@ def make(
   """
   for key in ("optax_name", "lr"):
     if config.get(key) is None:
-      raise ValueError(f"config.{key} is missing.")
+      raise UserError(f"config.{key} is missing.")
   rules = _schedule_rules(config)
   sizes = {
     "total_steps": total_steps,
@@ -182,7 +183,7 @@ def _clip_decay_and_rule(
   after = []
   if isinstance(rule, AroundLearningRate):
     if config.get("wd") and wd_in == "update":
-      raise ValueError(
+      raise UserError(
         f"config.wd_in is 'update', but {name} has momentum after the learning"
         " rate, which would take the decay in; use 'gradient'."
       )
@@ -205,9 +206,9 @@ def _clipping(
   }
   for key, clip in clips.items():
     if clip <= 0:
-      raise ValueError(f"config.{key} is {clip}, but must be > 0.")
+      raise UserError(f"config.{key} is {clip}, but must be > 0.")
   if len(clips) == 2:
-    raise ValueError("config.grad_clip_norm and config.agc are set; keep one.")
+    raise UserError("config.grad_clip_norm and config.agc are set; keep one.")
   if "agc" in clips:
     exclude = [(regex, None) for regex in config.get("agc_exclude") or ()]
     excluded = trees.first_match(names, exclude, "config.agc_exclude")
@@ -234,12 +235,12 @@ def _cover(names: list[str], rules: Sequence[tuple[str, Any]]) -> dict:
   index_of = trees.first_match(names, rules, "config.schedule")
   for name in names:
     if name not in index_of:
-      raise ValueError(
+      raise UserError(
         f"config.schedule does not cover {name!r}; add a (regex, dict) for it,"
         " or (regex, None) to freeze it."
       )
   if all(rules[index][1] is None for index in index_of.values()):
-    raise ValueError("config.schedule freezes every parameter.")
+    raise UserError("config.schedule freezes every parameter.")
   return index_of
 
 
@@ -250,7 +251,7 @@ def _multipliers(
   index_of = trees.first_match(names, rules, f"config.{key}")
   for pattern, factor in rules:
     if factor < 0 or (key == "lr_mults" and factor == 0):
-      raise ValueError(
+      raise UserError(
         f"config.{key}: factor {factor} of {pattern!r} must be positive; to"
         " freeze, give the schedule None."
       )

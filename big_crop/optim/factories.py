@@ -8,6 +8,7 @@ import jax
 import optax
 
 from big_crop import names
+from pp_ops.errors import UserError
 
 
 class AroundLearningRate(NamedTuple):
@@ -76,7 +77,7 @@ def register(name: str) -> Callable[[Factory], Factory]:
 
   def add(factory: Factory) -> Factory:
     if name in _FACTORIES:
-      raise ValueError(f"An update rule named {name!r} exists already.")
+      raise UserError(f"An update rule named {name!r} exists already.")
     _FACTORIES[name] = factory
     return factory
 
@@ -112,13 +113,13 @@ def build(
   factory = _FACTORIES[name]
   for key, instead in _GIVEN.items():
     if key in kwargs:
-      raise ValueError(f"config.optax.{key}: {instead}.")
+      raise UserError(f"config.optax.{key}: {instead}.")
   if weight_decay is not None:
     if "weight_decay" not in _arguments(factory):
       able = [
         n for n, f in _FACTORIES.items() if "weight_decay" in _arguments(f)
       ]
-      raise ValueError(
+      raise UserError(
         f"config.wd_in is 'rule', but {name} has no weight decay; use"
         f" 'gradient' or 'update', or one of {', '.join(able)}."
       )
@@ -129,7 +130,7 @@ def build(
     inspect.signature(factory).bind(**kwargs)
   except TypeError as e:
     known = [n for n in _arguments(factory) if n not in _GIVEN]
-    raise ValueError(
+    raise UserError(
       f"config.optax: {e}; the arguments of {name} are:"
       f" {', '.join(known) or 'none'}."
     ) from None

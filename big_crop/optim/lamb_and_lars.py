@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from big_crop.optim.factories import add_decay, decays, register
+from pp_ops.errors import UserError
 
 
 @register("scale_by_lamb")
@@ -121,7 +122,7 @@ def scale_by_lars(
 def _check_some_adapt(rule: str, weight_decay: Any, always_adapt: bool) -> None:
   """Raises where no parameter would have a trust ratio."""
   if not (always_adapt or any(jax.tree.leaves(weight_decay))):
-    raise ValueError(
+    raise UserError(
       f"{rule} adapts parameters with weight decay, and none has any: set"
       " config.wd and config.wd_in='rule', or config.optax.always_adapt."
     )

@@ -9,6 +9,7 @@ import optax
 
 from big_crop import names
 from big_crop.optim import schedules_by_epoch
+from pp_ops.errors import UserError
 
 _UNITS = ("steps", "examples", "epochs", "percent")
 # The keys of each decay; those that are durations without their unit.
@@ -62,18 +63,16 @@ def to_steps(
     return default
   if len(given) > 1:
     keys = " and ".join(f"{prefix}_{unit}" for unit in given)
-    raise ValueError(f"{keys} are given; keep one.")
+    raise UserError(f"{keys} are given; keep one.")
   ((unit, value),) = given.items()
   if value < 0 or (unit == "percent" and value > 1):
     right = "in [0, 1]" if unit == "percent" else "at least 0"
-    raise ValueError(f"{prefix}_{unit} is {value}, but must be {right}.")
+    raise UserError(f"{prefix}_{unit} is {value}, but must be {right}.")
   if unit == "steps":
     return int(value)
   steps_per_unit = _steps_per_unit(unit, batch_size, data_size, total_steps)
   if steps_per_unit is None:
-    raise ValueError(
-      f"{prefix}_{unit} cannot be used here; use {prefix}_steps."
-    )
+    raise UserError(f"{prefix}_{unit} cannot be used here; use {prefix}_steps.")
   return max(1, round(value * steps_per_unit)) if value else 0
 
 
@@ -177,8 +176,8 @@ def make(
   try:
     schedule = _warmup_decay_cooldown(config, decay_type, sizes)
     return schedules_by_epoch.make(config, schedule, **sizes)
-  except ValueError as e:
-    raise ValueError(f"{where}: {e}") from None
+  except UserError as e:
+    raise UserError(f"{where}: {e}") from None
 
 
 def _warmup_decay_cooldown(
@@ -189,7 +188,7 @@ def _warmup_decay_cooldown(
   cooldown = to_steps("cooldown", config, default=0, **sizes)
   # Runs of 0 or 1 steps are for debugging and may have any warmup.
   if total_steps > 1 and warmup + cooldown > total_steps:
-    raise ValueError(
+    raise UserError(
       f"warmup of {warmup} and cooldown of {cooldown} steps do not fit into the"
       f" run's {total_steps}."
     )
@@ -236,7 +235,7 @@ def _drops(config: dict[str, Any], sizes: dict[str, int]) -> optax.Schedule:
     if config.get(f"{prefix}_{unit}") is not None
   ]
   if len(given) != 1:
-    raise ValueError(
+    raise UserError(
       "step needs either decay_epochs, for a drop every so often, or"
       " milestones_epochs, for a list of drops (or another unit than epochs)."
     )
@@ -244,7 +243,7 @@ def _drops(config: dict[str, Any], sizes: dict[str, int]) -> optax.Schedule:
   scale = _steps_per_unit(unit, **sizes)
   if prefix == "decay":
     if value * scale < 1:
-      raise ValueError(f"decay_{unit} is {value}: need at least one step.")
+      raise UserError(f"decay_{unit} is {value}: need at least one step.")
     count = int(sizes["total_steps"] / (value * scale))
     value = [value * drop for drop in range(1, count + 1)]
   # One by one, so that they do not drift from the epochs.

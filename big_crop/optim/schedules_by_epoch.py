@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from big_crop import names
+from pp_ops.errors import UserError
 
 # Options of lr_noise, with their defaults.
 NOISE = {
@@ -62,7 +63,7 @@ def make(
   noise = _noise(config)
   first, last = config["lr_noise"]
   if not 0 <= first <= last <= 1:
-    raise ValueError(
+    raise UserError(
       f"lr_noise is {(first, last)}: need two rising fractions of the run."
     )
   # The number of steps is rounded, and may not shift the noise by an epoch.
@@ -82,7 +83,7 @@ def _noise(config: Mapping[str, Any]) -> Callable[[jax.Array], jax.Array]:
   names.check("lr_noise_type", kind, ("normal", "uniform"))
   pct = fraction(options, "lr_noise_pct", None)
   if std <= 0:
-    raise ValueError(f"lr_noise_std is {std}, but must be > 0.")
+    raise UserError(f"lr_noise_std is {std}, but must be > 0.")
 
   def noise(epoch):
     key = jax.random.key(options["lr_noise_seed"])
@@ -100,5 +101,5 @@ def fraction(
   """Returns `config[key]`, which must be in [0, 1], or else the default."""
   value = config.get(key, default)
   if value is None or not 0 <= value <= 1:
-    raise ValueError(f"{key} is {value}, but must be in [0, 1].")
+    raise UserError(f"{key} is {value}, but must be in [0, 1].")
   return value

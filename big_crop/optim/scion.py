@@ -28,6 +28,7 @@ import optax
 from big_crop import names, trees
 from big_crop.optim import layout
 from big_crop.optim.factories import register
+from pp_ops.errors import UserError
 
 # The quintic of Muon (Jordan et al., https://kellerjordan.github.io/posts/muon)
 # multiplies small singular values by 3.4 and brings those above 1e-6 to
@@ -140,7 +141,7 @@ def scale_by_scion(
       be.
   """
   if not 0 < momentum <= 1:
-    raise ValueError(
+    raise UserError(
       f"config.optax.momentum is {momentum}, but must be in (0, 1]: it is the"
       " weight of the new gradient."
     )
@@ -159,12 +160,12 @@ def scale_by_scion(
     )
     for name, leaf in leaves:
       if name not in matches:
-        raise ValueError(
+        raise UserError(
           f"config.optax.lmos: no pattern matches {name!r}; add (regex, lmo)"
           f" with one of {', '.join(LMOS)}."
         )
       if leaf.ndim < 2 and rules[matches[name]][1] != "bias":
-        raise ValueError(
+        raise UserError(
           f"config.optax.lmos: {rules[matches[name]][1]} needs a matrix, but"
           f" {name!r} has shape {leaf.shape}; use bias."
         )

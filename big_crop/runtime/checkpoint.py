@@ -13,6 +13,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from pp_ops.errors import UserError
+
 DIRECTORY = "checkpoints"
 
 
@@ -67,7 +69,7 @@ class Checkpoints:
     except (OSError, ValueError) as e:
       step = self.latest()
       last = "none yet" if step is None else self.path / str(step)
-      raise ValueError(
+      raise UserError(
         f"a checkpoint could not be saved; last good checkpoint: {last}: {e}"
       ) from e
 
@@ -119,7 +121,7 @@ def _check_same(saved, target, where):
   saved, target = _shapes(saved), _shapes(target)
   for name in sorted(saved.keys() | target.keys()):
     if saved.get(name) != target.get(name):
-      raise ValueError(
+      raise UserError(
         f"checkpoint {where} is of another model: {name} is "
         f"{saved.get(name, 'missing')} there and "
         f"{target.get(name, 'missing')} here"
@@ -149,7 +151,7 @@ def load_variables(path: str) -> dict[str, Any]:
   if (step := latest_step(path)) is not None:
     folder = folder / DIRECTORY / str(step)
   if not (folder / "state").is_dir():
-    raise ValueError(f"no checkpoint in {path}")
+    raise UserError(f"no checkpoint in {path}")
   with ocp.PyTreeCheckpointer() as checkpointer:
     structure = checkpointer.metadata(folder / "state").item_metadata.tree
     as_numpy = jax.tree.map(

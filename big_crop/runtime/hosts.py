@@ -14,6 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from big_crop.runtime import stop
+from pp_ops.errors import UserError
 
 # A host that has been silent for so long is taken for dead.
 _HEARTBEAT_S = 60
@@ -60,9 +61,9 @@ def initialize(
   }
   missing = [flag for flag, value in given.items() if value is None]
   if missing and len(missing) < len(given):
-    raise ValueError(f"{missing[0]} is missing: give all of {', '.join(given)}")
+    raise UserError(f"{missing[0]} is missing: give all of {', '.join(given)}")
   if not missing and not 0 <= process_id < num_processes:
-    raise ValueError(
+    raise UserError(
       f"--process_id {process_id} must be from 0 to num_processes - 1, which is"
       f" {num_processes - 1}"
     )
@@ -109,7 +110,7 @@ def agree(text: str, what: str) -> None:
     ValueError: if not.
   """
   if len(set(gather(zlib.crc32(text.encode())))) > 1:
-    raise ValueError(
+    raise UserError(
       f"{what} differs between the hosts: start all of them alike"
     )
 

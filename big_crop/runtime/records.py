@@ -6,6 +6,8 @@ from typing import Any
 
 from etils import epath
 
+from pp_ops.errors import UserError
+
 
 def write_atomically(path: epath.Path, text: str) -> None:
   """Writes a file that is there either whole or not at all."""
@@ -34,11 +36,11 @@ def check_workdir(
   if path.exists():
     change = changed_key(json.loads(path.read_text()), config, free)
     if change:
-      raise ValueError(
+      raise UserError(
         f"workdir {workdir} holds another run: {change}; use another workdir"
       )
   else:
-    raise ValueError(f"workdir {workdir} holds a run without a config.json")
+    raise UserError(f"workdir {workdir} holds a run without a config.json")
 
 
 def changed_key(

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from big_crop import names, trees
+from pp_ops.errors import UserError
 
 # Anything with a shape and a dtype -> how to split it.
 Rule = Callable[[Any], PartitionSpec]
@@ -46,7 +47,7 @@ def make_mesh(
     or any(size < 1 for size in shape)
     or math.prod(shape) != len(devices)
   ):
-    raise ValueError(
+    raise UserError(
       f"config.mesh: {[tuple(axis) for axis in axes]} does not arrange"
       f" {len(devices)} devices; use sizes whose product is {len(devices)}"
       " (one of them may be -1)."
@@ -109,7 +110,7 @@ def check_batch_size(
   parts = f"{mesh.size} devices"
   if grad_accum > 1:
     parts += f" x {grad_accum} accumulation steps"
-  raise ValueError(
+  raise UserError(
     f"{where} {batch_size} is not divisible by {parts};"
     f" nearest {'are' if below else 'is'} {nearest}"
   )
@@ -205,7 +206,7 @@ def _parse_rule(text: str, mesh: Mesh) -> Rule:
     args = [ast.literal_eval(arg) for arg in call.args]
     kwargs = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
   except (SyntaxError, ValueError, TypeError, AttributeError):
-    raise ValueError(
+    raise UserError(
       f"{_WHERE}: {text!r} is not a rule such as 'fsdp(axis=\"data\")'."
     ) from None
   if name not in _RULES:
@@ -213,4 +214,4 @@ def _parse_rule(text: str, mesh: Mesh) -> Rule:
   try:
     return _RULES[name](mesh, *args, **kwargs)
   except TypeError as e:
-    raise ValueError(f"{_WHERE}: {text!r}: {e}.") from None
+    raise UserError(f"{_WHERE}: {text!r}: {e}.") from None

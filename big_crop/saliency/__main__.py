@@ -26,13 +26,14 @@ from etils import epath
 
 from big_crop import errors
 from big_crop.saliency import measurement
+from pp_ops.errors import UserError
 
 
 def _names(workdirs):
   """What to call each run: its folder, with its parents where these differ."""
   paths = [epath.Path(w).resolve() for w in workdirs]
   if len(set(paths)) < len(paths):
-    raise ValueError("--workdir: the same run is given twice")
+    raise UserError("--workdir: the same run is given twice")
   depth = 1
   while len({p.parts[-depth:] for p in paths}) < len(paths):
     depth += 1
@@ -53,7 +54,7 @@ def main(argv=None):
   args = parser.parse_args(argv)
   for key in ("num_images", "max_examples"):
     if (value := getattr(args, key)) is not None and value < 1:
-      raise ValueError(f"--{key} {value}: need at least 1")
+      raise UserError(f"--{key} {value}: need at least 1")
   given = {"name": args.data, "split": args.split}
   found = [
     measurement.measure(

@@ -15,6 +15,7 @@ import numpy as np
 from big_crop.data.eval_data import EvalData
 from big_crop.runtime import sharding
 from big_crop.saliency import maps as saliency_maps
+from pp_ops.errors import UserError
 
 QUANTILES = (5, 25, 50, 75, 95)  # percent
 
@@ -112,12 +113,12 @@ class Evaluator:
       num_parallel_calls=num_parallel_calls,
     )
     if "label" not in self.data.features:
-      raise ValueError(
+      raise UserError(
         "pp_fn leaves a set of 'labels': saliency needs one 'label', the class "
         "whose logit is explained"
       )
     if num_classes < (self.data.source.num_classes or 0):
-      raise ValueError(
+      raise UserError(
         f"the dataset has {self.data.source.num_classes} classes, the model "
         f"{num_classes}"
       )

@@ -41,6 +41,7 @@ import jax
 import jax.numpy as jnp
 
 from big_crop import names
+from pp_ops.errors import UserError
 
 KINDS = ("gradient", "gradcam", "relevance")
 
@@ -75,11 +76,11 @@ def choose_kinds(
   if maps is None:
     return tuple(k for k in KINDS if _why_not(model, k) is None)
   if not maps or isinstance(maps, str):
-    raise ValueError(f"maps is {maps!r}: need a list of {', '.join(KINDS)}")
+    raise UserError(f"maps is {maps!r}: need a list of {', '.join(KINDS)}")
   for kind in maps:
     names.check("maps", kind, KINDS)
     if reason := _why_not(model, kind):
-      raise ValueError(f"map {kind!r}: {reason}")
+      raise UserError(f"map {kind!r}: {reason}")
   return tuple(k for k in KINDS if k in maps)
 
 
@@ -118,7 +119,7 @@ def make_maps(
     if "gradcam" in kinds:
       _, (*_, found) = jax.eval_shape(forward, image, None)
       if len(found) != 1:
-        raise ValueError(
+        raise UserError(
           f"{type(model).__name__}.last_layer() names the module "
           f"{layer.module!r}, which the model calls {len(found)} times, not "
           "once."

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from big_crop import parts, tables
 from big_crop.runtime import records
 from big_crop.saliency import evaluator
+from pp_ops.errors import UserError
 
 # What the two types of evaluator share.
 _ARGUMENTS = ("data", "pp_fn", "skip_corrupt", "num_parallel_calls")
@@ -112,7 +113,7 @@ def open_run(
   )
   name, args = next(found, (None, None))
   if args is None:
-    raise ValueError(
+    raise UserError(
       f"{path}: config.evals has no classification evaluator to take images of"
     )
   given = {k: args[k] for k in _ARGUMENTS if k in args}
@@ -127,8 +128,8 @@ def open_run(
       **run.objective.for_evaluators(),
       **given,
     )
-  except ValueError as e:
-    raise ValueError(f"{path}: config.evals.{name}: {e}") from e
+  except UserError as e:
+    raise UserError(f"{path}: config.evals.{name}: {e}") from e
   return made, run.variables
 
 

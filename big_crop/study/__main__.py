@@ -25,6 +25,7 @@ if __name__ == "__main__":
 
 from big_crop import errors
 from big_crop.study import grid, runs, worker
+from pp_ops.errors import UserError
 
 
 def _parser():
@@ -106,7 +107,7 @@ def _run(study, args, argv):
   if not args.allow_mixed:
     runs.check_unchanged(found)
   if args.jobs < 1:
-    raise ValueError(f"--jobs {args.jobs}: need at least 1")
+    raise UserError(f"--jobs {args.jobs}: need at least 1")
   if args.jobs > 1:
     return worker.start_jobs(args.jobs, [*argv, "--jobs", "1"])
   from big_crop import train  # slow

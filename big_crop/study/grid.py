@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 
 from big_crop import config as configs
 from big_crop import names
+from pp_ops.errors import UserError
 
 _OVERRIDE = "config."
 
@@ -96,8 +97,8 @@ class Run:
     """
     try:
       return configs.load(self.spec, self.overrides)
-    except ValueError as e:
-      raise ValueError(f"run {self.index} ({self.name}): {e}") from e
+    except UserError as e:
+      raise UserError(f"run {self.index} ({self.name}): {e}") from e
 
   @functools.cached_property
   def json_config(self) -> dict[str, Any]:
@@ -137,7 +138,7 @@ def load(path: str) -> Study:
   for key in config:
     names.check("key of a study config", key, known)
   if not config.base:
-    raise ValueError(f"{path}: set base, the config file of the runs")
+    raise UserError(f"{path}: set base, the config file of the runs")
   path = pathlib.Path(path.partition(":")[0])
   return Study(path, config, _runs(path.parent, config))
 
@@ -151,12 +152,12 @@ def _runs(folder, config):
       name = ",".join(f"{k}={_text(v)}" for k, v in given.items())
       name = name.replace("/", "_")
       if name in found:
-        raise ValueError(
+        raise UserError(
           f"runs {found[name]} and {given} have the same name {name!r}"
         )
       found[name] = given
       if missing := naming - {None, *given}:
-        raise ValueError(
+        raise UserError(
           f"run {name!r}: no factor {missing.pop()!r} for base {config.base!r}"
         )
       base = folder / config.base.format(**given)
@@ -179,7 +180,7 @@ def _runs(folder, config):
         )
       )
   if not runs:
-    raise ValueError("the study has no runs: set sets and seeds")
+    raise UserError("the study has no runs: set sets and seeds")
   return runs
 
 
@@ -191,7 +192,7 @@ def _settings(sets):
     for values in itertools.product(*lists):
       factors = dict(zip(levels, values, strict=True))
       if "seed" in factors:
-        raise ValueError("'seed' is no factor: seeds are the study's `seeds`")
+        raise UserError("'seed' is no factor: seeds are the study's `seeds`")
       key = json.dumps(factors, sort_keys=True)
       settings.setdefault(key, factors)
   return list(settings.values())
@@ -200,5 +201,5 @@ def _settings(sets):
 def _text(value):
   text = str(value)
   if "," in text:
-    raise ValueError(f"a level may not have a comma in it: {text!r}")
+    raise UserError(f"a level may not have a comma in it: {text!r}")
   return text

@@ -14,6 +14,7 @@ from typing import Any
 from big_crop import names
 from big_crop.study import results as results_lib
 from big_crop.study.results import Factors, Results
+from pp_ops.errors import UserError
 
 BUDGET = "epochs"  # the factor down a table's rows
 
@@ -212,7 +213,7 @@ def of_config(config) -> Layout:
     for name in filter(None, (c.a, c.b)):
       names.check(f"family of comparison {c.title!r}", name, families)
     if (c.b is None) == (c.base is None):
-      raise ValueError(f"comparison {c.title!r}: give either b or base")
+      raise UserError(f"comparison {c.title!r}: give either b or base")
   for a in found["ablations"]:
     _check_ablation(a)
   metrics = [m["key"] for m in config.metrics]
@@ -230,10 +231,10 @@ def _check_ablation(a):
     for factor in changes:
       names.check(f"factor of {what}", factor, a.default)
   if [dict(r) for r in a.rows].count({}) != 1:
-    raise ValueError(f"{what}: give one row {{}}, the default")
+    raise UserError(f"{what}: give one row {{}}, the default")
   for key, numbers in a.reference.items():
     if len(numbers) != len(a.rows):
-      raise ValueError(
+      raise UserError(
         f"{what}: {len(a.rows)} rows, but {len(numbers)} references of {key}"
       )
 

@@ -25,6 +25,8 @@ import time
 import uuid
 from typing import Any
 
+from pp_ops.errors import UserError
+
 EXPIRY_S = 300.0  # NFS may show an attribute a minute late.
 BEAT_S = 15.0
 
@@ -161,7 +163,7 @@ class Lock:
       # A repeated NFS request may report its own success as a failure.
       return temporary.stat().st_nlink == 2
     except OSError as e:
-      raise ValueError(
+      raise UserError(
         f"cannot lock {path}: {e.strerror}; the study's workdir needs a "
         "filesystem with hard links, as local disks and NFS have"
       ) from e

@@ -19,6 +19,7 @@ import numpy as np
 from big_crop.study import paper
 from big_crop.study.layout import Family
 from big_crop.study.results import Metric
+from pp_ops.errors import UserError
 
 FAMILIES = ("fixed", "matched")
 _DEGREE = 2  # of the coefficients, in log epochs
@@ -81,7 +82,7 @@ def recommend(epochs: float, family: str, metric: str) -> Recommendation:
   """
   low, high = paper.BUDGETS[0], paper.BUDGETS[-1]
   if not low <= epochs <= high:
-    raise ValueError(
+    raise UserError(
       f"--epochs {epochs:g}: the paper's budgets are {low} to {high} epochs, "
       "and beyond them its data say nothing"
     )

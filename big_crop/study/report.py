@@ -21,6 +21,7 @@ from big_crop.study.layout import Layout
 from big_crop.study.page import Picture, Section
 from big_crop.study.results import Results
 from big_crop.study.tables import Entry, Table
+from pp_ops.errors import UserError
 
 
 class Source(NamedTuple):
@@ -44,25 +45,21 @@ def main(study: grid.Study | None, args) -> int:
   title = "You May Be Running the Wrong Inception Crop: the paper's numbers"
   if study:
     if not args.workdir:
-      raise ValueError("--config needs --workdir, where the study's runs are")
+      raise UserError("--config needs --workdir, where the study's runs are")
     states = runs.states(study, args.workdir)
     warnings = runs.mixtures(states)
     if warnings and not args.allow_mixed:
-      raise ValueError(
-        f"{warnings[0]}; --allow_mixed reports them all the same"
-      )
+      raise UserError(f"{warnings[0]}; --allow_mixed reports them all the same")
     layout = layouts.of_config(study.config)
     sources.append(Source(results_lib.of_study(study, states), layout))
     title = f"Study {study.path.stem}"
   if args.reference:
     sources.append(Source(paper.load(), paper.layout_of_paper()))
   if not sources:
-    raise ValueError(
-      "give --config and --workdir, or --reference, or all three"
-    )
+    raise UserError("give --config and --workdir, or --reference, or all three")
   out = args.out or (args.workdir and pathlib.Path(args.workdir) / "report")
   if not out:
-    raise ValueError("give --out, the folder for the report")
+    raise UserError("give --out, the folder for the report")
 
   warnings = [f"Mixed: {w}." for w in warnings]
   sections = _sections(sources)

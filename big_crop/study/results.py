@@ -11,6 +11,7 @@ from big_crop import names
 from big_crop.study import grid, runs, statistics
 from big_crop.study.statistics import Cell
 from pp_ops import registry
+from pp_ops.errors import UserError
 from pp_ops.laws import arguments, exact
 from pp_ops.laws import names as law_names
 
@@ -152,7 +153,7 @@ def make(kind, what: str, values: dict[str, Any]):
   for name, field in fields.items():
     defaults = field.default, field.default_factory
     if defaults == (dataclasses.MISSING,) * 2 and name not in values:
-      raise ValueError(f"{what} needs {name!r}: {values}")
+      raise UserError(f"{what} needs {name!r}: {values}")
   return kind(**values)
 
 

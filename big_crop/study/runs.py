@@ -18,6 +18,7 @@ from etils import epath
 from big_crop import config as configs
 from big_crop.runtime import records
 from big_crop.study import fingerprint, grid, locks, reach
+from pp_ops.errors import UserError
 
 DONE, RUNNING, FAILED, PENDING = "done", "running", "failed", "pending"
 
@@ -92,7 +93,7 @@ class RunState:
 
   def fail(self, error: Exception) -> str:
     """Keeps an error; returns its one line."""
-    kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+    kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
     line = kind + (" ".join(str(error).split()) or "no message")
     text = "".join(traceback.format_exception(error))
     self.path.mkdir(parents=True, exist_ok=True)
@@ -118,7 +119,7 @@ def states(study: grid.Study, workdir: str) -> list[RunState]:
     ValueError: if the workdir is not on a filesystem, which locks need.
   """
   if "://" in workdir:
-    raise ValueError(
+    raise UserError(
       f"--workdir {workdir}: a study's locks need a filesystem, such as NFS if "
       "there are several hosts"
     )
@@ -136,13 +137,13 @@ def check_unchanged(found: list[RunState]) -> None:
     if begun is None:
       continue
     if change := state.config_change():
-      raise ValueError(_refusal(state, "config", change))
+      raise UserError(_refusal(state, "config", change))
     now = state.digests()
     if begun.get("code") != now["code"]:
-      raise ValueError(_refusal(state, "code", _code_change(state, begun)))
+      raise UserError(_refusal(state, "code", _code_change(state, begun)))
     if begun.get("data") != now["data"]:
       what = "the images or their number are not those of then"
-      raise ValueError(_refusal(state, "data", what))
+      raise UserError(_refusal(state, "data", what))
 
 
 def _code_change(state, begun):

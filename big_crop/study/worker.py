@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from big_crop.runtime import stop
 from big_crop.study import grid, locks, runs
+from pp_ops.errors import UserError
 
 
 def work(
@@ -41,7 +42,7 @@ def work(
   found = runs.states(study, workdir)
   if index is not None:
     if not 0 <= index < len(found):
-      raise ValueError(
+      raise UserError(
         f"--index {index}: the study's runs are 0 to {len(found) - 1}"
       )
   mine = found if index is None else [found[index]]

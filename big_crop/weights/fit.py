@@ -11,6 +11,8 @@ import numpy as np
 import scipy.ndimage
 from flax import traverse_util
 
+from pp_ops.errors import UserError
+
 
 def adapt(loaded, init_params, dont_load=()):
   """Fits loaded parameters to a model.
@@ -38,7 +40,7 @@ def adapt(loaded, init_params, dont_load=()):
   try:
     patterns = [re.compile(p) for p in dont_load]
   except re.error as e:
-    raise ValueError(
+    raise UserError(
       f"dont_load: {e.pattern!r} is not a regular expression: {e}."
     ) from e
   wanted = lambda name: not any(p.fullmatch(name) for p in patterns)
@@ -115,7 +117,7 @@ def _error(names, problem, purpose):
   parent, slash, _ = names[0].rpartition("/")
   pattern = f"{parent}/.*" if slash else names[0]
   more = f" (and {len(names) - 1} more like it)" if len(names) > 1 else ""
-  return ValueError(
+  return UserError(
     f"Parameter {names[0]!r} {problem}{more}; to {purpose}, add {pattern!r} to "
     "dont_load."
   )

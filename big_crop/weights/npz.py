@@ -9,6 +9,8 @@ import numpy as np
 from etils import epath
 from flax import traverse_util
 
+from pp_ops.errors import UserError
+
 # Before Flax's Linen API, one counter numbered all layers of a block. The first
 # layer norm needs no entry because its number was 0 then as well.
 _PRE_LINEN = {
@@ -42,9 +44,9 @@ def load_npz(path, collection="params"):
     archive = np.load(file, allow_pickle=False)
     keys = archive.files
   except FileNotFoundError as e:
-    raise ValueError(f"No file {path}.") from e
+    raise UserError(f"No file {path}.") from e
   except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as e:
-    raise ValueError(f"{path} can't be read as an .npz file: {e}") from e
+    raise UserError(f"{path} can't be read as an .npz file: {e}") from e
 
   prefixes = [f"{collection}/"]
   if collection == "params":
@@ -54,7 +56,7 @@ def load_npz(path, collection="params"):
     if names:
       break
   else:
-    raise ValueError(f"{path} holds no {collection}/... arrays.")
+    raise UserError(f"{path} holds no {collection}/... arrays.")
   flat = {k[len(prefix) :]: _recover_bfloat16(archive[k]) for k in names}
   return traverse_util.unflatten_dict(_modern_names(flat), sep="/")
 

@@ -5,6 +5,8 @@ import pathlib
 import numpy as np
 from etils import epath
 
+from pp_ops.errors import UserError
+
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 
 
@@ -28,18 +30,18 @@ def load(path):
   readers = {".npz": _read_npz, ".safetensors": _read_safetensors}
   readers |= dict.fromkeys(SUFFIXES[:3], _read_torch)
   if suffix not in readers:
-    raise ValueError(f"{path}: weights are in {', '.join(readers)} files.")
+    raise UserError(f"{path}: weights are in {', '.join(readers)} files.")
   if not path.exists():
-    raise ValueError(f"No file {path}.")
+    raise UserError(f"No file {path}.")
   try:
     return readers[suffix](path)
   except ImportError as e:
-    raise ValueError(
+    raise UserError(
       f"{path} needs {e.name}, which is not installed; or save it as .npz."
     ) from e
   except Exception as e:  # whatever torch.load raises
     reason = str(e).partition("\n")[0]
-    raise ValueError(f"{path} can't be read as {suffix}: {reason}") from e
+    raise UserError(f"{path} can't be read as {suffix}: {reason}") from e
 
 
 def _read_npz(path):

@@ -22,6 +22,7 @@ from flax import traverse_util
 
 from big_crop import models
 from big_crop.weights import torch_files
+from pp_ops.errors import UserError
 
 _DENSE = {".weight": "params/{}/kernel", ".bias": "params/{}/bias"}
 _NORM = {".weight": "params/{}/scale", ".bias": "params/{}/bias"}
@@ -69,12 +70,12 @@ def from_torch(model, state_dict, what=None):
       continue
     row = next((row for row in rows if row[0].fullmatch(key)), None)
     if row is None:
-      raise ValueError(f"{key!r} is not a parameter of {what}.")
+      raise UserError(f"{key!r} is not a parameter of {what}.")
     torch, ours, kind, heads = row
     try:
       arrays = _to_ours(value, kind, len(ours), heads)
     except ValueError as e:
-      raise ValueError(
+      raise UserError(
         f"{key!r} of shape {value.shape} can't be divided among {len(ours)} x "
         f"{heads} heads of {what}."
       ) from e
@@ -108,7 +109,7 @@ def to_torch(model, variables):
         state_dict[_fill(torch, found.groups())] = np.ascontiguousarray(array)
         done.update(names)
   if rest := sorted(set(flat) - done):
-    raise ValueError(f"{rest[0]!r} has no name in PyTorch.")
+    raise UserError(f"{rest[0]!r} has no name in PyTorch.")
   return state_dict
 
 
@@ -165,7 +166,7 @@ def from_timm(state_dict, *, head_dim=64):
     num_heads = 1
     for key in weights:
       if ".attn.qkv." in key:
-        raise ValueError(
+        raise UserError(
           f"{key!r} has {width} outputs each for query, key and value, which "
           f"heads of {head_dim} do not divide: set head_dim."
         )
@@ -182,7 +183,7 @@ def _arrays(state_dict):
 def _leaves(model):
   """(torch, [ours, ...], kind, heads) for each parameter of each layer."""
   if not hasattr(model, "torch_layers"):
-    raise ValueError(
+    raise UserError(
       f"{type(model).__name__} has no names for PyTorch's weights: they are "
       "what a model's torch_layers() returns."
     )

@@ -22,6 +22,7 @@ embedded dataset.
 
 from big_crop import recipes
 from big_crop.config import default_config, parse_arg
+from pp_ops.errors import UserError
 
 SPLITS = {
   "i_naturalist2021": ("train", "val"),
@@ -67,7 +68,7 @@ def get_config(arg=None):
   known = SPLITS.get(arg.dataset, (None, None))
   train, test = arg.train or known[0], arg.test or known[1]
   if not (train and test):
-    raise ValueError(
+    raise UserError(
       f"dataset={arg.dataset}: give train= and test=, its splits; known are "
       + ", ".join(SPLITS)
     )

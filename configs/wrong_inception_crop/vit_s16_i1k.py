@@ -34,6 +34,7 @@ Arguments, each of the paper's 522 runs being some choice of the first seven:
 """  # noqa: E501
 
 from big_crop.config import default_config, parse_arg
+from pp_ops.errors import UserError
 
 
 def get_config(arg=None):
@@ -87,7 +88,7 @@ def get_config(arg=None):
     c.wd_mults = [(".*", 1.0)]
     c.schedule = dict(decay_type="cosine")
   else:
-    raise ValueError(f"optimiser={arg.optimiser}: choose adamw or scion")
+    raise UserError(f"optimiser={arg.optimiser}: choose adamw or scion")
   c.ckpt_steps = 1000
 
   if arg.smoke:

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from pp_ops.errors import UserError
 from pp_ops.laws.law import Array, Law
 
 
@@ -84,7 +85,7 @@ class BetaLaw(FixedLaw):
     for name in ("alpha", "beta"):
       value = getattr(self, name)
       if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"{name}={value:g}: need a finite number above 0")
+        raise UserError(f"{name}={value:g}: need a finite number above 0")
 
   def area_range(self, height: Array, width: Array, xp) -> tuple[Array, Array]:
     """Algorithm 3, lines 3-9."""
@@ -131,7 +132,7 @@ class PowerLaw(FixedLaw):
   def __post_init__(self):
     super().__post_init__()
     if not (self.p > 0 and math.isfinite(self.p)):
-      raise ValueError(f"p={self.p:g}: need a finite number above 0")
+      raise UserError(f"p={self.p:g}: need a finite number above 0")
 
   def _roots(self):
     return self.area_min ** (1 / self.p), self.area_max ** (1 / self.p)

@@ -20,6 +20,7 @@ import functools
 
 import numpy as np
 
+from pp_ops.errors import UserError
 from pp_ops.laws.area import FixedLaw, PowerLaw
 from pp_ops.laws.law import Law
 from pp_ops.laws.native import NativeLaw
@@ -180,7 +181,7 @@ def _kind(law):
     # Proposals of a subclass's own follow some other distribution.
     if type(law).propose is kind.propose:
       return kind
-  raise ValueError(
+  raise UserError(
     f"{type(law).__name__} has no exact distribution: its proposals are "
     "neither NativeLaw's nor FixedLaw's"
   )

@@ -20,6 +20,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from pp_ops.errors import UserError
+
 Array = Any
 
 
@@ -28,7 +30,7 @@ def check_range(low_name, low, high_name, high, limit=math.inf, unit=""):
   if not (0 <= low <= high <= limit and high > 0 and math.isfinite(high)):
     bounds = f"0 <= {low_name} <= {high_name}"
     bounds += f" <= {limit:g}" if math.isfinite(limit) else ""
-    raise ValueError(
+    raise UserError(
       f"{low_name}={low:g}, {high_name}={high:g}: need {bounds} and "
       f"{high_name} > 0{unit}"
     )
@@ -95,9 +97,9 @@ class Law:
     check_range("area_min", self.area_min, "area_max", self.area_max, 1.0)
     check_range("ratio_min", self.ratio_min, "ratio_max", self.ratio_max)
     if self.ratio_min <= 0:
-      raise ValueError(f"ratio_min={self.ratio_min:g}: need a ratio above 0")
+      raise UserError(f"ratio_min={self.ratio_min:g}: need a ratio above 0")
     if self.max_attempts < 1:
-      raise ValueError(f"max_attempts={self.max_attempts}: need at least 1")
+      raise UserError(f"max_attempts={self.max_attempts}: need at least 1")
 
   def propose(
     self, u: Array, height: Array, width: Array, xp

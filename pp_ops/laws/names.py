@@ -3,6 +3,7 @@
 import collections
 import inspect
 
+from pp_ops.errors import UserError
 from pp_ops.laws.area import BetaLaw, FixedLaw, PowerLaw
 from pp_ops.laws.law import Law
 from pp_ops.laws.native import NativeLaw
@@ -48,24 +49,24 @@ def register_law(name: str, law_class: type[Law]) -> None:
     ValueError: in one line, if the name is taken or either is no good.
   """
   if not (isinstance(law_class, type) and issubclass(law_class, Law)):
-    raise ValueError(
+    raise UserError(
       f"law {name!r}: need a subclass of pp_ops.laws.Law, got {law_class!r}"
     )
   # Without the decorator its fields would silently be no arguments.
   own = inspect.get_annotations(law_class)
   if own and "__dataclass_fields__" not in vars(law_class):
-    raise ValueError(
+    raise UserError(
       f"law {name!r}: {law_class.__name__} has fields ({', '.join(own)}) but "
       "no @dataclasses.dataclass(frozen=True) above it"
     )
   if not name.isidentifier() or name.startswith(FUSED):
-    raise ValueError(
+    raise UserError(
       f"law {name!r}: need a name as in Python that does not begin with {FUSED}"
     )
   taken = law_class_of(name)
   # A reloaded module may register its law again.
   if taken and _origin(taken) != _origin(law_class):
-    raise ValueError(f"law {name!r} is already registered: {_origin(taken)}")
+    raise UserError(f"law {name!r} is already registered: {_origin(taken)}")
   LAWS[name] = law_class
 
 

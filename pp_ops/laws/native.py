@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from pp_ops.errors import UserError
 from pp_ops.laws.law import Array, Law
 
 
@@ -20,7 +21,7 @@ class NativeLaw(Law):
   def __post_init__(self):
     super().__post_init__()
     if self.area_min <= 0:
-      raise ValueError("area_min=0: TensorFlow's op needs an area above 0")
+      raise UserError("area_min=0: TensorFlow's op needs an area above 0")
 
   def propose(self, u, height, width, xp):
     ratio = self.ratio_min + u[..., 0] * (self.ratio_max - self.ratio_min)
