@@ -46,6 +46,7 @@ _MODULES = (
   "pp_ops.random_erasing",
   "pp_ops.timm_randaug",
 )
+_CROPS = "pp_ops.crops"  # what a law's crop is made by; loads TensorFlow
 
 
 class Op(NamedTuple):
@@ -117,8 +118,7 @@ def _law_op(name):
     return None
 
   def factory(*args, **kwargs):
-    from pp_ops import crops  # loads TensorFlow
-
+    crops = importlib.import_module(_CROPS)
     return crops.get_crop(name, *arguments.bind(law_class, args, kwargs))
 
   def law(*args, **kwargs):

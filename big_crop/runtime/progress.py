@@ -1,4 +1,8 @@
-"""The progress line of a run: step, loss, learning rate, images/s, ETA."""
+"""The progress line of a run: step, loss, learning rate, images/s, ETA.
+
+Not tqdm or clu's ReportProgress, because their clocks count evaluations and
+checkpoints as training.
+"""
 
 import sys
 import time
