@@ -25,6 +25,7 @@ import tensorflow as tf
 # These register the ops that come with the package.
 import pp_ops.color
 import pp_ops.crops
+import pp_ops.features
 import pp_ops.labels
 import pp_ops.randaug
 import pp_ops.random_erasing
