@@ -5,6 +5,7 @@ Images are [height, width, channels] tensors, uint8 unless an op says so.
 
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 from pp_ops.errors import UserError
@@ -18,7 +19,9 @@ _Op = Callable[..., tf.Tensor]
 JPEG = {"dct_method": "INTEGER_ACCURATE"}
 
 
-def decode(data: tf.Tensor, channels: int = 3) -> tf.Tensor:
+def decode(
+  data: tf.Tensor, channels: int = 3, precise: bool = True
+) -> tf.Tensor:
   """Decodes JPEG, PNG, BMP or the first frame of a GIF.
 
   Greyscale and CMYK images become RGB; an alpha channel is dropped.
@@ -26,24 +29,27 @@ def decode(data: tf.Tensor, channels: int = 3) -> tf.Tensor:
   Args:
     data: scalar string tensor.
     channels: 3 or 1.
+    precise: decode JPEGs as Pillow does. False is TensorFlow's default, the
+      fast DCT, which is big_vision's default too.
 
   Returns:
     uint8 [height, width, channels].
   """
+  jpeg = JPEG if precise else {}
   image = tf.cond(
     tf.image.is_jpeg(data),
-    lambda: tf.io.decode_jpeg(data, channels, **JPEG),
+    lambda: tf.io.decode_jpeg(data, channels, **jpeg),
     lambda: tf.io.decode_image(data, channels, expand_animations=False),
   )
   return tf.ensure_shape(image, [None, None, channels])
 
 
 @register("decode")
-def get_decode(channels: int = 3) -> _Op:
+def get_decode(channels: int = 3, precise: bool = True) -> _Op:
   """Decodes an encoded image to uint8; see `decode`."""
   if channels not in (1, 3):
     raise UserError(f"channels={channels}: need 1 or 3")
-  return lambda data: decode(data, channels)
+  return lambda data: decode(data, channels, precise)
 
 
 def _check_size(size, name="size"):
@@ -113,8 +119,10 @@ def get_resize(size, method: str = "bilinear", antialias: bool = False) -> _Op:
 def _resize_side(image, side, size, method, antialias):
   """Resizes so that the min or max side (a tf.reduce_*) equals `size`."""
   shape = tf.shape(image)[:2]
-  factor = tf.cast(size, tf.float64) / tf.cast(side(shape), tf.float64)
-  target = tf.maximum(tf.round(tf.cast(shape, tf.float64) * factor), 1)
+  # float32, as big_vision: one image in ten thousand has a side that lies
+  # midway between two pixel counts, and rounding decides.
+  factor = tf.cast(size, tf.float32) / tf.cast(side(shape), tf.float32)
+  target = tf.maximum(tf.round(tf.cast(shape, tf.float32) * factor), 1)
   return _resize(image, tf.cast(target, tf.int32), method, antialias)
 
 
@@ -132,7 +140,7 @@ def get_resize_small(
 
 @register("resize_long")
 def get_resize_long(
-  size: int, method: str = "area", antialias: bool = False
+  size: int, method: str = "area", antialias: bool = True
 ) -> _Op:
   """Resizes so that the longer side is `size`, keeping the aspect ratio."""
   _check_size((size, size))
@@ -179,9 +187,22 @@ def _slice_window(image, size, offset_of):
   return tf.ensure_shape(out, [*size, image.shape[-1]])
 
 
+def _central_square(image):
+  sides = tf.shape(image)[:2]
+  side = tf.reduce_min(sides)
+  begin = tf.concat([(sides - side) // 2, [0]], 0)
+  crop = tf.slice(image, begin, tf.stack([side, side, -1]))
+  return tf.ensure_shape(crop, [None, None, image.shape[-1]])
+
+
 @register("central_crop")
-def get_central_crop(size) -> _Op:
-  """The centre window of `size` pixels, or (height, width)."""
+def get_central_crop(size=None) -> _Op:
+  """The centre window of `size` pixels, or (height, width).
+
+  Without a size: the largest square.
+  """
+  if size is None:
+    return _central_square
   size = _check_size(size)
   return lambda image: _slice_window(image, size, lambda room: room // 2)
 
@@ -224,8 +245,8 @@ def _affine(scale, offset):
 def get_value_range(
   vmin: float = -1,
   vmax: float = 1,
-  in_min: float = 0,
-  in_max: float = 255,
+  in_min=0,
+  in_max=255,
   clip_values: bool = False,
 ) -> _Op:
   """Maps [in_min, in_max] linearly onto [vmin, vmax], as float32.
@@ -233,17 +254,23 @@ def get_value_range(
   Args:
     vmin: lowest output.
     vmax: highest output.
-    in_min: input that becomes vmin.
-    in_max: input that becomes vmax.
+    in_min: input that becomes vmin, one number or a list of one per channel.
+    in_max: input that becomes vmax, likewise.
     clip_values: clip the output to [vmin, vmax].
 
   Returns:
     image -> float32 image.
   """
-  if in_min == in_max:
-    raise UserError(f"in_min and in_max are both {in_min:g}: need a range")
-  scale = (vmax - vmin) / (in_max - in_min)
-  affine = _affine(scale, vmin - in_min * scale)
+  low, high = np.asarray(in_min, float), np.asarray(in_max, float)
+  if low.ndim and high.ndim and low.shape != high.shape:
+    raise UserError(
+      f"in_min={in_min!r} and in_max={in_max!r}: need as many of each"
+    )
+  if (low == high).any():
+    both = np.broadcast_to(low, np.shape(low == high))[low == high][0]
+    raise UserError(f"in_min and in_max are both {both:g}: need a range")
+  scale = (vmax - vmin) / (high - low)
+  affine = _affine(scale, vmin - low * scale)
   if not clip_values:
     return affine
   return lambda image: tf.clip_by_value(affine(image), vmin, vmax)
@@ -261,3 +288,11 @@ def get_vgg_value_range(
     raise UserError(f"std={std!r}: need numbers above 0")
   scale = [1 / s for s in std]
   return _affine(scale, [-m * s for m, s in zip(mean, scale, strict=True)])
+
+
+@register("clip_value_range")
+def get_clip_value_range() -> _Op:
+  """`vgg_value_range` with the mean and deviation that CLIP trains with."""
+  mean = (0.48145466, 0.4578275, 0.40821073)
+  std = (0.26862954, 0.26130258, 0.27577711)
+  return get_vgg_value_range([255 * m for m in mean], [255 * s for s in std])

@@ -1,74 +1,95 @@
-"""Ops on labels, and on which features an example keeps."""
+"""Ops that make labels: one-hot vectors, and strings to numbers."""
 
+import numpy as np
 import tensorflow as tf
 
 from pp_ops.errors import UserError
+from pp_ops.features import check_there
 from pp_ops.registry import register
 
 
-@register("onehot", inkey="label", outkey="labels")
-def get_onehot(depth: int, multi: bool = True, on: float = 1, off: float = 0):
+@register("onehot", inkey=None)
+def get_onehot(
+  depth: int,
+  key: str | None = None,
+  key_result: str | None = None,
+  multi: bool = True,
+  on: float = 1,
+  off: float = 0,
+  inkey: str | None = None,
+  outkey: str | None = None,
+):
   """One-hot float32 vectors.
 
   Args:
     depth: number of classes.
+    key: the feature to read. By default `labels`, as in big_vision, or `label`
+      if there is no `labels`; the result is then `labels`.
+    key_result: the feature to write, `key` itself by default.
     multi: whether a vector of labels becomes one multi-hot [depth] vector, as
       ImageNet-ReaL's label sets need, rather than [n, depth].
     on: value of the labels that are there.
     off: value of the others.
+    inkey: another word for `key`.
+    outkey: another word for `key_result`; `labels` by default.
 
   Returns:
-    label (int, scalar or [n]) -> float32 [depth], or [n, depth].
+    An op on the features: int, scalar or [n] -> float32 [depth] or [n, depth].
   """
   if depth < 1:
     raise UserError(f"depth={depth}: need at least one class")
+  if (key or key_result) and (inkey or outkey):
+    raise UserError("give key and key_result, or inkey and outkey, not both")
+  if not isinstance(key, str | None):
+    raise UserError(f"key={key!r}: need the name of a feature")
+  given = key or inkey
 
-  def onehot(label):
+  def onehot(features):
+    read = given or ("labels" if "labels" in features else "label")
+    check_there(features, [read], "onehot")
+    label = features[read]
     hot = tf.one_hot(label, depth)
     if multi and label.shape.rank == 1:
       hot = tf.reduce_any(hot > 0, 0)
-    return tf.where(tf.cast(hot, tf.bool), float(on), float(off))
+    hot = tf.where(tf.cast(hot, tf.bool), float(on), float(off))
+    return {**features, key_result or key or outkey or "labels": hot}
 
   return onehot
 
 
-def _check_there(features, keys, op):
-  missing = [k for k in keys if k not in features]
-  if missing:
-    raise UserError(
-      f"op {op!r}: no feature {missing[0]!r}; there are "
-      + ", ".join(map(repr, features))
-    )
+@register("lookup")
+def get_lookup(mapping: str, npzkey: str = "fnames", sep: str | None = None):
+  """The number of a string, by a file; -1 for a string that is not in it.
 
+  Args:
+    mapping: a text file, whose line i (from 0) is the string of number i; or
+      an .npz.
+    npzkey: which array of an .npz holds the strings.
+    sep: each line of the text file is instead a string, this separator and the
+      number.
 
-@register("keep", inkey=None)
-def get_keep(*keys: str):
-  """Keeps only the named features."""
+  Returns:
+    string tensor -> int64 tensor.
+  """
+  try:
+    with tf.io.gfile.GFile(mapping, "rb") as file:
+      if mapping.endswith(".npz"):
+        keys = np.load(file)[npzkey]
+      else:
+        keys = file.read().decode().splitlines()
+    values = range(len(keys))
+    if sep is not None and not mapping.endswith(".npz"):
+      keys, values = zip(*(line.split(sep) for line in keys), strict=True)
+      values = [int(v) for v in values]
+  except (tf.errors.OpError, KeyError, ValueError) as e:
+    reason = str(e).split("\n")[0]
+    raise UserError(f"mapping={mapping!r} does not load: {reason}") from None
+  keys, values = tf.constant(keys), tf.constant(list(values), tf.int64)
 
-  def keep(features):
-    _check_there(features, keys, "keep")
-    return {k: features[k] for k in keys}
+  def lookup(text):
+    with tf.init_scope():  # one table, not one for each call of the graph
+      start = tf.lookup.KeyValueTensorInitializer(keys, values)
+      table = tf.lookup.StaticHashTable(start, -1)
+    return table.lookup(text)
 
-  return keep
-
-
-@register("drop", inkey=None)
-def get_drop(*keys: str):
-  """Drops the named features."""
-
-  def drop(features):
-    _check_there(features, keys, "drop")
-    return {k: v for k, v in features.items() if k not in keys}
-
-  return drop
-
-
-@register("copy", inkey=None)
-def get_copy(inkey: str, outkey: str):
-  """Copies feature `inkey` to `outkey`."""
-
-  def copy(features):
-    _check_there(features, [inkey], "copy")
-    return {**features, outkey: features[inkey]}
-
-  return copy
+  return lookup

@@ -5,7 +5,7 @@ They are what RandAugment (`pp_ops.randaug`) chooses from; its level tables are
 there. Numbers may be scalar tensors, so that a policy can draw them per image.
 
 Where Pillow and TensorFlow's own RandAugment (tensorflow/tpu, efficientnet;
-big_vision has a copy) differ by a rounding, these ops follow Pillow.
+big_vision has a copy) differ, these ops follow Pillow, unless `legacy=True`.
 """
 
 import tensorflow as tf
@@ -37,6 +37,11 @@ def _blend(degenerate, image, factor):
   """
   out = degenerate + factor * (image - degenerate)
   return tf.cast(tf.minimum(tf.maximum(out, 0.0), 255.0), tf.uint8)
+
+
+def _check_legacy(legacy):
+  if not isinstance(legacy, bool):
+    raise UserError(f"legacy={legacy!r}: need True or False")
 
 
 # Pillow's integer weights for R, G and B; exact in float32.
@@ -107,8 +112,7 @@ def get_invert():
 def get_posterize(bits: int):
   """Keeps the `bits` highest bits of each value; `ImageOps.posterize`.
 
-  0 bits leave nothing: black. (efficientnet shifts by 8 bits there, which
-  TensorFlow leaves undefined and takes as 7: one bit stays.)
+  0 bits leave nothing: black. (efficientnet keeps one bit, see `randaug`.)
   """
   check_number("bits", bits, 0, 8, whole=True)
 
@@ -135,8 +139,8 @@ def _below(image, threshold):
 def get_solarize(threshold: int = 128):
   """Inverts what is at or above `threshold`; `ImageOps.solarize`.
 
-  Threshold 0 inverts everything and 256 nothing. (efficientnet compares uint8
-  with a 256 that TensorFlow takes as 0, and so inverts everything there too.)
+  Threshold 0 inverts everything and 256 nothing. (efficientnet takes 256 as 0,
+  see `randaug`.)
   """
   check_number("threshold", threshold, 0, 256, whole=True)
 
@@ -162,24 +166,30 @@ def get_solarize_add(addition: int, threshold: int = 128):
 
 
 @register_uint8("color")
-def get_color(factor: float):
+def get_color(factor: float, legacy: bool = False):
   """From grey (0) over the image (1) to more colour; `ImageEnhance.Color`.
 
   Args:
     factor: at least 0.
+    legacy: efficientnet's grey, which is TensorFlow's, instead of Pillow's. It
+      is a level lower for about half of all colours.
 
   Returns:
-    An op that gives Pillow's values. Its grey is rounded, where efficientnet
-    truncates it. An image of one channel stays as it is.
+    The op. An image of one channel stays as it is.
   """
   check_number("factor", factor, 0)
+  _check_legacy(legacy)
 
   def color(image):
     if image.shape[-1] == 1:
       return image
     pixels = tf.cast(tf.reshape(image, [-1, 3]), tf.float32)
-    # Grey in all three channels at once: broadcasting one is slow.
-    grey = tf.floor(pixels @ tf.constant([[w] * 3 for w in _GREY]) + 0.5)
+    if legacy:
+      grey = tf.reshape(tf.image.rgb_to_grayscale(image), [-1, 1])
+      grey = tf.cast(grey, tf.float32)
+    else:
+      # Grey in all three channels at once: broadcasting one is slow.
+      grey = tf.floor(pixels @ tf.constant([[w] * 3 for w in _GREY]) + 0.5)
     return tf.reshape(_blend(grey, pixels, factor), tf.shape(image))
 
   return color
@@ -215,8 +225,7 @@ def get_contrast(factor: float, legacy: bool = False):
       appendix D). For 224x224 pixels it is 196.
   """
   check_number("factor", factor, 0)
-  if not isinstance(legacy, bool):
-    raise UserError(f"legacy={legacy!r}: need True or False")
+  _check_legacy(legacy)
   mean = _pixels_by_256 if legacy else _mean_grey
 
   def contrast(image):
@@ -236,28 +245,48 @@ def get_brightness(factor: float):
   return brightness
 
 
+def _smooth(image):
+  """Pillow's, of all but the outermost pixels: flat, rounded float32."""
+  c = image.shape[-1]
+  flat = _flat(image)
+  rows = flat[:-2] + flat[1:-1] + flat[2:]
+  box = rows[:, : -2 * c] + rows[:, c:-c] + rows[:, 2 * c :]
+  return tf.floor((box + 4.0 * flat[1:-1, c:-c]) / 13.0 + 0.5)
+
+
+def _smooth_legacy(image):
+  """efficientnet's: a convolution, whose sums lie beside whole numbers."""
+  c = image.shape[-1]
+  kernel = tf.constant([[1, 1, 1], [1, 5, 1], [1, 1, 1]], tf.float32) / 13.0
+  out = tf.nn.depthwise_conv2d(
+    tf.cast(image, tf.float32)[None],
+    tf.tile(kernel[..., None, None], [1, 1, c, 1]),
+    strides=[1, 1, 1, 1],
+    padding="SAME",  # An image of fewer than three rows would fail as "VALID".
+  )
+  return _flat(tf.floor(out[0]))[1:-1, c:-c]
+
+
 @register_uint8("sharpness")
-def get_sharpness(factor: float):
+def get_sharpness(factor: float, legacy: bool = False):
   """From smoothed (0) over the image (1) to sharper; `ImageEnhance.Sharpness`.
 
   Args:
     factor: at least 0.
+    legacy: truncate the smoothed values, as efficientnet, which makes half of
+      them a level lower. Pillow, and the default, round.
 
   Returns:
-    An op that gives Pillow's values: the smoothing kernel is ((1, 1, 1),
-    (1, 5, 1), (1, 1, 1)) / 13, its result rounded, where efficientnet
-    truncates, and the outermost pixels stay as they are.
+    The op. It smooths with the kernel ((1, 1, 1), (1, 5, 1), (1, 1, 1)) / 13;
+    the outermost pixels stay as they are.
   """
   check_number("factor", factor, 0)
+  _check_legacy(legacy)
+  smooth = _smooth_legacy if legacy else _smooth
 
   def sharpness(image):
     c = image.shape[-1]
-    flat = _flat(image)
-    rows = flat[:-2] + flat[1:-1] + flat[2:]
-    box = rows[:, : -2 * c] + rows[:, c:-c] + rows[:, 2 * c :]
-    inner = flat[1:-1, c:-c]
-    smooth = tf.floor((box + 4.0 * inner) / 13.0 + 0.5)
-    out = _blend(smooth, inner, factor)
+    out = _blend(smooth(image), _flat(image)[1:-1, c:-c], factor)
     # Put together by copying, in an order that leaves an image of one or two
     # pixels whole.
     edge = _flat(image, tf.uint8)

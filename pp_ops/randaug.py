@@ -23,7 +23,7 @@ def _line_up(magnitude, legacy, sign, place):
 
   Args:
     magnitude: the level.
-    legacy: which contrast.
+    legacy: whether as big_vision rounds, and with its contrast.
     sign: scalar float32 tensor, 1 or -1: which way the directed ops go.
     place: float32 [2], uniform: where the cutout is.
 
@@ -35,17 +35,22 @@ def _line_up(magnitude, legacy, sign, place):
   shear = sign * (level * 0.3)
   translate = sign * (level * 100)
   pad_size = int(level * 40)
+  # efficientnet's arithmetic is on uint8: it counts thresholds modulo 256, and
+  # any shift that is not 0 to 7, by 8 - bits, is one by 7.
+  bits = int(level * 4)
+  bits = bits if 0 < bits <= 8 else 1
+  threshold = int(level * 256) % 256
   return [
     pixels.get_autocontrast(),
     pixels.get_equalize(),
     pixels.get_invert(),
     geometry.get_rotate(sign * (level * 30)),
-    pixels.get_posterize(min(int(level * 4), 8)),
-    pixels.get_solarize(min(int(level * 256), 256)),
-    pixels.get_color(enhance),
+    pixels.get_posterize(bits),
+    pixels.get_solarize(threshold),
+    pixels.get_color(enhance, legacy),
     pixels.get_contrast(enhance, legacy),
     pixels.get_brightness(enhance),
-    pixels.get_sharpness(enhance),
+    pixels.get_sharpness(enhance, legacy),
     geometry.get_shear_x(shear),
     geometry.get_shear_y(shear),
     geometry.get_translate_x(translate),
@@ -70,11 +75,14 @@ def get_randaug(
     num_layers: how many, 0 or more.
     magnitude: 0 to 30, of all ops alike; 10 is the top level of the tables,
       from where it goes on linearly until an op has no more room. Note that
-      Posterize (int(0.4 magnitude) bits: black below 2.5, the image itself from
-      20) and Solarize (from int(25.6 magnitude) up: nothing from 10) get weaker
-      with it, and that Color, Contrast, Brightness and Sharpness change nothing
-      at 5.
-    contrast: "fixed", or "legacy" for the broken one (`pixels.get_contrast`).
+      Color, Contrast, Brightness and Sharpness change nothing at 5, and that
+      two ops get weaker with it, until they wrap around as in efficientnet's
+      uint8: Posterize keeps int(0.4 magnitude) bits, but one where that is 0 or
+      more than 8 (below 2.5, and from 22.5), and Solarize inverts from
+      int(25.6 magnitude) modulo 256 up (everything at 0, 10, 20 and 30).
+    contrast: "fixed", or "legacy" for what efficientnet and big_vision compute:
+      a broken contrast (`pixels.get_contrast`), and grey values and smoothed
+      ones that are truncated (`pixels.get_color`, `pixels.get_sharpness`).
 
   Returns:
     A random op on uint8 [height, width, 3 or 1].

@@ -22,6 +22,7 @@ import ast
 import difflib
 import importlib
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -38,6 +39,7 @@ _KEY_ARGS = ("key", "inkey", "outkey")
 # are not among these ops: each law is one, see `pp_ops.laws.names`.
 _MODULES = (
   "pp_ops.color",
+  "pp_ops.features",
   "pp_ops.geometry",
   "pp_ops.image",
   "pp_ops.labels",
@@ -169,7 +171,8 @@ def parse(spec: str) -> list[tuple[str, list, dict]]:
   """Parses a pp string.
 
   Args:
-    spec: such as `"decode|resize(224, antialias=True)"`.
+    spec: such as `"decode|resize(224, antialias=True)"`. Nothing between two
+      bars is no op, as in big_vision, whose configs leave out ops in this way.
 
   Returns:
     (name, args, kwargs) for each op, in order.
@@ -179,7 +182,7 @@ def parse(spec: str) -> list[tuple[str, list, dict]]:
   """
   try:
     # The parentheses let a string run over several lines.
-    node = ast.parse(f"({spec}\n)", mode="eval").body
+    node = ast.parse(f"({_without_gaps(spec)}\n)", mode="eval").body
   except (SyntaxError, ValueError) as e:
     reason = getattr(e, "msg", e)
     raise UserError(f"pp string {spec!r} does not parse: {reason}") from None
@@ -189,6 +192,12 @@ def parse(spec: str) -> list[tuple[str, list, dict]]:
     node = node.left
   ops.append(node)
   return [_parse_op(op, spec) for op in reversed(ops)]
+
+
+def _without_gaps(spec):
+  """The string without bars that separate nothing."""
+  text = re.compile(r"""("[^"]*"|'[^']*')|\|(?:\s*\|)+""")
+  return text.sub(lambda m: m[1] or "|", spec).strip().strip("|")
 
 
 def _parse_op(node, spec):

@@ -1,7 +1,4 @@
-"""The drop-ins run where TensorFlow's op and big_vision's registry run."""
-
-import sys
-import types
+"""The drop-in runs where TensorFlow's op runs."""
 
 import numpy as np
 import pytest
@@ -119,58 +116,3 @@ def test_readme_example_of_the_signature():
   )
   crop = tf.slice(image, begin, size)
   assert crop.shape[0] <= 40 and crop.shape[2] == 3
-
-
-@pytest.fixture
-def big_vision(monkeypatch):
-  """As much of big_vision's pp package as an op meets."""
-  table = {}
-
-  class Registry:
-    @staticmethod
-    def global_registry():
-      return table
-
-    @staticmethod
-    def register(name):
-      assert name not in table, f"{name!r} was already registered."
-      return lambda item: table.setdefault(name, item)
-
-  class InKeyOutKey:
-    def __call__(self, get_fn):
-      def get_op(*args, key=None, inkey="image", outkey="image", **kw):
-        fn = get_fn(*args, **kw)
-        return lambda data: {**data, key or outkey: fn(data[key or inkey])}
-
-      return get_op
-
-  table["preprocess_ops.inception_crop"] = "theirs"
-  registry = types.SimpleNamespace(Registry=Registry)
-  utils = types.SimpleNamespace(InKeyOutKey=InKeyOutKey)
-  pp = types.SimpleNamespace(registry=registry, utils=utils)
-  for name, module in {
-    "big_vision": types.SimpleNamespace(pp=pp),
-    "big_vision.pp": pp,
-    "big_vision.pp.registry": registry,
-    "big_vision.pp.utils": utils,
-  }.items():
-    monkeypatch.setitem(sys.modules, name, module)
-  monkeypatch.delitem(sys.modules, "pp_ops.big_vision", raising=False)
-  return table
-
-
-def test_one_line_in_a_big_vision_config(big_vision):
-  import pp_ops.big_vision  # noqa: F401
-
-  assert big_vision["preprocess_ops.inception_crop"] == "theirs"
-  op = big_vision["preprocess_ops.inception_crop_fixed"](24, area_min=8)
-  images = tf.data.Dataset.from_tensors(
-    {"image": tf.zeros([40, 60, 3], tf.uint8)}
-  ).repeat(3)
-  for example in images.map(op):
-    assert example["image"].shape == (24, 24, 3)
-  encoded = tf.io.encode_jpeg(tf.zeros([40, 60, 3], tf.uint8))
-  fused = big_vision["preprocess_ops.decode_jpeg_and_beta_crop"](
-    16, alpha=2, key="photo"
-  )
-  assert fused({"photo": encoded})["photo"].shape == (16, 16, 3)

@@ -238,6 +238,7 @@ def test_central_crop():
                            ("(11, 1)", 0, 9, 11, 1)):  # fmt: skip
     out = run(f"central_crop({size})", image)
     np.testing.assert_array_equal(out, image[y : y + h, x : x + w])
+  np.testing.assert_array_equal(run("central_crop", image), image[:, 4:15])
 
 
 def test_random_crop_reaches_every_place_equally():
@@ -290,6 +291,11 @@ def test_value_ranges():
     "value_range(0, 1, 100, 200, clip_values=True)": np.clip(
       (x - 100) / 100, 0, 1
     ),
+    "value_range(0, 1, (0, 1, 2), [10, 20, 50])": (x - [0, 1, 2])
+    / [10, 19, 48],
+    "value_range(0, 1, in_min=(0, 1, 2))": (x - [0, 1, 2]) / [255, 254, 253],
+    "clip_value_range": (x / 255 - [0.48145466, 0.4578275, 0.40821073])
+    / [0.26862954, 0.26130258, 0.27577711],
     "vgg_value_range": (x / 255 - [0.485, 0.456, 0.406])
     / [0.229, 0.224, 0.225],
     "vgg_value_range((1, 2, 3), (2, 4, 5))": (x - [1, 2, 3]) / [2, 4, 5],
@@ -322,6 +328,30 @@ def test_onehot(spec, label, expected):
   assert set(out) == {"label", "labels"}
   assert out["labels"].dtype == tf.float32
   np.testing.assert_allclose(out["labels"], expected, rtol=1e-6)
+
+
+def test_onehot_reads_and_writes_as_it_is_told():
+  one, two = tf.constant(1), tf.constant([2])
+  features = dict(label=one, labels=two, real=two)
+  for spec, key, hot in (
+    ("onehot(3)", "labels", 2),  # big_vision's default, where there is one
+    ("onehot(3, 'label')", "label", 1),
+    ("onehot(3, key='label', key_result='labels')", "labels", 1),
+    ("onehot(3, 'real', 'a', False)", "a", 2),
+    ("onehot(3, inkey='label')", "labels", 1),
+    ("onehot(3, outkey='a')", "a", 2),
+  ):
+    out = get_preprocess_fn(spec)(features)
+    changed = [k for k in out if out[k] is not features.get(k)]
+    assert changed == [key], spec
+    np.testing.assert_array_equal(np.squeeze(out[key]), np.eye(3)[hot])
+  for spec, message in (
+    ("onehot(3, False)", "key=False: need the name of a feature"),
+    ("onehot(3, key='a', outkey='b')", "not both"),
+    ("onehot(3, key='x')", "op 'onehot': no feature 'x'"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      get_preprocess_fn(spec)(features)
 
 
 def test_keep_drop_copy():

@@ -23,6 +23,11 @@ def run(spec, **features):
 # The language.
 
 
+def test_nothing_between_bars_is_no_op():
+  ops = [("a", [], {}), ("b", [" | |", "||"], {}), ("c", [], {})]
+  assert parse("|a||b(' | |', \"||\")| | |\n|c|") == ops
+
+
 def test_parse():
   assert parse("a") == [("a", [], {})]
   assert parse("a | b(1, -2.5)|c(x='y|z', t=(1, [2], {'k': None}))") == [
@@ -41,9 +46,7 @@ def test_parse():
   "spec, message",
   [
     ("", "'()' is not an op"),
-    ("a|", "does not parse"),
-    ("|a", "does not parse"),
-    ("a||b", "does not parse"),
+    ("||", "is not an op"),
     ("a b", "does not parse"),
     ("a(1", "does not parse"),
     ("a\0", "does not parse"),
@@ -89,6 +92,8 @@ def test_bad_strings_raise_one_line(spec, message):
     ("decode(channels=2)", ["channels=2: need 1 or 3"]),
     ("onehot(0)", ["depth=0"]),
     ("value_range(-1, 1, 5, 5)", ["in_min and in_max are both 5"]),
+    ("value_range(0, 1, (0, 5), 5)", ["in_min and in_max are both 5"]),
+    ("value_range(0, 1, (0, 5), (1, 2, 3))", ["need as many of each"]),
     ("vgg_value_range((1, 2), (1, 2, 3))", ["2 means but 3"]),
     ("vgg_value_range((1, 2, 3), (1, 0, 3))", ["std=(1, 0, 3)"]),
     ("inception_crop_fixed(9, area_min=60, area_max=50)", ["area_min=60"]),

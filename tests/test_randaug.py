@@ -240,6 +240,9 @@ def test_cutout_is_a_clipped_square_at_a_uniform_place():
 # RandAugment itself.
 
 
+POSTERIZE = {0: 1, 30: 1}  # the bits that uint8 arithmetic leaves
+
+
 def candidates(magnitude, legacy=False):
   """Specs of the 15 ops that have no place, with both signs, by name."""
   level = magnitude / 10
@@ -249,12 +252,12 @@ def candidates(magnitude, legacy=False):
     "equalize": [""],
     "invert": [""],
     "rotate": [level * 30, -level * 30],
-    "posterize": [min(int(level * 4), 8)],
-    "solarize": [min(int(level * 256), 256)],
-    "color": [enhance],
+    "posterize": [POSTERIZE.get(magnitude, int(level * 4))],
+    "solarize": [int(level * 256) % 256],
+    "color": [f"{enhance}, {legacy}"],
     "contrast": [f"{enhance}, {legacy}"],
     "brightness": [enhance],
-    "sharpness": [enhance],
+    "sharpness": [f"{enhance}, {legacy}"],
     "shear_x": [level * 0.3, -level * 0.3],
     "shear_y": [level * 0.3, -level * 0.3],
     "translate_x": [level * 100, -level * 100],
@@ -389,6 +392,8 @@ def test_arguments_may_be_drawn_in_the_graph():
     ("solarize_add(1, threshold=-1)", "threshold=-1"),
     ("color(-0.1)", "factor=-0.1: need a number, 0 <= factor"),
     ("contrast(1, legacy='yes')", "legacy='yes'"),
+    ("color(1, legacy='yes')", "legacy='yes'"),
+    ("sharpness(1, legacy='yes')", "legacy='yes'"),
     ("brightness('a')", "factor='a'"),
     ("sharpness(None)", "factor=None"),
     ("rotate(1e999)", "degrees=inf: need a number, finite"),
