@@ -56,7 +56,7 @@ def parse_arg(text: str | None, **own) -> ConfigDict:
   if arg.smoke:
     vit = arg.model.partition("-")[0] == "vit"
     arg.update(
-      model=arg.model if vit else "resnet-18",
+      model=arg.model if vit else "resnet-10",
       data="critters",
       train_res=32,
       test_res=32,

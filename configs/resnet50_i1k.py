@@ -51,7 +51,7 @@ def get_config(arg=None):
   if arg.smoke:
     res, eval_batch, log_epochs = 64, 32, 1
     train, val = "train[:256]", "validation[:100]"
-    c.model.update(variant="18", dtype_mm="float32")
+    c.model.update(variant="10", dtype_mm="float32")
     data = dict(name="critters")
     c.input.batch_size = 32
     c.total_epochs = 1

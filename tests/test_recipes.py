@@ -203,7 +203,7 @@ def test_a_recipe_runs(name, tmp_path, compile_quickly):
 def test_finetuning_starts_from_a_run_with_a_new_head(
   tmp_path, compile_quickly
 ):
-  args = "smoke,model=resnet-18"
+  args = "smoke,model=resnet-10"
   small = ["--config.model.width=8", "--config.model.small_stem=True"]
   path = STRIKES_BACK / "finetune.py"
   first = configs.load(

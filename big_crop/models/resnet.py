@@ -20,6 +20,7 @@ from pp_ops.errors import UserError
 
 # variant: (blocks per stage, whether they are bottlenecks)
 VARIANTS = {
+  "10": ((1, 1, 1, 1), False),  # timm's name; for smoke runs
   "18": ((2, 2, 2, 2), False),
   "34": ((3, 4, 6, 3), False),
   "50": ((3, 4, 6, 3), True),
@@ -247,7 +248,7 @@ def Model(num_classes, *, variant=50, **kw):
 
   Args:
     num_classes: size of the logits.
-    variant: 18, 34, 50, 101 or 152, int or str; or "50d", "se50", "x50_32x4d",
+    variant: 10, 18, 34, 50, 101, 152; or "50d", "se50", "x50_32x4d",
       which are timm's resnet50d, seresnet50 and resnext50_32x4d.
     **kw: these override the variant:
       width: channels of the stem and the first stage, 64;
