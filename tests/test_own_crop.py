@@ -1,9 +1,11 @@
 """A crop law from a file of the user's: the README's, and what is refused."""
 
+import dataclasses
 import pathlib
 import re
 import shlex
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -102,8 +104,13 @@ def test_the_readmes_file_is_matched(readme, capsys):
 
 
 def test_a_study_knows_the_readmes_file(readme):
-  registry.import_modules(["my_crop"])
   factors = dict(crop="squared_crop", area_min=0, power=3, epochs=7)
+  run = types.SimpleNamespace(
+    factors=factors, seed=0, json_config={"pp_modules": ["my_crop"]}
+  )
+  config = types.SimpleNamespace(metrics=[dict(key="a", label="a")], seeds=[0])
+  state = types.SimpleNamespace(run=run, summary=None)
+  results.of_study(types.SimpleNamespace(config=config), [state])
   # P(u^3 <= s) = 5% at s = 0.05^3.
   assert results.crop_scale_percentile(factors) == pytest.approx(0.0125)
 
@@ -151,6 +158,22 @@ def test_wrong_uses_are_one_line(name, law_class, message):
   assert set(laws.LAWS) == {
     *("inception_crop", "inception_crop_fixed", "beta_crop", "power_crop")
   }
+
+
+@dataclasses.dataclass(frozen=True)
+class LowerHalf(laws.NativeLaw):
+  def place(self, u, h, w, height, width, xp):
+    y, x = super().place(u, h, w, height, width, xp)
+    return y * 0 + height - h, x
+
+
+def test_a_subclass_of_tensorflows_law_is_not_tensorflows_kernel():
+  laws.register_law("lower_crop", LowerHalf)
+  pp = registry.get_preprocess_fn("lower_crop(area_max=50)")
+  rows = np.arange(40)[:, None, None] * np.ones((1, 30, 1), int)
+  for i in range(10):
+    image = pp({"image": rows, "_seed": example_seed(0, 0, i)})["image"]
+    assert image[-1, 0, 0] == 39
 
 
 class OwnProposals(laws.FixedLaw):
