@@ -129,7 +129,7 @@ def _import_randaug():
   try:
     importlib.import_module(module)
   except ImportError as e:
-    logging.info("%s: %s. randaug is pp_ops's.", module, e)
+    logging.warning("%s: %s; randaug is now that of pp_ops", module, e)
     sys.modules[module] = sys.modules[__name__]
 
 
