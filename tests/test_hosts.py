@@ -186,6 +186,24 @@ def test_hosts_count_as_one_process_does(num, devices, model, config, tmp_path):
 
 
 @pytest.mark.slow
+def test_an_own_objective_with_a_queue_resumes_on_two_hosts(config, tmp_path):
+  spec = f"{config}:toy,800"
+  rules = "--config.sharding_strategy=[('extra/queue', '{}')]".format(
+    "fsdp(min_size_to_shard_mb=0)"
+  )
+  whole = train(2, 2, spec, tmp_path / "whole", rules)
+  assert 0 < whole[2]["metrics"]["val/spread"] <= 1
+  running = Hosts(2, 2, spec, tmp_path / "run", rules)
+  running.wait_for("step 16/")
+  running.processes[-1].send_signal(signal.SIGTERM)
+  assert running.wait() == [0, 0], running.logs[0].read_text()
+  assert not (tmp_path / "run" / "summary.json").exists()
+  again = train(2, 2, spec, tmp_path / "run", rules)
+  assert again[2]["params_sha256"] == whole[2]["params_sha256"]
+  assert again[0] == whole[0]
+
+
+@pytest.mark.slow
 def test_a_checkpoint_restores_on_other_hosts_and_shardings(config, tmp_path):
   spec = f"{config}:vit,4"
   _, _, first = train(1, 8, spec, tmp_path / "run")
