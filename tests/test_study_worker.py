@@ -11,6 +11,7 @@ import time
 import pytest
 import study_helpers
 
+from big_crop import errors
 from big_crop.runtime import stop
 from big_crop.study import fingerprint, grid, reach, runs, worker
 from big_crop.study.__main__ import main
@@ -70,7 +71,7 @@ def test_a_failure_is_kept_and_stops_nobody(study, tmp_path, capsys):
 
   def train(config, workdir):
     if "seed=1" in workdir and "epochs=20" in workdir:
-      raise ValueError("the loss is nan\nat step 3")
+      raise errors.UserError("the loss is nan\nat step 3")
     if workdir.endswith("area_min=5,epochs=10,seed=2"):
       raise RuntimeError("out of memory")
     study_helpers.train(config, workdir)
@@ -278,7 +279,7 @@ def test_list(study, tmp_path, capsys):
   workdir = str(tmp_path / "w")
   worker.work(study, workdir, study_helpers.train, index=1)
   (tmp_path / "w/runs" / study.runs[2].name).mkdir()
-  runs.states(study, workdir)[2].fail(ValueError("no luck"))
+  runs.states(study, workdir)[2].fail(errors.UserError("no luck"))
   assert main(["list", "--config", str(study.path), "--workdir", workdir]) == 0
   lines = capsys.readouterr().out.splitlines()
   assert len(lines) == 25
