@@ -8,8 +8,8 @@ import sys
 import tomllib
 
 ROOT = pathlib.Path(__file__).parents[1]
-# big_vision imports this file, not the other way round.
-GUESTS = {"big_vision.py": "big_vision"}
+# What a file needs only where big_vision, which brings absl, is there.
+GUESTS = {"big_vision.py": {"big_vision", "absl"}}
 
 
 def requirements(name):
@@ -37,7 +37,7 @@ def imported(package):
       for name in {n.partition(".")[0] for n in names}:
         if name in sys.stdlib_module_names | {"pp_ops", "big_crop"}:
           continue
-        if GUESTS.get(path.name) != name:
+        if name not in GUESTS.get(path.name, ()):
           found |= {normalised(d) for d in of_module.get(name, [name])}
   return found
 

@@ -12,6 +12,7 @@ import pytest
 import study_helpers
 from scipy import stats
 
+from big_crop import errors
 from big_crop.study import (
   analysis,
   grid,
@@ -308,7 +309,7 @@ def test_missing_and_failed_runs_are_no_numbers(tmp_path):
       (pathlib.Path(folder) / "metrics.jsonl").write_text(
         '{"step": 1, "training_loss": 0.123, "val/top1": 0.123}\n'
       )
-      raise ValueError("the loss is <nan>")
+      raise errors.UserError("the loss is <nan>")
     study_helpers.train(config, folder)
 
   for index in range(23):  # 23 is not even begun
