@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 from etils import epath
 from ml_collections import ConfigDict
@@ -32,8 +31,6 @@ class Parts(NamedTuple):
     source: this host's share of the training data.
     pp: its pp function.
     objective: what is minimised.
-    model: the objective's, for what a model says of itself; see
-      `big_crop.models`. None if the objective has no `model`.
     total_steps: steps of the whole run.
     abstract: the train state as shapes with shardings.
     init: () -> a new train state.
@@ -49,7 +46,6 @@ class Parts(NamedTuple):
   source: sources.Source
   pp: Callable
   objective: objectives.Objective
-  model: nn.Module | None
   total_steps: int
   abstract: steps.TrainState
   init: Callable[[], steps.TrainState]
@@ -148,8 +144,7 @@ def build(config: ConfigDict) -> Parts:
     "config.input.batch_size, prepared by the objective,",
   )
   shapes = steps.param_shapes(objective, specs)
-  model = getattr(objective, "model", None)
-  split_outputs = getattr(model, "split_outputs", None)
+  split_outputs = getattr(objective.model, "split_outputs", None)
   tx, schedules = optim.make(
     config, shapes, split_outputs=split_outputs, **durations
   )
@@ -185,7 +180,6 @@ def build(config: ConfigDict) -> Parts:
     source=source,
     pp=pp,
     objective=objective,
-    model=model,
     total_steps=total_steps,
     abstract=abstract,
     init=lambda: steps.init_state(*state_args, seed=config.seed, ema=ema),

@@ -175,4 +175,4 @@ def test_a_run_passes_its_units_on(make, monkeypatch):
 
   monkeypatch.setattr(optim, "make", spy)
   built = parts.build(config)
-  assert seen["split_outputs"] == built.model.split_outputs
+  assert seen["split_outputs"] == built.objective.model.split_outputs

@@ -99,7 +99,11 @@ def test_bad_strings_raise_one_line(spec, message):
     ("inception_crop_fixed(9, area_min=60, area_max=50)", ["area_min=60"]),
     ("inception_crop(9, area_max=101)", ["<= 100", "percent of the image"]),
     ("beta_crop(9, area_min=-1)", ["0 <= area_min"]),
-    ("beta_crop(9, area_min='x')", ["op 'beta_crop'"]),
+    ("beta_crop(9, area_min='x')", ["op 'beta_crop': area_min='x': need a"]),
+    (
+      "inception_crop(9, 5, 100, 'area')",
+      ["need a number; write method='area'"],
+    ),
     ("beta_crop(9, alpha=0)", ["alpha=0"]),
     ("beta_crop(9, alpah=1)", ["op 'beta_crop'", "did you mean 'alpha'?"]),
     ("inception_crop(9, area_min=0)", ["area_min=0: TensorFlow's op"]),

@@ -47,10 +47,14 @@ class Objective:
       alternatives, of which at least one must be there.
     config_keys: the top-level keys of the config that this objective reads,
       among those that only objectives read (`big_crop.objectives.KEYS`).
+    model: the Flax module whose weights are trained, if it is one. It tells
+      PyTorch's names to `config.model_init`, and to optimisers which kernels
+      have outputs of several axes.
   """
 
   features: tuple[str | tuple[str, ...], ...] = ("image",)
   config_keys: tuple[str, ...] = ()
+  model: Any = None
 
   def __init__(self, config: Any, num_classes: int | None):
     """Builds models and checks the config.

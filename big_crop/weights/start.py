@@ -5,6 +5,7 @@ import jax
 from big_crop.runtime import checkpoint
 from big_crop.weights import fit, npz, torch_files
 from big_crop.weights.torch_names import from_torch
+from pp_ops.errors import UserError
 
 
 def initialise(state, path, model, dont_load=()):
@@ -15,7 +16,7 @@ def initialise(state, path, model, dont_load=()):
     path: an .npz file; a .pth, .pt, .bin or .safetensors file with the names
       of the model's `torch_layers()`; or another run's workdir or one of its
       checkpoints, whose averages are taken where it has them.
-    model: the state's model.
+    model: the state's model, or None if the objective has none.
     dont_load: see `fit.adapt`.
 
   Returns:
@@ -30,6 +31,11 @@ def initialise(state, path, model, dont_load=()):
     if state.model_state:
       loaded |= {k: npz.load_npz(path, k) for k in state.model_state}
   elif str(path).endswith(torch_files.SUFFIXES):
+    if model is None:
+      raise UserError(
+        f"{path} has PyTorch's names, but the run's objective has no `model` "
+        "that translates them; save the weights as .npz"
+      )
     loaded = from_torch(model, torch_files.load(path))
   else:
     loaded = checkpoint.load_variables(path)

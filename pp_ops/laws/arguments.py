@@ -7,8 +7,10 @@ Nothing else converts one into the other.
 
 import dataclasses
 import inspect
+import numbers
 from typing import Any
 
+from pp_ops.errors import UserError
 from pp_ops.laws.law import Law, check_range
 
 _AREAS = ("area_min", "area_max")
@@ -33,13 +35,22 @@ def defaults(law_class: type[Law]) -> dict[str, float]:
   return {n: to_percent(n, fields[n]) for n in names}
 
 
+def _is_number(value):
+  return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
 def make_law(law_class: type[Law], **given: float) -> Law:
   """The law of some arguments; the others have their defaults.
 
   Raises:
     ValueError: in one line, if a value is out of range.
   """
-  chosen = {**defaults(law_class), **given}
+  usual = defaults(law_class)
+  for name, value in given.items():
+    if _is_number(usual[name]) and not _is_number(value):
+      hint = f"; write method={value!r}" if isinstance(value, str) else ""
+      raise UserError(f"{name}={value!r}: need a number{hint}")
+  chosen = {**usual, **given}
   low, high = _AREAS
   check_range(
     low, chosen[low], high, chosen[high], 100, " (percent of the image)"
