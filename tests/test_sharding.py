@@ -16,8 +16,8 @@ from big_crop.runtime import sharding
 FSDP = [(".*", "fsdp(axis='data')")]
 
 
-def specs(tree, mesh, strategy, params=None):
-  found = sharding.infer_sharding(tree, mesh, strategy, params)
+def specs(tree, mesh, strategy, known=None):
+  found = sharding.infer_sharding(tree, mesh, strategy, known)
   return {name: s.spec for name, s in trees.named_leaves(found)}
 
 
@@ -91,7 +91,8 @@ def test_optimiser_state_follows_its_parameter(mesh):
     optax.scale_by_schedule(lambda step: 1.0),
   )
   state = {"params": params, "opt": jax.eval_shape(tx.init, params)}
-  got = specs(state, mesh, [("head/kernel", "fsdp()")], params)
+  known = [name for name, _ in trees.named_leaves(params)]
+  got = specs(state, mesh, [("head/kernel", "fsdp()")], known)
   sharded = {name for name, spec in got.items() if spec != P()}
   assert sharded == {
     "params/head/kernel",
