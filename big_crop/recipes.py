@@ -162,7 +162,9 @@ def learning_rate(
 
 
 def test_view(res: int, crop: float, interpolation: str) -> str:
-  """The pp string for test images.
+  """The pp string for test images: torchvision's `Resize` and `CenterCrop`.
+
+  timm's `create_transform` makes the same of them.
 
   Args:
     res: of the model's input, in pixels.
@@ -172,9 +174,10 @@ def test_view(res: int, crop: float, interpolation: str) -> str:
   Returns:
     The string, up to and with the normalisation.
   """
+  like = 'rounding="torchvision"'
   return (
     f'decode|resize_small({math.floor(res / crop)}, method="{interpolation}", '
-    f"antialias=True)|central_crop({res})|vgg_value_range"
+    f"antialias=True, {like})|central_crop({res}, {like})|vgg_value_range"
   )
 
 

@@ -10,7 +10,12 @@ import tensorflow as tf
 
 from pp_ops.errors import UserError
 from pp_ops.registry import did_you_mean, register
-from pp_ops.resize import METHODS, resize_antialiased, resize_by_tensorflow
+from pp_ops.resize import (
+  METHODS,
+  resize_antialiased,
+  resize_as_pillow,
+  resize_by_tensorflow,
+)
 
 _Op = Callable[..., tf.Tensor]
 
@@ -61,9 +66,12 @@ def _check_size(size, name="size"):
   return tuple(pair)
 
 
-def _resize(image, size, method, antialias):
+def _resize(image, size, method, antialias, as_pillow=False):
   """Resizes to a static or dynamic (height, width), keeping the dtype."""
-  if antialias and method in ("bilinear", "bicubic"):
+  separable = antialias and method in ("bilinear", "bicubic")
+  if separable and as_pillow and image.dtype == tf.uint8:
+    out = resize_as_pillow(image, size, method)
+  elif separable:
     out = resize_antialiased(image, size, method)
   else:
     out = resize_by_tensorflow(image, size, method, antialias)
@@ -116,9 +124,20 @@ def get_resize(size, method: str = "bilinear", antialias: bool = False) -> _Op:
   return lambda image: _resize(image, size, method, antialias)
 
 
-def _resize_side(image, side, size, method, antialias):
+_ROUNDINGS = ("big_vision", "torchvision")
+
+
+def _check_rounding(rounding):
+  if rounding not in _ROUNDINGS:
+    raise UserError(f"rounding={rounding!r}: need one of {_ROUNDINGS}")
+
+
+def _resize_side(image, side, size, method, antialias, rounding="big_vision"):
   """Resizes so that the min or max side (a tf.reduce_*) equals `size`."""
   shape = tf.shape(image)[:2]
+  if rounding == "torchvision":
+    target = tf.maximum(shape * size // side(shape), 1)
+    return _resize(image, target, method, antialias, as_pillow=True)
   # float32, as big_vision: one image in ten thousand has a side that lies
   # midway between two pixel counts, and rounding decides.
   factor = tf.cast(size, tf.float32) / tf.cast(side(shape), tf.float32)
@@ -128,13 +147,30 @@ def _resize_side(image, side, size, method, antialias):
 
 @register("resize_small")
 def get_resize_small(
-  size: int, method: str = "area", antialias: bool = False
+  size: int,
+  method: str = "area",
+  antialias: bool = False,
+  rounding: str = "big_vision",
 ) -> _Op:
-  """Resizes so that the shorter side is `size`, keeping the aspect ratio."""
+  """Resizes so that the shorter side is `size`, keeping the aspect ratio.
+
+  Args:
+    size: pixels.
+    method: as in `resize`.
+    antialias: as in `resize`.
+    rounding: of the longer side: big_vision rounds it to the nearest pixel,
+      torchvision's `Resize(size)` down. With torchvision, what an antialiased
+      bilinear or bicubic method makes of a uint8 image is also rounded between
+      its two passes, as Pillow does.
+
+  Returns:
+    image -> image of the same dtype.
+  """
   _check_size((size, size))
   check_method(method)
+  _check_rounding(rounding)
   return lambda image: _resize_side(
-    image, tf.reduce_min, size, method, antialias
+    image, tf.reduce_min, size, method, antialias, rounding
   )
 
 
@@ -187,24 +223,33 @@ def _slice_window(image, size, offset_of):
   return tf.ensure_shape(out, [*size, image.shape[-1]])
 
 
-def _central_square(image):
+def _central_square(image, offset_of):
   sides = tf.shape(image)[:2]
   side = tf.reduce_min(sides)
-  begin = tf.concat([(sides - side) // 2, [0]], 0)
+  begin = tf.concat([offset_of(sides - side), [0]], 0)
   crop = tf.slice(image, begin, tf.stack([side, side, -1]))
   return tf.ensure_shape(crop, [None, None, image.shape[-1]])
 
 
 @register("central_crop")
-def get_central_crop(size=None) -> _Op:
-  """The centre window of `size` pixels, or (height, width).
+def get_central_crop(size=None, rounding: str = "big_vision") -> _Op:
+  """The centre window.
 
-  Without a size: the largest square.
+  Args:
+    size: pixels, or (height, width). Default the largest square.
+    rounding: of half the room that is left, where this is odd: big_vision
+      rounds it down, torchvision's `CenterCrop` to the even number.
+
+  Returns:
+    image -> image of the same dtype.
   """
+  _check_rounding(rounding)
+  to_even = int(rounding == "torchvision")
+  offset = lambda room: room // 2 + to_even * tf.cast(room % 4 == 3, tf.int32)
   if size is None:
-    return _central_square
+    return lambda image: _central_square(image, offset)
   size = _check_size(size)
-  return lambda image: _slice_window(image, size, lambda room: room // 2)
+  return lambda image: _slice_window(image, size, offset)
 
 
 @register("random_crop")

@@ -91,6 +91,34 @@ def resize_antialiased(
   return tf.ensure_shape(out, [*known, image.shape[-1]])
 
 
+def resize_as_pillow(
+  image: tf.Tensor, size: tf.Tensor, method: str
+) -> tf.Tensor:
+  """Pillow's `resize`, and so torchvision's of Pillow images.
+
+  Pillow resizes the width first, and between the two passes it rounds to uint8,
+  which moves one pixel in five by a grey level.
+
+  Args:
+    image: uint8 [H, W, C].
+    size: int32 [2], (height, width).
+    method: "bilinear" or "bicubic".
+
+  Returns:
+    float32 [height, width, C], not yet rounded.
+  """
+  shape = tf.shape(image)
+  height, channels = shape[0], shape[2]
+  columns = tf.transpose(tf.reshape(image, [height, -1]))
+  columns = tf.reshape(columns, [shape[1], -1])
+  columns = _resize_rows(columns, size[1], method)
+  columns = tf.clip_by_value(tf.round(columns), 0, 255)
+  rows = tf.transpose(tf.reshape(columns, [-1, height]))
+  out = _resize_rows(rows, size[0], method)
+  out = tf.reshape(out, [size[0], size[1], channels])
+  return tf.ensure_shape(out, [None, None, image.shape[-1]])
+
+
 def _resize_rows(x, rows, method):
   """Resizes [n, m] to [rows, m] along its first axis, antialiased."""
   count = tf.shape(x)[0]

@@ -80,6 +80,24 @@ def test_the_weight_of_mixup_is_beta(mode):
   assert scipy.stats.kstest(weights, law.cdf).pvalue > 1e-4
 
 
+def test_both_weights_survive_rounding():
+  """They are 0 or 1 as often as in float64, where timm draws them."""
+  num, alpha = 100_000, 0.1
+  ours = [np.asarray(v) for v in cutmix._beta(jax.random.key(3), alpha, num)]
+  theirs = np.random.default_rng(4).beta(alpha, alpha, num)
+  theirs = theirs, 1 - theirs
+  for a, b in zip(ours, theirs, strict=True):
+    lost = [[(v == 0).sum(), (v != 0).sum()] for v in (a, b)]
+    assert scipy.stats.fisher_exact(lost).pvalue > 1e-4
+  assert (ours[1] == 0).mean() > 0.01  # float32 alone would give 0.09
+  law = scipy.stats.beta(alpha, alpha)
+  for v in ours:
+    assert (v[v > 0] > 1e-38).all()
+    small = v[(v > 1e-15) & (v < 0.5)]
+    cdf = lambda x: (law.cdf(x) - law.cdf(1e-15)) / (0.5 - law.cdf(1e-15))
+    assert scipy.stats.kstest(small, cdf).pvalue > 1e-4
+
+
 def boxes_of_the_paper(num, alpha, rng):
   """CutMix's boxes by its paper and timm's rounding, in NumPy: as images."""
   ratio = np.sqrt(1 - rng.beta(alpha, alpha, num))

@@ -159,10 +159,34 @@ def test_tensorflow_and_jax(law):
     assert p_value(some, law, *shape) > ALARM
 
 
-@pytest.mark.parametrize("shape", [(64, 64), (7, 300), (333, 500)], ids=str)
-def test_tensorflows_own_kernel(shape):
-  law = laws.NativeLaw()
+@pytest.mark.parametrize(
+  ("law", "shape"),
+  [
+    *((laws.NativeLaw(), shape) for shape in [(64, 64), (7, 300), (333, 500)]),
+    # With equal bounds the kernel's float32 decides what is admissible.
+    (laws.NativeLaw(0.3, 0.3), (333, 500)),
+    (laws.NativeLaw(0.3, 0.3), (100, 100)),
+  ],
+  ids=str,
+)
+def test_tensorflows_own_kernel(law, shape):
   assert p_value(native_op(law, 100_000, *shape, 4), law, *shape) > ALARM
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "area", [(0.05, 1), (0.08, 1), (0.25, 0.75), (0.2, 0.2), (0.3, 0.3), (1, 1)]
+)
+@pytest.mark.parametrize("ratio", [(3 / 4, 1.33), (3 / 4, 4 / 3)])
+@pytest.mark.parametrize(
+  "shape", [(100, 100), (333, 500), (375, 500), (500, 400), (64, 200)], ids=str
+)
+def test_kernel_sampler_and_exact_law(area, ratio, shape):
+  law = laws.NativeLaw(*area, *ratio)
+  kernel = p_value(native_op(law, 100_000, *shape, 11), law, *shape)
+  sampler = p_value(sample_numpy(law, 1_000_000, *shape, 12), law, *shape)
+  print(law, shape, f"kernel p = {kernel:.3g}, sampler p = {sampler:.3g}")
+  assert min(kernel, sampler) > ALARM
 
 
 @pytest.mark.slow

@@ -260,6 +260,25 @@ def test_random_crop_reaches_every_place_equally():
   assert len(counts) == 6 and np.abs(counts - 200).max() < 52
 
 
+def test_rounding_of_torchvision():
+  """Its formulas for the size and the offset, in every remainder."""
+  like = 'rounding="torchvision"'
+  for h, w in [(37, 50), (50, 37), (41, 41), (40, 97), (33, 65), (30, 101)]:
+    image = np.arange(h * w * 3, dtype=np.int32).reshape(h, w, 3)
+    size = 30
+    out = run(f"resize_small({size}, {like})", image.astype(np.float32))
+    long = int(size * max(h, w) / min(h, w))
+    assert out.shape[:2] == ((size, long) if h <= w else (long, size))
+    for size in range(27, 31):
+      top, left = (int(round((room - size) / 2.0)) for room in (h, w))
+      np.testing.assert_array_equal(
+        run(f"central_crop({size}, {like})", image),
+        image[top : top + size, left : left + size],
+      )
+  with pytest.raises(ValueError, match="rounding='pil': need one of"):
+    get_preprocess_fn("central_crop(8, rounding='pil')")
+
+
 @pytest.mark.parametrize("op", ["central_crop", "random_crop"])
 def test_crops_larger_than_the_image_raise(op):
   with pytest.raises(tf.errors.InvalidArgumentError, match="smaller than the"):

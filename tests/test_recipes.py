@@ -5,11 +5,13 @@ import pathlib
 
 import jax
 import numpy as np
+import PIL.Image
 import pytest
 from objective_helpers import specs
+from op_helpers import photo, run
 
 from big_crop import config as configs
-from big_crop import objectives, optim, step, train, trees
+from big_crop import objectives, optim, recipes, step, train, trees
 from big_crop.parts import build
 from big_crop.runtime import checkpoint
 
@@ -239,3 +241,22 @@ def test_finetuning_knows_the_splits_or_is_told():
   c = configs.load(f"{path}:init=run,dataset=cifar10,train=train[:90%]")
   assert c.input.data.split == "train[:90%]"
   assert c.evals.val.data.split == "test"
+
+
+@pytest.mark.parametrize(("res", "crop"), [(224, 0.95), (224, 0.875)])
+def test_test_views_are_timms(res, crop):
+  """A1 to D, and He et al.'s crop, on images of 50 shapes."""
+  create = pytest.importorskip("timm.data").create_transform
+  theirs = create(
+    res, is_training=False, interpolation="bicubic", crop_pct=crop,
+    mean=(0, 0, 0), std=(1, 1, 1),
+  )  # fmt: skip
+  view = recipes.test_view(res, crop, "bicubic")
+  spec = view.removeprefix("decode|").removesuffix("|vgg_value_range")
+  rng = np.random.default_rng(0)
+  for i in range(50):
+    image = photo(*rng.integers(180, 520, 2), seed=i)
+    a = theirs(PIL.Image.fromarray(image)).numpy().transpose(1, 2, 0)
+    difference = np.abs(run(spec, image) - np.round(255 * a))
+    assert (difference == 0).mean() >= 0.99
+    assert difference.max() <= 2

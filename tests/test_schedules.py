@@ -65,9 +65,10 @@ def test_floor_and_first_factor():
 
 def test_per_epoch_is_the_factor_of_the_epochs_first_step():
   config = {"decay_type": "cosine", "warmup_epochs": 3, "cooldown_epochs": 2}
+  config |= {"warmup_init": 0.0}
   every, held = factors(config), factors(config | {"per": "epoch"})
   first = [max(b for b in STARTS if b <= s) for s in range(369)]
-  np.testing.assert_array_equal(held, every[first])
+  np.testing.assert_allclose(held, every[first], rtol=1e-6)
   assert len(set(held)) == 30
   assert held[STARTS[3]] == 1
 
@@ -186,6 +187,7 @@ def test_noise_as_timm_has_it():
     ({"min_factor": 0.1}, "unknown config.schedule .constant. 'min_factor'"),
     ({"decay_type": "cosine", "min_factor": -1}, "min_factor is -1, but must"),
     ({"warmup_init": 2}, "config.schedule: warmup_init is 2, but must be in"),
+    ({"per": "epoch", "warmup_epochs": 1}, "first epoch at warmup_init; give"),
     ({"per": "epochs"}, "unknown per 'epochs': did you mean 'epoch'"),
     ({"lr_noise_std": 0.1}, "'lr_noise_std': did you mean 'lr_noise'"),
     ({"lr_noise": (0.9, 0.4)}, "two rising fractions of the run"),

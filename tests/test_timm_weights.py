@@ -3,7 +3,9 @@
 The peers' tests are skipped where torch, torchvision or timm is missing.
 """
 
+import argparse
 import functools
+import pathlib
 
 import flax.linen as nn
 import jax
@@ -373,6 +375,33 @@ def test_broken_files_get_one_line(tmp_path):
     with pytest.raises(ValueError, match=rf"{name} can't be read") as e:
       torch_files.load(tmp_path / name)
     assert "\n" not in str(e.value)
+
+
+def test_timms_training_checkpoints(tmp_path):
+  """Its own saver's files, with the arguments of its train.py inside."""
+  torch = pytest.importorskip("torch")
+  timm_utils = pytest.importorskip("timm.utils")
+  model = torch.nn.Sequential(torch.nn.Linear(3, 4))
+  _randomise(model, 0)
+  ema = timm_utils.ModelEmaV2(model, decay=0.9)
+  saved = _state_dict(model)
+  averages = _state_dict(ema.module)
+  _randomise(model, 1)
+  for name, average in (("plain", None), ("ema", ema)):
+    saver = timm_utils.CheckpointSaver(
+      model, torch.optim.SGD(model.parameters(), 0.1), model_ema=average,
+      args=argparse.Namespace(model="x", lr=0.1, mean=(0.5, 0.5)),
+      checkpoint_dir=tmp_path, recovery_dir=tmp_path,
+    )  # fmt: skip
+    saver.save_checkpoint(epoch=0, metric=1.0)
+    loaded = torch_files.load(tmp_path / "last.pth.tar")
+    expected = averages if average else _state_dict(model)
+    assert loaded.keys() == saved.keys()
+    for key, value in loaded.items():
+      np.testing.assert_array_equal(value, expected[key])
+  torch.save({"state_dict": {}, "args": pathlib.Path("x")}, tmp_path / "y.pth")
+  with pytest.raises(ValueError, match=r"holds other Python objects"):
+    torch_files.load(tmp_path / "y.pth")
 
 
 def test_another_model_gets_one_line():

@@ -12,7 +12,11 @@ import jax.numpy as jnp
 
 from big_crop.models import common
 
-NORMS = {"layernorm": nn.LayerNorm, "rmsnorm": nn.RMSNorm}
+NORMS = {
+  "layernorm": nn.LayerNorm,
+  "rmsnorm": nn.RMSNorm,
+  "rmsnorm_plain": functools.partial(nn.RMSNorm, use_scale=False),
+}
 
 # The tanh approximation of GELU; times sqrt(2) it keeps a normal input's
 # variance near one, as Scion's recipe has it (Pethick et al.,

@@ -254,7 +254,7 @@ def Model(num_classes, *, variant=None, **kw):
       pool_type: "gap" (mean of the tokens), "tok" (class token) or "map"
         (attention pooling);
       rep_size: True or an int adds a tanh layer of that width before the head;
-      norm: "layernorm" or "rmsnorm";
+      norm: "layernorm"; "rmsnorm"; or "rmsnorm_plain", without a learnt scale;
       act: "gelu", its tanh approximation; "gelu_exact"; or "sqrt2_gelu", the
         approximation times sqrt(2);
       weight_init: "big_vision"; or "timm", where matrices and positions are

@@ -86,11 +86,13 @@ def cutmix_mixup(
       f"config.mixing.mode {mode!r} needs an even batch, not {size} images."
     )
   num = {"batch": 1, "elem": size}.get(mode, size // 2)
-  weight, box = _draw(
+  weight, rest, box = _draw(
     rng, num, height, width, mixup_alpha, cutmix_alpha, prob, switch_prob
   )
   if mode == "pair":
-    weight, box = (jnp.concatenate([v, v[::-1]]) for v in (weight, box))
+    weight, rest, box = (
+      jnp.concatenate([v, v[::-1]]) for v in (weight, rest, box)
+    )
 
   partner, partner_labels = image[::-1], labels[::-1]
   if mode == "half":
@@ -101,20 +103,34 @@ def cutmix_mixup(
   top, left, bottom, right = (v[:, None, None] for v in box.T)
   inside = (top <= y) & (y < bottom) & (left <= x) & (x < right)
   is_cutmix = (bottom > top) & (right > left)
-  pixel = jnp.where(is_cutmix, 1.0 - inside, weight[:, None, None])[..., None]
+  of_pixel = lambda at, v: jnp.where(is_cutmix, at, v[:, None, None])[..., None]
 
-  def mix(a, b, w):
-    w = w.astype(a.dtype)
-    return w * a + (1 - w) * b
+  def mix(a, b, w, rest):
+    return w.astype(a.dtype) * a + rest.astype(a.dtype) * b
 
   return (
-    mix(image, partner, pixel),
-    mix(labels, partner_labels, weight[:, None]),
+    mix(image, partner, of_pixel(~inside, weight), of_pixel(inside, rest)),
+    mix(labels, partner_labels, weight[:, None], rest[:, None]),
   )
 
 
+def _beta(key, alpha, num):
+  """l ~ Beta(alpha, alpha) and 1 - l: [num] float32 each.
+
+  With alpha 0.1, one l in ten is so near to 1 that float32 rounds it to 1. Then
+  1 - l would be 0, and the partner's class, which is in the image with however
+  small a weight, would be lost. From the logarithms of both gammas 1 - l is as
+  exact as l. Below 2^-54 it is 0, as where timm has NumPy draw l in float64;
+  l itself is never 0.
+  """
+  a, b = jax.random.loggamma(key, alpha, (2, num))
+  weight, rest = jax.nn.sigmoid(a - b), jax.nn.sigmoid(b - a)
+  weight = jnp.maximum(weight, jnp.finfo(weight.dtype).tiny)
+  return weight, jnp.where(rest > 2.0**-54, rest, 0.0)
+
+
 def _draw(rng, num, height, width, mixup_alpha, cutmix_alpha, prob, switch):
-  """Weights [num] and boxes [num, 4]: top, left, bottom, right.
+  """Weights l and 1 - l: [num] each; boxes [num, 4]: top, left, bottom, right.
 
   Where there is no CutMix the box is empty.
   """
@@ -123,19 +139,18 @@ def _draw(rng, num, height, width, mixup_alpha, cutmix_alpha, prob, switch):
     switch = 1.0
   elif not cutmix_alpha:
     switch = 0.0
-  beta = lambda key, alpha: jax.random.beta(key, alpha, alpha, (num,))
   is_cutmix = jax.random.uniform(keys[0], (num,)) < switch
-  # An alpha of 0 is never chosen, but has no distribution.
-  weight = jnp.where(
-    is_cutmix,
-    beta(keys[1], cutmix_alpha or 1.0),
-    beta(keys[2], mixup_alpha or 1.0),
-  )
   applied = jax.random.uniform(keys[3], (num,)) < prob
-  weight = jnp.where(applied, weight, 1.0)
+  # An alpha of 0 is never chosen, but has no distribution.
+  of_cutmix = _beta(keys[1], cutmix_alpha or 1.0, num)
+  of_mixup = _beta(keys[2], mixup_alpha or 1.0, num)
+  weight, rest = (
+    jnp.where(applied, jnp.where(is_cutmix, *both), unmixed)
+    for *both, unmixed in zip(of_cutmix, of_mixup, (1.0, 0.0), strict=True)
+  )
 
   def interval(key, length):
-    cut = jnp.floor(length * jnp.sqrt(1.0 - weight)).astype(jnp.int32)
+    cut = jnp.floor(length * jnp.sqrt(rest)).astype(jnp.int32)
     cut = jnp.where(is_cutmix, cut, 0)
     centre = jax.random.randint(key, (num,), 0, length)
     ends = centre - cut // 2, centre + (cut + 1) // 2
@@ -143,6 +158,7 @@ def _draw(rng, num, height, width, mixup_alpha, cutmix_alpha, prob, switch):
 
   top, bottom = interval(keys[4], height)
   left, right = interval(keys[5], width)
-  area = (bottom - top) * (right - left)
-  weight = jnp.where(is_cutmix, 1.0 - area / (height * width), weight)
-  return weight, jnp.stack([top, left, bottom, right], axis=1)
+  covered = (bottom - top) * (right - left) / (height * width)
+  weight = jnp.where(is_cutmix, 1.0 - covered, weight)
+  rest = jnp.where(is_cutmix, covered, rest)
+  return weight, rest, jnp.stack([top, left, bottom, right], axis=1)

@@ -123,7 +123,8 @@ def make(
     decay_type: default constant.
     warmup_{steps, examples, epochs, percent}, cooldown_{...}: W and C, 0 unless
       given.
-    warmup_init: w0 in [0, 1]. Default 0.
+    warmup_init: w0 in [0, 1]. Default 0; with a warmup and `per="epoch"` it
+      must be given.
     min_factor: m in [0, 1], for cosine and linear. Default 0.
     warmup_prefix: False has cosine and linear with q = s / T, so that the
       warmup lies over their beginning, as in timm unless told otherwise.

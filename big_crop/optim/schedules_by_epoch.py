@@ -49,6 +49,17 @@ def make(
   names.check("per", per, ("step", "epoch"))
   if per == "step" and config.get("lr_noise") is None:
     return schedule
+  warmup = [
+    k
+    for k, v in config.items()
+    if v and k.startswith("warmup_") and k != "warmup_prefix"
+  ]
+  if per == "epoch" and warmup and "warmup_init" not in config:
+    raise UserError(
+      f"per='epoch' with {warmup[0]} trains the whole first epoch at"
+      " warmup_init; give it, since its default is 0. timm's warm-up begins at"
+      " a rate of 1e-5: warmup_init = 1e-5 / lr."
+    )
   steps_per_epoch = data_size / batch_size
   begins = steps_per_epoch * np.arange(int(total_steps / steps_per_epoch) + 1)
   # Rounded as `to_steps` rounds, so that a warmup of whole epochs ends at the

@@ -1,13 +1,17 @@
 """Reads PyTorch's weights from files."""
 
+import argparse
 import pathlib
+import pickle
 
 import numpy as np
 from etils import epath
 
 from pp_ops.errors import UserError
 
-SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
+SUFFIXES = (".pth", ".pt", ".bin", ".tar", ".safetensors")
+# Where a training checkpoint has its weights; averages first, as in timm.
+_WEIGHTS = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 
 def load(path):
@@ -15,9 +19,10 @@ def load(path):
 
   Args:
     path: local path or URL that etils.epath can open: an .npz of arrays named
-      as in PyTorch; a .safetensors, which needs safetensors; or a .pth, .pt or
-      .bin, which needs torch (nothing but tensors is unpickled), also one that
-      has it under "model" or "state_dict".
+      as in PyTorch; a .safetensors, which needs safetensors; or a .pth, .pt,
+      .bin or .tar, which needs torch. That may be a training checkpoint, such
+      as timm's last.pth.tar: of `_WEIGHTS` the first that it has is taken.
+      No code in a file is run: what is unpickled are tensors and numbers.
 
   Returns:
     Dict of NumPy arrays.
@@ -28,7 +33,7 @@ def load(path):
   path = epath.Path(path)
   suffix = pathlib.PurePath(path).suffix
   readers = {".npz": _read_npz, ".safetensors": _read_safetensors}
-  readers |= dict.fromkeys(SUFFIXES[:3], _read_torch)
+  readers |= dict.fromkeys(SUFFIXES[:4], _read_torch)
   if suffix not in readers:
     raise UserError(f"{path}: weights are in {', '.join(readers)} files.")
   if not path.exists():
@@ -41,6 +46,11 @@ def load(path):
     ) from e
   except Exception as e:  # whatever torch.load raises
     reason = str(e).partition("\n")[0]
+    if isinstance(e, pickle.UnpicklingError) and "GLOBAL" in str(e):
+      reason = (
+        "it holds other Python objects than tensors, and reading them would run"
+        " code; save its state dict alone, with torch.save"
+      )
     raise UserError(f"{path} can't be read as {suffix}: {reason}") from e
 
 
@@ -58,11 +68,15 @@ def _read_safetensors(path):
 def _read_torch(path):
   import torch
 
-  with path.open("rb") as f:
+  # timm saves the arguments of its train.py beside the weights.
+  plain = torch.serialization.safe_globals([argparse.Namespace])
+  with path.open("rb") as f, plain:
     tensors = torch.load(f, map_location="cpu", weights_only=True)
-  for key in ("model", "state_dict"):
+  for key in _WEIGHTS:
     if isinstance(tensors.get(key), dict):
       tensors = tensors[key]
+      break
   tensors = {k: v for k, v in tensors.items() if torch.is_tensor(v)}
   to_numpy = lambda v: (v.float() if v.dtype == torch.bfloat16 else v).numpy()
-  return {k: to_numpy(v) for k, v in tensors.items()}
+  # DistributedDataParallel's prefix.
+  return {k.removeprefix("module."): to_numpy(v) for k, v in tensors.items()}

@@ -255,8 +255,7 @@ def _native_attempt(law, height, width):
     return np.arange(np.floor(first), np.ceil(last) + 2) - 0.5
 
   common = [np.array([lo, hi])]
-  for area in (law.area_min, law.area_max):
-    pixels = area * height * width
+  for pixels in law.area_range(big_h, big_w, np):
     sides = half_integers(np.sqrt(pixels / hi), np.sqrt(pixels / lo))
     common.append(pixels / sides[sides > 0] ** 2)
   for edge in (width + 0.5, width + 0.5 - 1e-7):

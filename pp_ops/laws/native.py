@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import numpy as np
+
 from pp_ops.errors import UserError
 from pp_ops.laws.law import Array, Law
 
@@ -29,12 +31,22 @@ class NativeLaw(Law):
     h = xp.minimum(low + xp.floor(u[..., 1] * (high - low + 1)), high)
     return self.repair(h, ratio, height, width, xp)
 
+  def area_range(self, height: Array, width: Array, xp) -> tuple[Array, Array]:
+    """Least and greatest area in pixels, with the roundings of the kernel.
+
+    It multiplies in float32, first by the width. Where both bounds are equal,
+    30% say, this decides whether any window of whole pixels is admissible.
+    """
+    return tuple(
+      _float32(_float32(np.float32(area) * width, xp) * height, xp)
+      for area in (self.area_min, self.area_max)
+    )
+
   def height_range(
     self, ratio: Array, height: Array, width: Array, xp
   ) -> tuple[Array, Array]:
     """Least and greatest height that is drawn at a ratio; both can be."""
-    smallest = self.area_min * height * width
-    largest = self.area_max * height * width
+    smallest, largest = self.area_range(height, width, xp)
     low = xp.round(xp.sqrt(smallest / ratio))
     high = xp.round(xp.sqrt(largest / ratio))
     # The tallest window whose rounded width still fits the image.
@@ -48,8 +60,7 @@ class NativeLaw(Law):
     self, h: Array, ratio: Array, height: Array, width: Array, xp
   ) -> tuple[Array, Array, Array]:
     """The window (h, w, ok) that a drawn height becomes."""
-    smallest = self.area_min * height * width
-    largest = self.area_max * height * width
+    smallest, largest = self.area_range(height, width, xp)
     # Rounding may have left the area range by a pixel: try one more, one less.
     h = xp.where(h * xp.round(h * ratio) < smallest, h + 1, h)
     h = xp.where(h * xp.round(h * ratio) > largest, h - 1, h)
@@ -66,3 +77,10 @@ class NativeLaw(Law):
     y = xp.minimum(xp.floor(u[..., 0] * (height - h)), height - h - 1)
     x = xp.minimum(xp.floor(u[..., 1] * (width - w)), width - w - 1)
     return xp.maximum(y, xp.zeros_like(y)), xp.maximum(x, xp.zeros_like(x))
+
+
+def _float32(x, xp):
+  """Rounds to float32, in the dtype that x has."""
+  if hasattr(x, "astype"):
+    return x.astype(np.float32).astype(x.dtype)
+  return xp.cast(xp.cast(x, xp.float32), x.dtype)
