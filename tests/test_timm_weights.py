@@ -387,7 +387,7 @@ def test_timms_training_checkpoints(tmp_path):
   saved = _state_dict(model)
   averages = _state_dict(ema.module)
   _randomise(model, 1)
-  for name, average in (("plain", None), ("ema", ema)):
+  for average in (None, ema):
     saver = timm_utils.CheckpointSaver(
       model, torch.optim.SGD(model.parameters(), 0.1), model_ema=average,
       args=argparse.Namespace(model="x", lr=0.1, mean=(0.5, 0.5)),
