@@ -1,18 +1,39 @@
-"""Eight CPU devices for every test, and peers that have to come first."""
+"""Eight CPU devices, quick compilation, and peers that have to come first."""
 
 import contextlib
 import os
+import pathlib
+from importlib import metadata
 
+ROOT = pathlib.Path(__file__).parents[1]
+
+# These programs are small and run a few times: making them fast would take most
+# of the suite's time. An unknown flag aborts the process; these are known to
+# JAX 0.7 to 0.11.
 _FLAGS = (
   "--xla_force_host_platform_device_count=8"
   " --xla_backend_optimization_level=0"
-  " --xla_cpu_collective_call_terminate_timeout_seconds=600"
-  " --xla_cpu_collective_timeout_seconds=600"
+  " --xla_cpu_use_fusion_emitters=false"
+  " --xla_cpu_parallel_codegen_split_count=1"
 )
+if int(metadata.version("jaxlib").split(".")[1]) >= 10:
+  # Where a core is shared, devices wait long for each other; XLA takes it for a
+  # deadlock after 40 seconds and aborts.
+  _FLAGS += (
+    " --xla_cpu_collective_call_terminate_timeout_seconds=600"
+    " --xla_cpu_collective_timeout_seconds=600"
+  )
 if _FLAGS not in os.environ.get("XLA_FLAGS", ""):
   os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAGS}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# What one test compiled, others, their processes, and the next run of the tests
+# need not compile again. A cache for each worker, since writes are not atomic.
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
+os.environ.setdefault(
+  "JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "xla" / _WORKER)
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 # Where it is installed: it aborts the process if TensorFlow is there before it.
 with contextlib.suppress(ImportError):

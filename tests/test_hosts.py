@@ -160,8 +160,8 @@ def test_two_hosts_stop_at_one_step_and_go_on_as_if_nothing_happened(
   # Each file once; the others write nothing.
   names = [p.name for p in (tmp_path / "run").iterdir()]
   assert len([n for n in names if n.startswith("events")]) == 3  # starts
-  # One process restores the checkpoint, evaluates and ends.
-  _, _, again = train(1, 4, spec, tmp_path / "run")
+  # One process, this one, restores the checkpoint and evaluates.
+  again = trainer.run(configs.load(spec), tmp_path / "run")
   assert again["params_sha256"] == summary["params_sha256"]
   assert val[-1]["val/count"] > 0
 

@@ -164,6 +164,9 @@ def test_the_objective_of_the_docs_trains_evaluates_and_resumes(
   # The model of tests, since the quickstart's takes a while to compile.
   overrides += ["--config.total_epochs=None", "--config.total_steps=4"]
   overrides += [f"--config.model.{k}" for k in ("width=16", "depth=1")]
+  # And little data, since each of the quickstart's images has to be drawn.
+  overrides += ["--config.input.data.split=train[:64]"]
+  overrides += ["--config.evals.val.data.split=validation[:64]"]
   config = configs.load(
     f"{ROOT / 'configs' / 'quickstart.py'}:batch=32",
     [o.replace("'", "") for o in overrides],

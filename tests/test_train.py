@@ -277,8 +277,6 @@ def test_signals_to_the_command(config_file, tmp_path):
   saved = output.split("SIGTERM: saved checkpoint ")[1].split()[0]
   assert pathlib.Path(saved, "state").is_dir()
 
-  process = start(f"{config_file}", tmp_path / "run", cwd=tmp_path)
-  process.kill()
   wrong = subprocess.run(
     [*COMMAND, str(config_file), "--workdir", "x", "--config.lrr=1"],
     env={**os.environ, "PYTHONPATH": str(ROOT)},
