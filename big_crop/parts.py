@@ -123,8 +123,11 @@ def build(config: ConfigDict) -> Parts:
   objective = objectives.make(config, source.num_classes)
   durations = {"batch_size": batch_size, "data_size": source.total_examples}
   total_steps = to_steps("total", config, **durations)
-  if not total_steps:
-    raise UserError("set config.total_epochs, total_steps or total_examples")
+  if total_steps is None or (total_steps == 0 and config.total_steps != 0):
+    raise UserError(
+      "set config.total_epochs, total_steps or total_examples; total_steps = 0 "
+      "evaluates config.model_init"
+    )
   durations["total_steps"] = total_steps
 
   specs = input_pipeline.feature_specs(source, pp, objective.features)

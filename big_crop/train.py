@@ -81,7 +81,7 @@ def start_or_resume(config, workdir: epath.Path, parts: Parts) -> tuple:
 
 
 def run(config, workdir: str) -> dict | None:
-  """Trains to the end, or to a SIGTERM.
+  """Trains to the end, or to a SIGTERM; with `total_steps` 0 only evaluates.
 
   Args:
     config: as `big_crop.config.default_config`.
@@ -109,7 +109,9 @@ def run(config, workdir: str) -> dict | None:
   batch_size, total_steps = config.input.batch_size, parts.total_steps
 
   batches = parts.device_batches(position)
-  metrics_file = records.Metrics(workdir, start) if first_process else None
+  metrics_file = None
+  if first_process:
+    metrics_file = records.Metrics(workdir, start if total_steps else -1)
   line = progress.Progress(
     total_steps, batch_size, start, silent=not first_process
   )
@@ -118,6 +120,20 @@ def run(config, workdir: str) -> dict | None:
     f"{state_bytes / 1e6:.1f} MB of train state on each"
   )
   unchecked = []  # (step, metrics on the devices)
+
+  def evaluate(step, names):
+    measured = {}
+    for name in names:
+      results = parts.evals[name][0].run(state.variables())
+      measured |= {f"{name}/{k}": v for k, v in results.items()}
+      text = "  ".join(f"{k} {v:.4g}" for k, v in results.items())
+      line.show(f"step {step}  {name}: {text}")
+    return measured
+
+  if not total_steps:
+    measured = evaluate(0, parts.evals)
+    if first_process:
+      metrics_file.write(0, measured)
 
   for step in range(start + 1, total_steps + 1):
     batch, origin = next(batches)
@@ -156,11 +172,7 @@ def run(config, workdir: str) -> dict | None:
       if all_skipped:
         measured["skipped_corrupt"] = all_skipped
     unchecked = []
-    for name in due:
-      results = parts.evals[name][0].run(state.variables())
-      measured |= {f"{name}/{k}": v for k, v in results.items()}
-      text = "  ".join(f"{k} {v:.4g}" for k, v in results.items())
-      line.show(f"step {step}  {name}: {text}")
+    measured |= evaluate(step, due)
     if measured and first_process:
       metrics_file.write(step, measured)
     if save:
@@ -220,12 +232,13 @@ def _check_finite(logged, checkpoints):
 
 def _summarise(workdir, facts):
   logged = records.read_metrics(workdir)
-  pictures.save_curves(workdir / "curves.png", logged)
+  if facts["step"]:
+    pictures.save_curves(workdir / "curves.png", logged)
   final = {k: v for r in logged for k, v in r.items()}
   rates = [r["images_per_s"] for r in logged if "images_per_s" in r]
   summary = {
     **facts,
-    "images_per_s": float(np.median(rates)),
+    "images_per_s": float(np.median(rates)) if rates else None,
     "metrics": {
       k: v for k, v in final.items() if k not in ("step", "images_per_s")
     },

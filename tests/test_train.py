@@ -163,6 +163,22 @@ def test_starts_from_another_run(undisturbed, folder, tmp_path):
   assert summary["params_sha256"] == undisturbed[1]["params_sha256"]
 
 
+def test_no_steps_only_evaluate(undisturbed, folder, tmp_path):
+  workdir, trained = undisturbed
+  config = tiny(folder, model_init=str(workdir), total_steps=0)
+  for _ in range(2):
+    summary = train.run(config, tmp_path)
+    assert summary["params_sha256"] == trained["params_sha256"]
+    (record,) = records(tmp_path)
+    assert record.pop("step") == summary["step"] == 0
+    assert record == summary["metrics"]
+    for key, value in record.items():
+      assert value == trained["metrics"][key] and key.startswith("val/")
+  config = tiny(folder, total_steps=None, total_epochs=0)
+  with pytest.raises(ValueError, match="total_steps = 0 evaluates"):
+    train.run(config, tmp_path / "none")
+
+
 def test_corrupt_image(folder, tmp_path):
   images = tmp_path / "images"
   for path in sorted(folder.glob("*/*"))[:40]:

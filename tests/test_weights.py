@@ -106,6 +106,45 @@ def test_scanned_blocks(tmp_path):
   _assert_equal(weights.load_npz(tmp_path / "scan.npz"), params)
 
 
+def test_a_part_of_a_tree_and_an_inlined_map_head(tmp_path):
+  params = _params(pool_type="map")
+  inlined = {**params, **params["MAPHead_0"]}
+  del inlined["MAPHead_0"]
+  towers = {"img": inlined, "txt": _params(), "t": np.ones(1, np.float32)}
+  weights.save_npz(tmp_path / "two.npz", towers)
+  _assert_equal(weights.load_npz(f"{tmp_path}/two.npz:img"), params)
+  _assert_equal(weights.load_npz(f"{tmp_path}/two.npz:txt"), towers["txt"])
+  with pytest.raises(ValueError, match="two.npz holds no params/image/... arr"):
+    weights.load_npz(f"{tmp_path}/two.npz:image")
+
+
+def test_big_visions_folders(tmp_path):
+  """Written by the manager that big_vision gives its arrays to."""
+  from jax.experimental.array_serialization import serialization
+
+  params = _params()
+  half = jax.tree.map(lambda x: jax.numpy.asarray(x, "bfloat16"), params)
+  manager = serialization.GlobalAsyncCheckpointManager()
+  for step, tree in ((3, params), (12, half)):
+    state = {"params": {"img": tree}, "opt": {"count": np.ones(2)}}
+    arrays = {k.replace("/", "~"): v for k, v in _flat(state).items()}
+    folder = tmp_path / f"checkpoint.bv-{step:09d}"
+    manager.serialize_with_paths(
+      [jax.numpy.asarray(v) for v in arrays.values()],
+      [str(folder / name) for name in arrays],
+      on_commit_callback=lambda: None,
+    )
+    manager.wait_until_finished()
+  path = tmp_path / "checkpoint.bv"
+  path.with_name("checkpoint.bv-LAST").write_text("000000012")
+  _assert_equal(weights.load_npz(f"{path}-000000003:img"), params)
+  _assert_equal(weights.load_npz(f"{path}:img"), jax.device_get(half))
+  next((tmp_path / "checkpoint.bv-000000003").glob("params*/.zarray")).unlink()
+  with pytest.raises(ValueError, match="can't be read as an array") as e:
+    weights.load_npz(f"{path}-000000003:img")
+  assert "\n" not in str(e.value)
+
+
 @pytest.mark.parametrize(("before", "after"), [(4, 6), (4, 9), (8, 3)])
 def test_position_embeddings_are_resampled(before, after):
   old, new = _params(res=4 * before), _params(res=4 * after)

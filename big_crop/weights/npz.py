@@ -9,6 +9,7 @@ import numpy as np
 from etils import epath
 from flax import traverse_util
 
+from big_crop.weights import big_vision_folders
 from pp_ops.errors import UserError
 
 # Before Flax's Linen API, one counter numbered all layers of a block. The first
@@ -19,6 +20,17 @@ _PRE_LINEN = {
   "MlpBlock_3": "MlpBlock_0",
 }
 
+# Some models of ViT-G's development have these beside the encoder.
+_MAP_HEAD = ("probe", "MlpBlock_0", "MultiHeadDotProductAttention_0")
+_MAP_HEAD += ("LayerNorm_0",)
+
+
+def split_part(path: str) -> tuple[str, str]:
+  """Splits "FILE:img" into the file and the part of its tree; "" is all."""
+  file, colon, part = str(path).rpartition(":")
+  # The colon of gs:// is none of these, nor is that of a Windows drive.
+  return (file, part) if colon and part[:1].isalnum() else (str(path), "")
+
 
 def load_npz(path, collection="params"):
   """Reads the parameters in an .npz file, with the names that we use.
@@ -26,11 +38,13 @@ def load_npz(path, collection="params"):
   Understands what `save_npz` writes and the Vision Transformers that
   big_vision and vision_transformer (AugReg) published: bare names, names under
   "params/" or "opt/target/", encoder blocks stacked along a leading depth axis
-  (scan), layers numbered as before Linen, and position embeddings inside the
-  encoder.
+  (scan), layers numbered as before Linen, position embeddings inside the
+  encoder, and the layers of a MAP head beside the encoder. The folders that
+  big_vision writes today are read as well.
 
   Args:
-    path: local path or URL that etils.epath can open (gs://...).
+    path: local path or URL that etils.epath can open (gs://...); after a colon
+      the part of the tree that is wanted, such as `img` of a two-tower model.
     collection: "params", or "batch_stats" for running statistics.
 
   Returns:
@@ -39,26 +53,37 @@ def load_npz(path, collection="params"):
   Raises:
     ValueError: the file is missing, not an .npz, or has no such collection.
   """
+  file, part = split_part(path)
+  if folder := big_vision_folders.find(file):
+    archive = big_vision_folders.load(folder, collection)
+  else:
+    archive = _open(file)
+  prefixes = [f"{collection}/"]
+  if collection == "params":
+    prefixes += ["opt/target/", ""]
+  part = part and f"{part}/"
+  for prefix in prefixes:
+    prefix += part
+    names = [k for k in archive if k.startswith(prefix)]
+    if names:
+      break
+  else:
+    raise UserError(f"{file} holds no {collection}/{part}... arrays.")
+  flat = {k[len(prefix) :]: _recover_bfloat16(archive[k]) for k in names}
+  return traverse_util.unflatten_dict(_modern_names(flat), sep="/")
+
+
+def _open(path):
+  """The archive, whose arrays are read when they are asked for."""
   try:
     file = io.BytesIO(epath.Path(path).read_bytes())
     archive = np.load(file, allow_pickle=False)
-    keys = archive.files
+    _ = archive.files
   except FileNotFoundError as e:
     raise UserError(f"No file {path}.") from e
   except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as e:
     raise UserError(f"{path} can't be read as an .npz file: {e}") from e
-
-  prefixes = [f"{collection}/"]
-  if collection == "params":
-    prefixes += ["opt/target/", ""]
-  for prefix in prefixes:
-    names = [k for k in keys if k.startswith(prefix)]
-    if names:
-      break
-  else:
-    raise UserError(f"{path} holds no {collection}/... arrays.")
-  flat = {k[len(prefix) :]: _recover_bfloat16(archive[k]) for k in names}
-  return traverse_util.unflatten_dict(_modern_names(flat), sep="/")
+  return archive
 
 
 def save_npz(path, params, batch_stats=None):
@@ -93,6 +118,8 @@ def _modern_names(flat):
       parts = [_PRE_LINEN.get(part, part) for part in parts]
     if parts[0] == "Transformer" and parts[-1] == "pos_embedding":
       parts = ["pos_embedding"]
+    elif "probe" in flat and parts[0] in _MAP_HEAD:
+      parts = ["MAPHead_0", *parts]
     if parts[:2] == ["Transformer", "encoderblock"]:
       for i, layer in enumerate(value):
         new["/".join([parts[0], f"encoderblock_{i}", *parts[2:]])] = layer

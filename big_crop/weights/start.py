@@ -3,7 +3,7 @@
 import jax
 
 from big_crop.runtime import checkpoint
-from big_crop.weights import fit, npz, torch_files
+from big_crop.weights import big_vision_folders, fit, npz, torch_files
 from big_crop.weights.torch_names import from_torch
 from pp_ops.errors import UserError
 
@@ -13,7 +13,8 @@ def initialise(state, path, model, dont_load=()):
 
   Args:
     state: a new `big_crop.step.TrainState`, on the devices.
-    path: an .npz file; a .pth, .pt, .bin or .safetensors file with the names
+    path: an .npz file or a checkpoint folder of big_vision's, either with a part
+      of its tree after a colon, see `npz.load_npz`; a .pth, .pt, .bin or .safetensors file with the names
       of the model's `torch_layers()`; or another run's workdir or one of its
       checkpoints, whose averages are taken where it has them.
     model: the state's model, or None if the objective has none.
@@ -26,7 +27,8 @@ def initialise(state, path, model, dont_load=()):
   Raises:
     ValueError: there is nothing to load, or it does not fit the model.
   """
-  if str(path).endswith(".npz"):
+  file, _ = npz.split_part(path)
+  if file.endswith(".npz") or big_vision_folders.find(file):
     loaded = {"params": npz.load_npz(path)}
     if state.model_state:
       loaded |= {k: npz.load_npz(path, k) for k in state.model_state}
