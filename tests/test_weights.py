@@ -114,7 +114,9 @@ def test_a_part_of_a_tree_and_an_inlined_map_head(tmp_path):
   weights.save_npz(tmp_path / "two.npz", towers)
   _assert_equal(weights.load_npz(f"{tmp_path}/two.npz:img"), params)
   _assert_equal(weights.load_npz(f"{tmp_path}/two.npz:txt"), towers["txt"])
-  with pytest.raises(ValueError, match="two.npz holds no params/image/... arr"):
+  with pytest.raises(
+    ValueError, match=r"two\.npz holds no params/image/\.\.\. "
+  ):
     weights.load_npz(f"{tmp_path}/two.npz:image")
 
 

@@ -9,8 +9,9 @@ def find(path: str) -> epath.Path | None:
   """The folder that `path` names: itself, or the last of a run's; or None.
 
   Args:
-    path: a checkpoint, such as DIR/checkpoint.bv-000012345; or DIR/checkpoint.bv,
-      beside which the file DIR/checkpoint.bv-LAST holds the end of its name.
+    path: a checkpoint, such as DIR/checkpoint.bv-000012345; or
+      DIR/checkpoint.bv, beside which a file DIR/checkpoint.bv-LAST holds the
+      end of its name.
   """
   last = epath.Path(f"{path}-LAST")
   if last.exists():

@@ -13,10 +13,11 @@ def initialise(state, path, model, dont_load=()):
 
   Args:
     state: a new `big_crop.step.TrainState`, on the devices.
-    path: an .npz file or a checkpoint folder of big_vision's, either with a part
-      of its tree after a colon, see `npz.load_npz`; a .pth, .pt, .bin or .safetensors file with the names
-      of the model's `torch_layers()`; or another run's workdir or one of its
-      checkpoints, whose averages are taken where it has them.
+    path: an .npz file or a checkpoint folder of big_vision's, either with a
+      part of its tree after a colon, see `npz.load_npz`; a .pth, .pt, .bin,
+      .tar or .safetensors file with the names of the model's `torch_layers()`;
+      or another run's workdir or one of its checkpoints, whose averages are
+      taken where it has them.
     model: the state's model, or None if the objective has none.
     dont_load: see `fit.adapt`.
 
