@@ -4,6 +4,7 @@ import argparse
 import ast
 import copy
 import importlib.util
+import inspect
 import json
 import pathlib
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from big_crop import names
+from big_crop import big_vision_config, names
 from pp_ops.errors import UserError
 
 # What may differ between restarts of one run: it does not change the result,
@@ -167,7 +168,8 @@ def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     overrides: each `--config.key.sub=value`.
 
   Returns:
-    The config, locked.
+    The config, locked. One as big_vision's config files write it is laid over
+    our defaults, see `big_vision_config`.
 
   Raises:
     ValueError: no such file or key, or a value of another type.
@@ -180,7 +182,16 @@ def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
   module_spec.loader.exec_module(module)
   if not hasattr(module, "get_config"):
     raise UserError(f"--config: {path} has no function get_config")
-  config = module.get_config(arg or None)
+  if inspect.signature(module.get_config).parameters:
+    config = module.get_config(arg) if arg else module.get_config()
+  elif arg:
+    raise UserError(
+      f"--config: get_config of {path} takes no argument: {arg!r}"
+    )
+  else:
+    config = module.get_config()
+  if big_vision_config.is_one(config, default_config()):
+    config = big_vision_config.over_default(config, default_config())
   for override in overrides:
     _override(config, override)
   return config

@@ -86,6 +86,7 @@ class ViT(nn.Module):
   dropout: float = 0.0
   drop_path: float = 0.0
   head_zeroinit: bool = True
+  head_bias: float = 0.0
   dtype_mm: str = "float32"
 
   def __post_init__(self):
@@ -224,7 +225,12 @@ class ViT(nn.Module):
     init = transformer.NORMAL if timm else lecun
     if self.head_zeroinit:
       init = nn.initializers.zeros
-    head = nn.Dense(self.num_classes, kernel_init=init, name="head")
+    head = nn.Dense(
+      self.num_classes,
+      kernel_init=init,
+      bias_init=nn.initializers.constant(self.head_bias),
+      name="head",
+    )
     x = out["logits"] = head(x)
     return x, out
 
@@ -263,7 +269,9 @@ def Model(num_classes, *, variant=None, **kw):
         pos_drop_rate and proj_drop_rate; its drop_rate is another);
       drop_path: stochastic depth rate of the last block, see
         `common.drop_path_rates`; each example and branch draws its own;
-      head_zeroinit: whether the head starts at zero;
+      head_zeroinit: whether the head's kernel starts at zero;
+      head_bias: where its bias starts; big_vision's and AugReg's -10 or so
+        keeps a sigmoid loss over many classes small at first;
       dtype_mm: "float32" or "bfloat16" for matrix products and the residual
         stream; "float64" for checks. Parameters, normalisation statistics,
         softmax and logits are float32 with either of the first two.

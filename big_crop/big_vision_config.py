@@ -1,0 +1,119 @@
+"""Takes configs as big_vision's config files write them.
+
+Such a file makes an empty ConfigDict and sets what it needs, by names that are
+mostly ours as well. Here it is laid over our defaults; what has no effect on
+the numbers is left out, and what we do otherwise or not at all is refused in
+one line that says what to write instead.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from big_crop import names
+from pp_ops.errors import UserError
+
+# Left out: caches and queues, time-outs, and what is the same with us.
+_WITHOUT_EFFECT = (
+  "ckpt_timeout",
+  "fewshot",  # big_vision's trainer does not read it either
+  "prefetch_to_device",
+  "wandb",
+  "input.cache",
+  "input.cache_raw",
+  "input.prefetch",
+  "input.data.skip_decode",  # what decodes is the pp string
+  "mixup.fold_in",  # our keys are a function of seed and step
+)
+_OF_EVALUATORS = ("cache", "cache_final", "cache_raw", "prefetch")
+# Their modules of ops; those of images we have.
+_PP_MODULES = ("ops_general", "ops_image", "archive.randaug", "ops_text")
+
+_INSTEAD = {
+  "sharding_rules": "sharding_strategy alone decides",
+  "from_data_dir": "write input.data.data_dir",
+  "label_key": "the pp string names it: end it with onehot(..., key=...)",
+  "pred": "an objective of your own has a `predict`",
+  "prefix": "metrics have the name of the entry in config.evals",
+}
+_CHOICES = {
+  "optax_name": {
+    "big_vision.momentum_hp": "'trace' with optax ="
+    " dict(decay=0.9, accumulator_dtype='bfloat16')",
+    "big_vision.scale_by_adafactor": "'scale_by_adam' or one of optax's",
+  },
+  "model_name": {
+    "bit": "'resnet', whose norm is batch norm",
+    "bit_paper": "'resnet', whose norm is batch norm",
+    "mlp_mixer": "'vit'",
+  },
+}
+
+
+def is_one(config: ConfigDict, default: ConfigDict) -> bool:
+  """Whether a config did not start from `default`, but has a run's `input`."""
+  return "input" in config and not set(default) <= set(config)
+
+
+def over_default(config: ConfigDict, default: ConfigDict) -> ConfigDict:
+  """Lays a config of big_vision's over our default.
+
+  Args:
+    config: what its `get_config` returned.
+    default: `big_crop.config.default_config()`; changed and returned.
+
+  Raises:
+    ValueError: in one line, for a key or value that means nothing here.
+  """
+  given = config.to_dict()
+  for key, choices in _CHOICES.items():
+    if given.get(key) in choices:
+      raise UserError(
+        f"config.{key} {given[key]!r} of big_vision is not here; write "
+        f"{choices[given[key]]}"
+      )
+  modules = given.get("pp_modules", ())
+  given["pp_modules"] = [m for m in modules if m not in _PP_MODULES]
+  if given.get("wd", 0.0) is None:
+    given["wd"] = 0.0
+  if "init_head_bias" in given:
+    given.setdefault("model", {})["head_bias"] = given.pop("init_head_bias")
+  evals = given.get("evals", {})
+  for name, entry in evals.items():
+    evals[name] = {k: v for k, v in entry.items() if k not in _OF_EVALUATORS}
+    if str(entry.get("type")).startswith("fewshot"):
+      raise UserError(
+        f"config.evals.{name}.type {entry['type']!r} is not here; leave out"
+        f" config.evals.{name}"
+      )
+    for key in evals[name]:
+      if key in _INSTEAD:
+        raise _refusal(f"config.evals.{name}", key)
+  # The defaults of ours that big_vision's trainer has not.
+  default.schedule = {}
+  _lay(given, default, "config")
+  return default
+
+
+def _lay(given: dict[str, Any], place: ConfigDict, where: str) -> None:
+  for key, value in given.items():
+    dotted = f"{where}.{key}".removeprefix("config.")
+    if dotted in _WITHOUT_EFFECT:
+      continue
+    if key not in place:
+      if key in _INSTEAD:
+        raise _refusal(where, key)
+      if place.is_locked:
+        raise names.unknown(where, key, place)
+      place[key] = value
+    elif isinstance(place[key], ConfigDict) and isinstance(value, dict):
+      _lay(value, place[key], f"{where}.{key}")
+    else:
+      with place.ignore_type():
+        place[key] = value
+
+
+def _refusal(where, key):
+  return UserError(
+    f"{where}.{key} of big_vision's is not here: {_INSTEAD[key]}"
+  )
