@@ -169,6 +169,10 @@ def test_scaled_gelu_preserves_the_second_moment():
   moment = np.square(transformer.ACTIVATIONS["sqrt2_gelu"](x)).mean()
   assert 0.8 < moment < 0.9  # GELU's alone is 0.425
   assert moment == pytest.approx(2 * np.square(jax.nn.gelu(x)).mean())
+  found = transformer.ACTIVATIONS["sqrt2_gelu_exact"](x)
+  exact = 2**0.5 * jax.nn.gelu(x, approximate=False)
+  np.testing.assert_allclose(found, exact, rtol=1e-6)
+  assert np.abs(found - transformer.ACTIVATIONS["sqrt2_gelu"](x)).max() > 1e-4
 
 
 @pytest.mark.parametrize(
