@@ -255,7 +255,7 @@ def test_the_papers_port():
   assert mine.percentile(5) == pytest.approx(kernels.percentile(5), rel=0.01)
   # Of the offsets 0 to 3 the kernel never draws 3.
   v = np.random.default_rng(14).random((10_000, 2))
-  for law, chance in ((port, [1 / 4] * 4), (native, [1 / 3] * 3 + [0])):
+  for law, chance in ((port, [1 / 4] * 4), (native, [*[1 / 3] * 3, 0])):
     for offset in law.place(v, 61.0, 61.0, 64.0, 64.0, np):
       found = np.bincount(offset.astype(int), minlength=4) / len(v)
       # Five standard errors.

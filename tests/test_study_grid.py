@@ -6,7 +6,7 @@ import json
 import pytest
 import study_helpers
 
-from big_crop.study import fingerprint, grid, layout, results
+from big_crop.study import fingerprint, grid, layout, paper, results
 
 PAPER = str(study_helpers.ROOT / "configs/studies/wrong_inception_crop.py")
 QUICK = str(study_helpers.ROOT / "configs/studies/quick.py")
@@ -38,6 +38,27 @@ def test_every_run_of_the_paper_has_a_config_of_its_own():
   smoke = grid.load(f"{PAPER}:smoke").runs[0]
   assert smoke.name == study.runs[0].name
   assert smoke.config.input.data.name == "critters"
+
+
+@pytest.mark.parametrize("crop", paper.TENSORFLOW)
+def test_one_argument_chooses_tensorflows_crop(crop):
+  study = grid.load(f"{PAPER}:tensorflow={crop}")
+  assert len(study.runs) == 522
+  mine = [r for r in study.runs if r.factors["crop"] == crop]
+  assert len(mine) == 90
+  assert f"decode_jpeg_and_{crop}(224, " in mine[0].config.input.pp
+  families = layout.of_config(study.config).families
+  assert families["native"].where["crop"] == crop
+  assert families["native"].label == paper.TENSORFLOW[crop]
+  # The paper's own numbers are of what the paper ran.
+  native = paper.layout_of_paper().families["native"]
+  assert native.where["crop"] == "inception_crop_port"
+  assert len(paper.load().find(native.where)) == 30
+
+
+def test_tensorflows_crop_is_one_of_three():
+  with pytest.raises(ValueError, match="tensorflow.*did you mean"):
+    grid.load(f"{PAPER}:tensorflow=inception_crop_fixd")
 
 
 @pytest.mark.parametrize("path", [PAPER, QUICK])

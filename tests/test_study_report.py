@@ -147,7 +147,8 @@ def test_the_papers_best_settings():
 
 def test_the_reference_is_the_papers_grid():
   study = grid.load(
-    str(study_helpers.ROOT / "configs/studies/wrong_inception_crop.py")
+    f"{study_helpers.ROOT}/configs/studies/wrong_inception_crop.py"
+    f":tensorflow={paper.PORT}"
   )
   ours = {results.key_of(r.factors) for r in study.runs}
   assert ours == {results.key_of(s) for s in paper.load().settings}
@@ -162,7 +163,7 @@ def test_crop_scale_percentiles():
   )
   # Algorithm 1: sqrt(a) is uniform.
   root = math.sqrt(0.05) + 0.05 * (1 - math.sqrt(0.05))
-  for crop in ("inception_crop", "inception_crop_coupled"):
+  for crop in paper.TENSORFLOW:
     assert law(crop, area_min=5) == pytest.approx(100 * root**2)
   rng = np.random.default_rng(0)
   native = laws.NativeLaw(area_min=0.05)
