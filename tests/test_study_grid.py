@@ -6,7 +6,14 @@ import json
 import pytest
 import study_helpers
 
-from big_crop.study import fingerprint, grid, layout, paper, results
+from big_crop.study import (
+  fingerprint,
+  grid,
+  layout,
+  paper,
+  results,
+  seed_statistics,
+)
 
 PAPER = str(study_helpers.ROOT / "configs/studies/wrong_inception_crop.py")
 QUICK = str(study_helpers.ROOT / "configs/studies/quick.py")
@@ -56,8 +63,21 @@ def test_one_argument_chooses_tensorflows_crop(crop):
   assert len(paper.load().find(native.where)) == 30
 
 
+def test_figure_12_compares_tensorflows_crop_with_the_fixed_one():
+  study = grid.load(PAPER)
+  settings = [r.factors for r in study.runs if r.seed == 0]
+  metrics = results.metrics_of(study.config)
+  found = results.Results("", settings, metrics, {})
+  (s,) = layout.of_config(study.config).seed_statistics
+  mine = seed_statistics.samples(s, found, found.metric(s.curves))
+  assert [x.level for x in mine] == ["inception_crop", "inception_crop_fixed"]
+  assert {(x.setting["area_min"], x.setting["epochs"]) for x in mine} == {
+    (5, 90)
+  }
+
+
 def test_tensorflows_crop_is_one_of_three():
-  with pytest.raises(ValueError, match="tensorflow.*did you mean"):
+  with pytest.raises(ValueError, match=r"tensorflow.*did you mean"):
     grid.load(f"{PAPER}:tensorflow=inception_crop_fixd")
 
 

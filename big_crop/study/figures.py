@@ -77,7 +77,7 @@ def _curve(ax, points, label, color, style=0):
 
 
 def _family_curves(ax, family, results, metric, place, style=0):
-  """A line for each budget; `place(setting)` gives the abscissa."""
+  """A line for each budget; `place(x, setting)` gives the abscissa."""
   budgets = family.levels(results, BUDGET)
   groups = family.levels(results, family.by)
   for by, budget in family.lines(results):
@@ -86,7 +86,7 @@ def _family_curves(ax, family, results, metric, place, style=0):
       setting = family.setting(results, budget, x, by)
       if setting is not None:
         cell = results.cell(setting, metric)
-        points.append((place(setting), cell.mean, cell.std))
+        points.append((place(x, setting), cell.mean, cell.std))
     points.sort(key=lambda p: p[0])
     label = analysis.level(BUDGET, budget)
     label += f", {analysis.level(family.by, by)}" if family.by else ""
@@ -102,7 +102,7 @@ def family(f: Family, results: Results, metric: Metric) -> str:
   """A metric against a family's factor, a line for each budget."""
 
   def paint(ax):
-    _family_curves(ax, f, results, metric, lambda s: s[f.x])
+    _family_curves(ax, f, results, metric, lambda x, _: x)
     ax.set(xlabel=_axis(f.x), ylabel=metric.label, title=f.label)
     legend(ax)
 
@@ -122,9 +122,9 @@ def difference(
   place = {results_lib.key_of(p.b): p.a[first.x] for p in pairs}
 
   def paint(left, right):
-    own = lambda s: s[first.x]
+    own = lambda x, _: x
     _family_curves(left, first, results, metric, own, style=1)
-    over = lambda s: place.get(results_lib.key_of(s), np.nan)
+    over = lambda _, s: place.get(results_lib.key_of(s), np.nan)
     _family_curves(left, second, results, metric, over)
     title = f"dashed: {first.label}\nsolid: {second.label}"
     left.set(xlabel=_axis(first.x), ylabel=metric.label, title=title)
@@ -152,7 +152,7 @@ def strength(layout: Layout, results: Results, metric: Metric) -> str:
 
   def paint(ax):
     for i, f in enumerate(families):
-      place = results_lib.crop_scale_percentile
+      place = lambda _, s: results_lib.crop_scale_percentile(s)
       _family_curves(ax, f, results, metric, place, style=i)
     ax.set(
       xlabel="5th-percentile crop scale (%), ideal law",
@@ -175,21 +175,14 @@ def scatter(c: Scatter, results: Results) -> str | None:
   dashed lines are the averages of a budget. None if there are no runs.
   """
   across, up = map(results.metric, (c.x, c.y))
-  points = []
-  for setting in results.find(c.where):
-    x, y = results.cell(setting, across), results.cell(setting, up)
-    both = sorted(set(x.values) & set(y.values))
-    points += [(setting, x.values[s], y.values[s]) for s in both]
+  points = analysis.points(c, results)
   if not points:
     return None
   settings, x, y = zip(*points, strict=True)
 
   def paint(left, right):
-    if c.color is None:
-      label = "5th-percentile crop scale (%)"
-      shade = list(map(results_lib.crop_scale_percentile, settings))
-    else:
-      label, shade = _axis(c.color), [s[c.color] for s in settings]
+    label = f"{analysis.STRENGTH} (%)" if c.color is None else _axis(c.color)
+    shade = analysis.shade(c, settings)
     dots = left.scatter(x, y, c=shade, s=12, cmap="viridis")
     left.figure.colorbar(dots, ax=left, label=label)
     budgets = sorted({s[BUDGET] for s in settings})

@@ -75,6 +75,15 @@ FAMILIES = (
     by="alpha",
   ),
   dict(
+    name="alpha",
+    label="Beta crop, beta = 1, area_min = 5% (Figures 7 and 18, right)",
+    where=dict(crop="beta_crop", beta=1, area_min=5, optimiser="adamw"),
+    x="alpha",
+    reused=[
+      (1, dict(crop="inception_crop_fixed", area_min=5, optimiser="adamw"))
+    ],
+  ),
+  dict(
     name="scion",
     label="Scion, area_min = 5%",
     where=dict(crop="inception_crop_fixed", optimiser="scion", area_min=5),

@@ -209,6 +209,7 @@ def _scatter(source):
     if svg := figures.scatter(c, source.results):
       picture = _picture(c.title, svg, "scatter", c.title, c.x, c.y)
       yield (c.title, c.x, c.y), [picture]
+      yield (c.title, c.x, c.y), [analysis.claim_three(c, source.results)]
 
 
 def _picture(title, svg, *name):

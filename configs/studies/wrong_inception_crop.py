@@ -7,7 +7,7 @@ r"""The 522 runs of "You May Be Running the Wrong Inception Crop".
 
 ViT-S/16 on ImageNet-1k: 450 runs with AdamW (sections 5 and 6.2) and 72 with
 Scion (section 6.4, appendix I). `report` gives Tables 1-16 and 18 and Figures
-4-11, 16-18, 20 and 26; `report --reference` puts the paper's beside.
+4-12, 16-18, 20 and 26; `report --reference` puts the paper's beside.
 
 Arguments, as in `:tensorflow=inception_crop_port`:
 
@@ -30,9 +30,7 @@ ENTROPIES = ("gradient", "gradcam", "relevance")
 
 def get_config(arg=None):
   c = default_study()
-  arg = parse_arg(
-    arg, tensorflow="inception_crop", data_dir=None, smoke=False
-  )
+  arg = parse_arg(arg, tensorflow="inception_crop", data_dir=None, smoke=False)
   c.arguments = dict(data_dir=arg.data_dir, smoke=arg.smoke)
   c.base = "../wrong_inception_crop/vit_s16_i1k.py"
   c.seeds = [0, 1, 2]
@@ -60,6 +58,7 @@ def get_config(arg=None):
   ]
 
   paper.fill(c, arg.tensorflow)
+  c.metrics += [m for m in default_study().metrics if "tail" in m]
   entropies = [f"saliency/{name}_entropy" for name in ENTROPIES]
   c.metrics += [
     dict(key=key, label=f"mean {name} entropy", digits=3, better=None)
@@ -73,8 +72,22 @@ def get_config(arg=None):
       where=dict(optimiser=optimiser),
       color=color,
     )
-    for optimiser, color in (("adamw", None), ("scion", "wd"))
+    # Figures 9, 10 and 20; 11 and 26.
+    for optimiser, top1, color in (
+      ("adamw", "val/top1", None),
+      ("adamw", "real/top1", "area_min"),
+      ("scion", "val/top1", "wd"),
+      ("scion", "real/top1", "wd"),
+    )
     for key, name in zip(entropies, ENTROPIES, strict=True)
-    for top1 in ("val/top1", "real/top1")
+  ]
+  c.seed_statistics = [
+    dict(
+      title="Training loss at 90ep and area_min=5% (Figure 12)",
+      metrics=["training_loss"],
+      where=dict(**adamw, area_min=5, epochs=90),
+      by="crop",
+      curves="training_loss",
+    )
   ]
   return c
