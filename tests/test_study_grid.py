@@ -16,6 +16,7 @@ from big_crop.study import (
 )
 
 PAPER = str(study_helpers.ROOT / "configs/studies/wrong_inception_crop.py")
+SCION_LR = str(study_helpers.ROOT / "configs/studies/scion_learning_rate.py")
 QUICK = str(study_helpers.ROOT / "configs/studies/quick.py")
 
 
@@ -81,7 +82,23 @@ def test_tensorflows_crop_is_one_of_three():
     grid.load(f"{PAPER}:tensorflow=inception_crop_fixd")
 
 
-@pytest.mark.parametrize("path", [PAPER, QUICK])
+def test_scions_learning_rate_is_doubled_and_halved():
+  study = grid.load(SCION_LR)
+  configs = {r.factors["lr"]: r.config for r in study.runs}
+  assert len(study.runs) == 9 and list(configs) == [0.005, 0.01, 0.02]
+  assert {c.lr for c in configs.values()} == set(configs)
+  # The middle one is a run of the paper's.
+  papers = next(
+    r
+    for r in grid.load(PAPER).runs
+    if (r.factors["optimiser"], r.factors.get("wd")) == ("scion", 0.08)
+    and (r.factors["epochs"], r.factors["area_min"]) == (90, 5)
+  )
+  assert study.runs[3].json_config == papers.json_config
+  assert all(c.wd / c.lr == pytest.approx(0.08) for c in configs.values())
+
+
+@pytest.mark.parametrize("path", [PAPER, QUICK, SCION_LR])
 def test_every_study_says_what_to_show(path):
   study = grid.load(path)
   shown = layout.of_config(study.config)
