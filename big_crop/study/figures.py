@@ -1,4 +1,4 @@
-"""A report's figures, like the paper's 4-11, 16-18, 20 and 26, as SVG.
+"""A report's figures, like the paper's 4-11, 14, 16-18, 20 and 26, as SVG.
 
 The same numbers give the same bytes: no dates, and fixed ids.
 """
@@ -227,6 +227,52 @@ def ablation(a: Ablation, results: Results, metric: Metric) -> str | None:
     legend(ax, "outside lower center")
 
   return draw(1, paint, height=1.5 + 0.2 * len(rows))
+
+
+# Sixteen colours, light and dark, grey and not.
+_COLORS = np.array(
+  [
+    [(32, 32, 32), (96, 96, 96), (160, 160, 160), (224, 224, 224)],
+    [(96, 32, 32), (160, 64, 64), (224, 96, 32), (224, 160, 128)],
+    [(32, 96, 32), (64, 160, 64), (96, 224, 32), (160, 224, 128)],
+    [(32, 32, 96), (64, 64, 160), (32, 96, 224), (128, 160, 224)],
+  ],
+  np.uint8,
+)
+
+
+def contrast(factor: float = 1.9) -> str:
+  """RandAugment's broken `Contrast` and the right one (Figure 14).
+
+  The broken one takes the number of pixels / 256 for the mean grey. An image of
+  224x224 therefore gets darker and one of 64x64 lighter.
+  """
+  from pp_ops import pixels  # loads TensorFlow
+
+  def after(size, **kw):
+    image = np.kron(_COLORS, np.ones((size // 4, size // 4, 1), np.uint8))
+    out = np.asarray(pixels.get_contrast(factor, **kw)(image))
+    return out[:: size // 4, :: size // 4]
+
+  name = f"Contrast(., {factor:g})"
+  panels = {
+    "before": _COLORS,
+    f"broken {name}, 224x224": after(224, legacy=True),
+    f"broken {name}, 64x64": after(64, legacy=True),
+    f"right {name}, any size": after(224),
+  }
+
+  def paint(*axes):
+    for ax, (title, colors) in zip(axes, panels.items(), strict=True):
+      ax.imshow(colors)
+      for (y, x), grey in np.ndenumerate(colors.mean(-1)):
+        ink = "w" if grey < 128 else "k"
+        text = "\n".join(map(str, colors[y, x]))
+        ax.text(x, y, text, ha="center", va="center", color=ink, fontsize=8)
+      ax.set_axis_off()
+      ax.set_title(title)
+
+  return draw(len(panels), paint)
 
 
 def legend(ax, loc="outside right upper"):
