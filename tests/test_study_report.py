@@ -8,6 +8,8 @@ import pathlib
 import xml.etree.ElementTree as ET
 
 import numpy as np
+import PIL.Image
+import PIL.ImageEnhance
 import pytest
 import study_helpers
 from scipy import stats
@@ -15,6 +17,7 @@ from scipy import stats
 from big_crop import errors
 from big_crop.study import (
   analysis,
+  figures,
   grid,
   paper,
   recommend,
@@ -348,6 +351,17 @@ def test_figures_7_and_18_on_the_right_reuse_the_fixed_crop():
     assert [s["alpha"] for s, _ in best] == [5, 1]
 
 
+def test_figure_14():
+  """appendix D: hw / 256 instead of the mean; blended as Pillow does."""
+  before, large, small, right = figures.contrasts(1.9).values()
+  blend = lambda mean: np.clip(1.9 * before - 0.9 * mean, 0, 255).astype(int)
+  np.testing.assert_array_equal(large, blend(224 * 224 / 256))
+  np.testing.assert_array_equal(small, blend(64 * 64 / 256))
+  image = PIL.Image.fromarray(np.kron(before, np.ones((9, 9, 1), np.uint8)))
+  known = np.asarray(PIL.ImageEnhance.Contrast(image).enhance(1.9))[::9, ::9]
+  np.testing.assert_array_equal(right, known)
+
+
 def test_the_tail_of_a_metric(trained):
   study, workdir = trained
   found = results.of_study(study, runs.states(study, str(workdir)))
@@ -398,6 +412,7 @@ def test_the_paper_beside_a_study(trained):
   files = report(study, workdir, "--reference")
   assert "tables/the_paper-means-fixed-val_top1.csv" in files
   assert "tables/this_study-means-fixed-val_top1.csv" in files
+  assert "figures/the_paper-contrast.svg" in files
   page = files["index.html"].decode()
   # One row of the page holds both.
   row = page.partition("[this study] fixed: top-1")[2].partition("</div>")[0]

@@ -157,7 +157,7 @@ def strength(layout: Layout, results: Results, metric: Metric) -> str:
     ax.set(
       xlabel="5th-percentile crop scale (%), ideal law",
       ylabel=metric.label,
-      title="; ".join(
+      title="\n".join(
         f"{style}: {f.label}"
         for style, f in zip(styles, families, strict=False)
       ),
@@ -241,11 +241,17 @@ _COLORS = np.array(
 )
 
 
-def contrast(factor: float = 1.9) -> str:
-  """RandAugment's broken `Contrast` and the right one (Figure 14).
+def contrasts(factor: float = 1.9) -> dict[str, np.ndarray]:
+  """A grid of colours before and after RandAugment's `Contrast` (appendix D).
 
   The broken one takes the number of pixels / 256 for the mean grey. An image of
   224x224 therefore gets darker and one of 64x64 lighter.
+
+  Args:
+    factor: the op's.
+
+  Returns:
+    {title: uint8 [4, 4, 3]}
   """
   from pp_ops import pixels  # loads TensorFlow
 
@@ -255,17 +261,23 @@ def contrast(factor: float = 1.9) -> str:
     return out[:: size // 4, :: size // 4]
 
   name = f"Contrast(., {factor:g})"
-  panels = {
+  return {
     "before": _COLORS,
     f"broken {name}, 224x224": after(224, legacy=True),
     f"broken {name}, 64x64": after(64, legacy=True),
     f"right {name}, any size": after(224),
   }
 
+
+def contrast() -> str:
+  """What `contrasts` gives, with the RGB values (Figure 14)."""
+  panels = contrasts()
+
   def paint(*axes):
     for ax, (title, colors) in zip(axes, panels.items(), strict=True):
       ax.imshow(colors)
-      for (y, x), grey in np.ndenumerate(colors.mean(-1)):
+      luma = colors @ np.array([0.299, 0.587, 0.114])
+      for (y, x), grey in np.ndenumerate(luma):
         ink = "w" if grey < 128 else "k"
         text = "\n".join(map(str, colors[y, x]))
         ax.text(x, y, text, ha="center", va="center", color=ink, fontsize=8)

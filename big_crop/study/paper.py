@@ -74,9 +74,10 @@ FAMILIES = (
     x="area_min",
     by="alpha",
   ),
+  # The right panels of Figures 7 and 18.
   dict(
     name="alpha",
-    label="Beta crop, beta = 1, area_min = 5% (Figures 7 and 18, right)",
+    label="Beta crop, beta = 1, area_min = 5%",
     where=dict(crop="beta_crop", beta=1, area_min=5, optimiser="adamw"),
     x="alpha",
     reused=[

@@ -7,7 +7,8 @@ r"""The 522 runs of "You May Be Running the Wrong Inception Crop".
 
 ViT-S/16 on ImageNet-1k: 450 runs with AdamW (sections 5 and 6.2) and 72 with
 Scion (section 6.4, appendix I). `report` gives Tables 1-16 and 18 and Figures
-4-12, 16-18, 20 and 26; `report --reference` puts the paper's beside.
+4-12, 16-18, 20 and 26; `report --reference` puts the paper's beside, and its
+Figure 14. Figures 19 and 21-25 are of `python -m big_crop.saliency`.
 
 Arguments, as in `:tensorflow=inception_crop_port`:
 
