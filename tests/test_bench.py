@@ -57,6 +57,7 @@ def test_scaling_splits_the_state():
 
 def test_train_counts_waiting(tmp_path):
   c = configs.load("configs/quickstart.py:res=16,batch=16,epochs=1")
+  c.input.data.split = "train[:64]"
   c.model.width, c.model.depth, c.model.mlp_dim = 16, 1, 16
   results = train.measure(c, warmup=2, steps=5)
   assert 0 <= results["waiting"] <= 1

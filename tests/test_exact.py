@@ -243,6 +243,25 @@ def test_known_values():
   )
 
 
+def test_the_papers_port():
+  """Appendix E: TensorFlow's law, but for two details of its kernel."""
+  port, native, shape = laws.PortLaw(), laws.NativeLaw(), (160, 240)
+  for sample in (sample_numpy, sample_tf):
+    assert p_value(sample(port, 200_000, *shape, 13), port, *shape) > ALARM
+  # A ratio of 4/3 makes windows wider by a pixel than one of 1.33 can.
+  mine, kernels = (exact.size_distribution(x, *shape) for x in (port, native))
+  h, w = np.nonzero((mine.prob > 0) & (kernels.prob == 0))
+  assert len(h) and np.all(np.round(h * 4 / 3) == w)
+  assert mine.percentile(5) == pytest.approx(kernels.percentile(5), rel=0.01)
+  # Of the offsets 0 to 3 the kernel never draws 3.
+  v = np.random.default_rng(14).random((10_000, 2))
+  for law, chance in ((port, [1 / 4] * 4), (native, [*[1 / 3] * 3, 0])):
+    for offset in law.place(v, 61.0, 61.0, 64.0, 64.0, np):
+      found = np.bincount(offset.astype(int), minlength=4) / len(v)
+      # Five standard errors.
+      np.testing.assert_allclose(found, chance, atol=5 * 0.5 / 100)
+
+
 def test_beta_one_one_is_the_fixed_law():
   for height, width in [(375, 500), (64, 64), (300, 400)]:
     fixed, beta = (

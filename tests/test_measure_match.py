@@ -61,6 +61,17 @@ def test_match_on_images_equates_the_exact_percentiles():
   assert 5 < registry.law_of(spec).area_min * 100 < 8
 
 
+def test_the_papers_port_is_matched_like_tensorflows_law():
+  asked = ("inception_crop_fixed", "area_min", 5)
+  for images in (None, {(96, 128): 1}):
+    levels = [
+      match.solve(f"{crop}(area_min=8)", *asked, images)[1]
+      for crop in ("inception_crop", "inception_crop_port")
+    ]
+    # The same ideal law; whole pixels differ in the largest ratio.
+    assert levels[1] == pytest.approx(levels[0], rel=1e-2 if images else 1e-12)
+
+
 def test_match_of_a_crop_with_itself_gives_its_own_parameter():
   spec, _, _ = match.solve("beta_crop(96, 3.0)", "beta_crop(96, 1.5)", "alpha")
   assert registry.law_of(spec).alpha == pytest.approx(3, rel=1e-5)
@@ -92,14 +103,14 @@ def test_match_prints_a_spec_to_paste(capsys):
 def test_measure_writes_everything(tmp_path, capsys):
   measure_command.main(
     [
-      *("--crop", "inception_crop", "beta_crop(alpha=2)"),
+      *("--crop", "inception_crop_port", "beta_crop(alpha=2)"),
       *("--image_shape", "32x64", "64x32", "--samples", "2e5"),
       *("--out", str(tmp_path)),
     ]
   )
   names = {p.name for p in tmp_path.iterdir()}
   assert {"summary.json", "table.md", "areas_32x64.png"} <= names
-  assert "sizes_inception_crop.png" in names
+  assert "sizes_inception_crop_port.png" in names
   assert (tmp_path / "table.md").read_text() in capsys.readouterr().out
   summary = json.loads((tmp_path / "summary.json").read_text())
   assert len(summary["laws"]) == 4

@@ -169,15 +169,23 @@ def test_scaled_gelu_preserves_the_second_moment():
   moment = np.square(transformer.ACTIVATIONS["sqrt2_gelu"](x)).mean()
   assert 0.8 < moment < 0.9  # GELU's alone is 0.425
   assert moment == pytest.approx(2 * np.square(jax.nn.gelu(x)).mean())
+  found = transformer.ACTIVATIONS["sqrt2_gelu_exact"](x)
+  exact = 2**0.5 * jax.nn.gelu(x, approximate=False)
+  np.testing.assert_allclose(found, exact, rtol=1e-6)
+  assert np.abs(found - transformer.ACTIVATIONS["sqrt2_gelu"](x)).max() > 1e-4
 
 
 @pytest.mark.parametrize(
   "kw",
   [
     dict(variant="S/16", pool_type="gap", posemb="sincos2d", rep_size=True),
-    dict(variant="B/32", pool_type="tok", posemb="learn"),
+    # The class token and learnt positions of smaller models are tested above.
+    pytest.param(
+      dict(variant="B/32", pool_type="tok", posemb="learn"),
+      marks=pytest.mark.slow,
+    ),
   ],
-  ids=lambda kw: kw["variant"],
+  ids=["S/16", "B/32"],
 )
 def test_logits_of_the_papers_sizes(kw):
   image = _image((1, 224, 224, 3))

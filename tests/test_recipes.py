@@ -66,6 +66,23 @@ def test_the_papers_scion_run():
   assert c.wd / gamma_head == pytest.approx(0.05 * 0.12)
 
 
+def test_the_papers_recipe_with_other_numbers():
+  load = lambda args: configs.load(f"{WRONG_CROP}:{args}")
+  # Section 5: Scion's learning rates, doubled and halved, and decay with them.
+  for factor in (0.5, 2):
+    c = load(f"optimiser=scion,lr={0.01 * factor}")
+    assert c.lr == 0.01 * factor and c.wd / c.lr == pytest.approx(0.08)
+    assert dict(c.lr_mults)["head/kernel"] == 20
+  c = load("optimiser=scion,gelu_exact=True,dtype=float32")
+  assert (c.model.act, c.model.dtype_mm) == ("sqrt2_gelu_exact", "float32")
+  c = load("lr=2e-3,crop=inception_crop_port")
+  assert (c.lr, c.wd, c.model.act, c.model.dtype_mm) == (
+    *(2e-3, 1e-4, "gelu", "bfloat16"),
+  )
+  assert "decode_jpeg_and_inception_crop_port(224, " in c.input.pp
+  assert load("gelu_exact=True").model.act == "gelu_exact"
+
+
 @pytest.mark.parametrize(
   "optimiser", [pytest.param("adamw", marks=pytest.mark.slow), "scion"]
 )

@@ -3,10 +3,12 @@
 import contextlib
 import functools
 import json
+import pathlib
 import shutil
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from scipy import stats
@@ -16,8 +18,10 @@ from big_crop import errors, evaluators, models, train
 from big_crop.data import critters
 from big_crop.runtime import sharding
 from big_crop.saliency import __main__ as saliency
+from big_crop.saliency import figures, measurement
 from big_crop.saliency import maps as sm
 from big_crop.saliency.evaluator import statistics
+from pp_ops.registry import get_preprocess_fn
 
 CLASSES = 5
 TINY = {
@@ -280,6 +284,100 @@ def test_evaluator_refuses(folder):
   ]:
     with pytest.raises(ValueError, match=message):
       evaluator(folder, of, **kw)
+
+
+def measured(monkeypatch, tmp_path, made, variables, **kw):
+  opened = made, variables, "beta_crop"
+  monkeypatch.setattr(measurement, "open_run", lambda *_: opened)
+  return measurement.measure(str(tmp_path), "a", **kw)
+
+
+def test_pictures_are_the_first_by_file_name(folder, tmp_path, monkeypatch):
+  """As torchvision.datasets.ImageNet sorts them, not as they are stored."""
+  model, variables, _, _ = make("vit")
+  made = evaluator(folder, model, devices=1, maps=["gradient"])
+  stored = [
+    (int(e["label"]), pathlib.Path(e["file_name"].decode()))
+    for e in made.data.source.epoch(None).as_numpy_iterator()
+  ]
+  pp = get_preprocess_fn(PP)
+  moved = 0
+  for wanted, kw in ((3, {}), (2, {"max_examples": 10})):
+    m = measured(
+      monkeypatch, tmp_path, made, variables, num_images=wanted, **kw
+    )
+    some = stored[: kw.get("max_examples", 27)]
+    for label, picture in enumerate(m.pictures):
+      paths = [p for c, p in some if c == label]
+      moved += paths[0] != min(paths)
+      assert picture.title == f"class_{label}"
+      expected = pp({"image": min(paths).read_bytes()})["image"]
+      np.testing.assert_array_equal(picture.image, expected)
+    assert len(m.pictures) == wanted
+  assert moved
+  # Examples that are left out would move the places.
+  monkeypatch.setattr(made.data, "skip_corrupt", True)
+  assert measurement.file_names(made.data, 27) is None
+  m = measured(monkeypatch, tmp_path, made, variables, num_images=1)
+  first = next(p for c, p in stored if c == 0)
+  expected = pp({"image": first.read_bytes()})["image"]
+  np.testing.assert_array_equal(m.pictures[0].image, expected)
+
+
+def test_the_crop_that_a_run_was_trained_with():
+  for pp, crop in [
+    (
+      "decode_jpeg_and_inception_crop(16, area_min=8)|flip_lr",
+      "inception_crop",
+    ),
+    ("decode|beta_crop(8)|flip_lr|inception_crop(4)", "beta_crop"),
+    ("decode|resize(8)", ""),
+  ]:
+    assert measurement.crop_of(pp) == crop
+
+
+@pytest.mark.parametrize(
+  ("crops", "titles"),
+  [
+    # Figures 21, 23 and 25: TensorFlow's crop left, the fixed one right.
+    (
+      ["inception_crop", "inception_crop_fixed"] * 2,
+      [f"{k}: {c}" for k in ("gradient", "Grad-CAM")
+       for c in ("inception_crop", "inception_crop_fixed")],
+    ),
+    (["beta_crop"] * 4, ["gradient", "Grad-CAM"]),
+  ],
+)  # fmt: skip
+def test_a_panel_for_each_crop(crops, titles, tmp_path, monkeypatch):
+  rng = np.random.default_rng(0)
+  found = [
+    measurement.Measurement(
+      name=f"run{i}",
+      workdir="",
+      epochs=epochs,
+      crop=crop,
+      shapes={"gradient": (32, 32), "gradcam": (4, 4)},
+      rows={
+        **{f"{k}_entropy": rng.normal(2 - i / 9, 0.1, 300) for k in sm.KINDS},
+        **{f"{k}_empty": np.zeros(300, bool) for k in sm.KINDS},
+      },
+      pictures=[],
+    )
+    for i, (crop, epochs) in enumerate(
+      zip(crops, (30, 30, 300, 300), strict=True)
+    )
+  ]
+  kept = []
+  monkeypatch.setattr(figures, "_save", lambda figure, _: kept.append(figure))
+  figures.save_all(tmp_path, found)
+  (figure,) = kept
+  assert [ax.get_title() for ax in figure.axes] == titles
+  # A panel holds its own crop's runs, in the colours of their budgets.
+  counts = [len(ax.patches) for ax in figure.axes]
+  assert counts == [2 if crops[0] != crops[1] else 4] * len(titles)
+  colors = [ax.patches[0].get_edgecolor() for ax in figure.axes]
+  assert len(set(colors)) == 1
+  plt.close(figure)
 
 
 def run_config(folder, **model):

@@ -6,9 +6,17 @@ import json
 import pytest
 import study_helpers
 
-from big_crop.study import fingerprint, grid, layout, results
+from big_crop.study import (
+  fingerprint,
+  grid,
+  layout,
+  paper,
+  results,
+  seed_statistics,
+)
 
 PAPER = str(study_helpers.ROOT / "configs/studies/wrong_inception_crop.py")
+SCION_LR = str(study_helpers.ROOT / "configs/studies/scion_learning_rate.py")
 QUICK = str(study_helpers.ROOT / "configs/studies/quick.py")
 
 
@@ -40,7 +48,57 @@ def test_every_run_of_the_paper_has_a_config_of_its_own():
   assert smoke.config.input.data.name == "critters"
 
 
-@pytest.mark.parametrize("path", [PAPER, QUICK])
+@pytest.mark.parametrize("crop", paper.TENSORFLOW)
+def test_one_argument_chooses_tensorflows_crop(crop):
+  study = grid.load(f"{PAPER}:tensorflow={crop}")
+  assert len(study.runs) == 522
+  mine = [r for r in study.runs if r.factors["crop"] == crop]
+  assert len(mine) == 90
+  assert f"decode_jpeg_and_{crop}(224, " in mine[0].config.input.pp
+  families = layout.of_config(study.config).families
+  assert families["native"].where["crop"] == crop
+  assert families["native"].label == paper.TENSORFLOW[crop]
+  # The paper's own numbers are of what the paper ran.
+  native = paper.layout_of_paper().families["native"]
+  assert native.where["crop"] == "inception_crop_port"
+  assert len(paper.load().find(native.where)) == 30
+
+
+def test_figure_12_compares_tensorflows_crop_with_the_fixed_one():
+  study = grid.load(PAPER)
+  settings = [r.factors for r in study.runs if r.seed == 0]
+  metrics = results.metrics_of(study.config)
+  found = results.Results("", settings, metrics, {})
+  (s,) = layout.of_config(study.config).seed_statistics
+  mine = seed_statistics.samples(s, found, found.metric(s.curves))
+  assert [x.level for x in mine] == ["inception_crop", "inception_crop_fixed"]
+  assert {(x.setting["area_min"], x.setting["epochs"]) for x in mine} == {
+    (5, 90)
+  }
+
+
+def test_tensorflows_crop_is_one_of_three():
+  with pytest.raises(ValueError, match=r"tensorflow.*did you mean"):
+    grid.load(f"{PAPER}:tensorflow=inception_crop_fixd")
+
+
+def test_scions_learning_rate_is_doubled_and_halved():
+  study = grid.load(SCION_LR)
+  configs = {r.factors["lr"]: r.config for r in study.runs}
+  assert len(study.runs) == 9 and list(configs) == [0.005, 0.01, 0.02]
+  assert {c.lr for c in configs.values()} == set(configs)
+  # The middle one is a run of the paper's.
+  papers = next(
+    r
+    for r in grid.load(PAPER).runs
+    if (r.factors["optimiser"], r.factors.get("wd")) == ("scion", 0.08)
+    and (r.factors["epochs"], r.factors["area_min"]) == (90, 5)
+  )
+  assert study.runs[3].json_config == papers.json_config
+  assert all(c.wd / c.lr == pytest.approx(0.08) for c in configs.values())
+
+
+@pytest.mark.parametrize("path", [PAPER, QUICK, SCION_LR])
 def test_every_study_says_what_to_show(path):
   study = grid.load(path)
   shown = layout.of_config(study.config)

@@ -8,6 +8,8 @@ import pathlib
 import xml.etree.ElementTree as ET
 
 import numpy as np
+import PIL.Image
+import PIL.ImageEnhance
 import pytest
 import study_helpers
 from scipy import stats
@@ -15,6 +17,7 @@ from scipy import stats
 from big_crop import errors
 from big_crop.study import (
   analysis,
+  figures,
   grid,
   paper,
   recommend,
@@ -147,7 +150,8 @@ def test_the_papers_best_settings():
 
 def test_the_reference_is_the_papers_grid():
   study = grid.load(
-    str(study_helpers.ROOT / "configs/studies/wrong_inception_crop.py")
+    f"{study_helpers.ROOT}/configs/studies/wrong_inception_crop.py"
+    f":tensorflow={paper.PORT}"
   )
   ours = {results.key_of(r.factors) for r in study.runs}
   assert ours == {results.key_of(s) for s in paper.load().settings}
@@ -162,7 +166,7 @@ def test_crop_scale_percentiles():
   )
   # Algorithm 1: sqrt(a) is uniform.
   root = math.sqrt(0.05) + 0.05 * (1 - math.sqrt(0.05))
-  for crop in ("inception_crop", "inception_crop_coupled"):
+  for crop in paper.TENSORFLOW:
     assert law(crop, area_min=5) == pytest.approx(100 * root**2)
   rng = np.random.default_rng(0)
   native = laws.NativeLaw(area_min=0.05)
@@ -289,6 +293,77 @@ def test_a_report_is_complete_and_the_same_again(trained):
   assert "**75.10±0.10**" in text
 
 
+def test_claim_three_is_a_rank_correlation(trained):
+  study, workdir = trained
+  files = report(study, workdir)
+  name = "tables/claim3-loss-training_loss-val_top1.csv"
+  found = list(csv.DictReader(io.StringIO(files[name].decode())))
+  theirs = results.of_study(study, runs.states(study, str(workdir)))
+  x, y = (theirs.metric(k) for k in ("training_loss", "val/top1"))
+  taken = [
+    (r.factors, theirs.cell(r.factors, x).values[r.seed], r.seed)
+    for r in study.runs
+  ]
+  loss = [v for _, v, _ in taken]
+  scale = lambda s: results.crop_scale_percentile(s)
+  expected = [
+    ("all", loss, [s["epochs"] for s, *_ in taken]),
+    ("all", loss, [theirs.cell(s, y).values[k] for s, _, k in taken]),
+  ]
+  for budget in (10, 20):
+    mine = [(s, v) for s, v, _ in taken if s["epochs"] == budget]
+    expected.append(
+      (f"{budget}ep", [v for _, v in mine], [scale(s) for s, _ in mine])
+    )
+  assert len(found) == len(expected)
+  for row, (which, *pair) in zip(found, expected, strict=True):
+    known = stats.spearmanr(*pair)
+    assert row["runs"] == which and int(row["n"]) == len(pair[0])
+    assert float(row["rho"]) == pytest.approx(known.statistic)
+    assert float(row["p"]) == pytest.approx(known.pvalue)
+  # 24 runs, a loss that falls with the budget: rho is not just noise.
+  assert float(found[0]["rho"]) < -0.5 and float(found[0]["p"]) < 0.01
+  # Beside the figure, in one row of the page.
+  page = files["index.html"].decode()
+  row = page.partition("rank correlation with")[0]
+  assert "<img" in row.rpartition("<div class=side>")[2]
+
+
+def test_no_rank_correlation_of_too_few_or_of_a_constant():
+  assert statistics.spearman([1, 2], [1, 2]) is None
+  assert statistics.spearman([1, 2, 3], [4, 4, 4]) is None
+  assert statistics.spearman([1, 2, 3], [4, 5, 9]) == (1.0, 0.0)
+
+
+def test_figures_7_and_18_on_the_right_reuse_the_fixed_crop():
+  """Their alpha = 1 is Table 6's and Table 8's area_min of 5%."""
+  theirs, layout = paper.load(), paper.layout_of_paper()
+  family = layout.families["alpha"]
+  assert family.levels(theirs, "alpha") == [1, 2, 3, 5]
+  for metric, expected in zip(
+    theirs.metrics, ("67.35±0.33", "75.11±0.32"), strict=True
+  ):
+    table = analysis.means(family, theirs, metric)
+    assert [e.text for e in table.entries()[0]][:2] == ["30ep", expected]
+    assert {r["alpha"] for r in table.records} == {1, 2, 3, 5}
+    # Strong crops are best for a high budget, weak ones for a low one.
+    best = [analysis.ranked(family, theirs, metric, b)[0] for b in (30, 300)]
+    assert [s["alpha"] for s, _ in best] == [5, 1]
+
+
+def test_figure_14():
+  """Appendix D: hw / 256 instead of the mean; blended as Pillow does."""
+  before, large, small, right = figures.contrasts(1.9).values()
+  # In tenths, because 1.9 * 96 - 0.9 * 196 is a little below 6 in floats.
+  tenths = 19 * before.astype(int)
+  blend = lambda mean: np.clip((tenths - 9 * mean) // 10, 0, 255)
+  np.testing.assert_array_equal(large, blend(224 * 224 // 256))
+  np.testing.assert_array_equal(small, blend(64 * 64 // 256))
+  image = PIL.Image.fromarray(np.kron(before, np.ones((9, 9, 1), np.uint8)))
+  known = np.asarray(PIL.ImageEnhance.Contrast(image).enhance(1.9))[::9, ::9]
+  np.testing.assert_array_equal(right, known)
+
+
 def test_the_tail_of_a_metric(trained):
   study, workdir = trained
   found = results.of_study(study, runs.states(study, str(workdir)))
@@ -339,6 +414,7 @@ def test_the_paper_beside_a_study(trained):
   files = report(study, workdir, "--reference")
   assert "tables/the_paper-means-fixed-val_top1.csv" in files
   assert "tables/this_study-means-fixed-val_top1.csv" in files
+  assert "figures/the_paper-contrast.svg" in files
   page = files["index.html"].decode()
   # One row of the page holds both.
   row = page.partition("[this study] fixed: top-1")[2].partition("</div>")[0]

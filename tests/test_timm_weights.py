@@ -105,7 +105,8 @@ def test_parameter_counts_are_table_4s(key):
   [
     (_torchvision, "resnet18", 18, 64),
     (_torchvision, "resnet50", 50, 64),
-    (_torchvision, "resnet152", 152, 64),
+    # The blocks of 50, more of them.
+    pytest.param(_torchvision, "resnet152", 152, 64, marks=pytest.mark.slow),
     (_timm, "seresnet50", "se50", 64),
     (_timm, "resnet50d", "50d", 72),  # odd sizes before the pooling
     (_timm, "resnext50_32x4d", "x50_32x4d", 64),

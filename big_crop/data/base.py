@@ -145,7 +145,9 @@ class IndexedSource:
     content = self._contents[index]
     if self._are_paths:
       content = tf.io.read_file(content)
+    name = {"file_name": self._contents[index]} if self._are_paths else {}
     return {
+      **name,
       "image": content,
       "label": self._labels[index],
       "_index": index,

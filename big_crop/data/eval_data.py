@@ -18,6 +18,7 @@ class EvalData:
   Attributes:
     source: this host's share.
     features: names of the wanted features that the pp string leaves.
+    skip_corrupt: whether `batches` may lack examples.
   """
 
   def __init__(
@@ -60,6 +61,7 @@ class EvalData:
     self.features = set(
       input_pipeline.feature_specs(self.source, self._pp, features)
     )
+    self.skip_corrupt = skip_corrupt
     self._options = dict(
       seed=seed,
       skip_corrupt=skip_corrupt,

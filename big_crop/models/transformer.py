@@ -25,6 +25,7 @@ ACTIVATIONS = {
   "gelu": nn.gelu,
   "gelu_exact": functools.partial(nn.gelu, approximate=False),
   "sqrt2_gelu": lambda x: 2**0.5 * nn.gelu(x),
+  "sqrt2_gelu_exact": lambda x: 2**0.5 * nn.gelu(x, approximate=False),
 }
 
 _xavier = nn.initializers.xavier_uniform()

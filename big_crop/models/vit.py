@@ -261,8 +261,8 @@ def Model(num_classes, *, variant=None, **kw):
         (attention pooling);
       rep_size: True or an int adds a tanh layer of that width before the head;
       norm: "layernorm"; "rmsnorm"; or "rmsnorm_plain", without a learnt scale;
-      act: "gelu", its tanh approximation; "gelu_exact"; or "sqrt2_gelu", the
-        approximation times sqrt(2);
+      act: "gelu", its tanh approximation; "gelu_exact"; or "sqrt2_gelu" and
+        "sqrt2_gelu_exact", either times sqrt(2);
       weight_init: "big_vision"; or "timm", where matrices and positions are
         normal with standard deviation 0.02, the class token 1e-6, biases zero;
       dropout: rate on embeddings, branches and MLP hidden layers (timm's

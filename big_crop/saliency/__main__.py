@@ -8,10 +8,12 @@ entropies ("You May Be Running the Wrong Inception Crop", section 6.3; what the
 maps are: `big_crop.saliency.maps`) and writes
 
     DIR/table.md, summary.json  the table; all statistics of every run
-    DIR/entropies.png           their distributions, all runs over one another
+    DIR/entropies.png           their distributions, all runs over one another;
+                                runs of several crops in a panel for each crop
                                 (the paper's Figures 21, 23 and 25)
-    DIR/RUN/maps.png            one image of each of the first classes with its
-                                maps (Figures 19, 22 and 24)
+    DIR/RUN/maps.png            the first image, by file name, of each of the
+                                first classes, with its maps (Figures 19, 22
+                                and 24)
     DIR/RUN/entropies.npz       label and prediction of each image, and for each
                                 kind of map KIND_entropy and KIND_index, the
                                 image that each entropy is of, by its place in

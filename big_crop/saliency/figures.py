@@ -1,5 +1,6 @@
 """Figures of `big_crop.saliency`, like the paper's 19 and 21 to 25."""
 
+import itertools
 import math
 
 import matplotlib
@@ -95,24 +96,30 @@ def _overlay(ax, image, values):
 
 def _save_histograms(path, found):
   kinds = list(dict.fromkeys(kind for m in found for kind in m.shapes))
+  crops = list(dict.fromkeys(m.crop for m in found))
+  # The kinds side by side; or under one another, the crops side by side.
+  down, across = (len(kinds), len(crops)) if crops[1:] else (1, len(kinds))
   figure, axes = plt.subplots(
-    1,
-    len(kinds),
-    figsize=(_PANEL * len(kinds), 3.6),
+    down,
+    across,
+    figsize=(_PANEL * across, 3.6 * down),
     layout="constrained",
+    sharex="row" if crops[1:] else False,
+    sharey="row" if crops[1:] else False,
     squeeze=False,
   )
-  for ax, kind in zip(axes[0], kinds, strict=True):
+  panels = itertools.product(kinds, crops)
+  for ax, (kind, crop) in zip(axes.flat, panels, strict=True):
     runs = [m for m in found if kind in m.shapes and m.entropies(kind).size]
-    _histograms(ax, kind, runs)
+    _histograms(ax, kind, runs, crop, crops[1:])
   handles = {}
-  for ax in axes[0]:
+  for ax in axes.flat:
     for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
       handles.setdefault(label, handle)
   # About as many columns as fit, in characters of the legend's font.
-  room = _PANEL * len(kinds) / 0.09
+  room = _PANEL * across / 0.09
   ncols = max(1, int(room // (8 + max(map(len, handles), default=1))))
-  figure.set_figheight(3.6 + 0.22 * -(-len(handles) // ncols))
+  figure.set_figheight(3.6 * down + 0.22 * -(-len(handles) // ncols))
   figure.legend(
     handles.values(),
     handles.keys(),
@@ -127,13 +134,14 @@ def _save_histograms(path, found):
   _save(figure, path)
 
 
-def _histograms(ax, kind, runs):
+def _histograms(ax, kind, runs, crop, several):
+  """The runs of a crop; axes and colours are those of all runs."""
   limits = {math.log(math.prod(m.shapes[kind])) for m in runs}
   for limit in limits:
     ax.axvline(limit, color="0.6", linestyle=":", linewidth=1)
   everything = np.concatenate([m.entropies(kind) for m in runs] or [[0.0]])
   bins = np.linspace(everything.min(), max([*limits, everything.max()]), 60)
-  title = _TITLES[kind]
+  title = _TITLES[kind] + (f": {crop or 'no crop'}" if several else "")
   q25, q50, q75 = np.percentile(everything, (25, 50, 75))
   if everything.min() < q50 - 10 * (q75 - q25):
     # Beside the peak at one end nothing else would be seen.
@@ -141,7 +149,7 @@ def _histograms(ax, kind, runs):
     title += " (logarithmic)"
   # Colour is the training budget, as in the paper.
   budgets = sorted({m.epochs or 0 for m in runs})
-  for m in runs:
+  for m in (m for m in runs if m.crop == crop):
     place = budgets.index(m.epochs or 0) / max(len(budgets) - 1, 1)
     color = plt.get_cmap("viridis")(0.85 * place)
     density, _ = np.histogram(m.entropies(kind), bins, density=True)

@@ -9,9 +9,12 @@ from etils import epath
 from tqdm import tqdm
 
 from big_crop import parts, tables
+from big_crop.data.eval_data import EvalData
 from big_crop.runtime import records
 from big_crop.saliency import evaluator
+from pp_ops import registry
 from pp_ops.errors import UserError
+from pp_ops.laws.names import FUSED
 
 # What the two types of evaluator share.
 _ARGUMENTS = ("data", "pp_fn", "skip_corrupt", "num_parallel_calls")
@@ -42,6 +45,7 @@ class Measurement:
     name: of the run.
     workdir: of the run.
     epochs: its training budget, if it says.
+    crop: the crop op that it was trained with, "" without one.
     shapes: {kind: (h, w) of a map}.
     rows: see `evaluators.saliency.Batch.rows`, for all examples.
     pictures: of the first classes.
@@ -50,6 +54,7 @@ class Measurement:
   name: str
   workdir: str
   epochs: float | None
+  crop: str
   shapes: dict[str, tuple[int, int]]
   rows: dict[str, np.ndarray]
   pictures: list[Picture]
@@ -65,6 +70,7 @@ class Measurement:
       "run": self.name,
       "workdir": self.workdir,
       "epochs": self.epochs,
+      "crop": self.crop,
       "top1": float(hits.mean()),
       "count": len(hits),
       "maps": {
@@ -91,7 +97,7 @@ class Measurement:
 
 def open_run(
   workdir: str, data: dict[str, str]
-) -> tuple[evaluator.Evaluator, dict[str, Any]]:
+) -> tuple[evaluator.Evaluator, dict[str, Any], str]:
   """Rebuilds a run's model and opens its evaluation data.
 
   Args:
@@ -99,7 +105,8 @@ def open_run(
     data: replaces arguments of `sources.get_source` (name, split).
 
   Returns:
-    The evaluator, on all devices, and the model's variables.
+    The evaluator, on all devices, the model's variables, and the name of the
+    crop op that it was trained with.
 
   Raises:
     ValueError: if the folder holds no run, or one without what is needed.
@@ -130,7 +137,27 @@ def open_run(
     )
   except UserError as e:
     raise UserError(f"{path}: config.evals.{name}: {e}") from e
-  return made, run.variables
+  return made, run.variables, crop_of(run.config.input.pp)
+
+
+def crop_of(pp: str) -> str:
+  """The first crop op of a pp string, fused or not; "" if there is none."""
+  names = (name for name, _, _ in registry.parse(pp))
+  found = (n.removeprefix(FUSED) for n in names if registry.lookup(n).law)
+  return next(found, "")
+
+
+def file_names(data: EvalData, num: int) -> list[bytes] | None:
+  """The file name of each of the first `num` examples, in stored order.
+
+  None if the dataset has no feature `file_name`, or if examples may be left
+  out, because places would then not be those of the batches.
+  """
+  examples = data.source.epoch(None)
+  if data.skip_corrupt or "file_name" not in examples.element_spec:
+    return None
+  names = examples.take(num).map(lambda e: e["file_name"])
+  return list(names.as_numpy_iterator())
 
 
 def measure(
@@ -146,7 +173,10 @@ def measure(
   Args:
     workdir: the run's folder.
     name: what to call it.
-    num_images: from how many classes, counted from 0, to keep the first image.
+    num_images: from how many classes, counted from 0, to keep the first image:
+      the one whose file name is first, as in `torchvision.datasets.ImageNet`,
+      whatever the order in which the dataset is stored. Without file names, the
+      first that is stored.
     max_examples: stop after so many.
     data: see `open_run`.
 
@@ -156,19 +186,24 @@ def measure(
   Raises:
     ValueError: as `open_run`.
   """
-  made, variables = open_run(workdir, data or {})
+  made, variables, crop = open_run(workdir, data or {})
   source = made.data.source
   total = min(source.num_examples, max_examples or source.num_examples)
-  rows, pictures, shapes = collections.defaultdict(list), {}, {}
+  names = file_names(made.data, total)
+  rows, shapes = collections.defaultdict(list), {}
+  pictures, first = {}, {}  # by label
   seen = 0
   with tqdm(total=total, desc=name, unit="image") as bar:
     for batch in made.batches(variables):
       kept = np.flatnonzero(batch.mask)[: total - seen]
       for key, values in batch.rows.items():
         rows[key].append(values[kept])
-      for i in kept:
-        label = int(batch.rows["label"][i])
-        if label < num_images and label not in pictures:
+      for place, i in enumerate(kept, seen):
+        label, key = int(batch.rows["label"][i]), names and names[place]
+        if label >= num_images or (label in first and not names):
+          continue
+        if label not in first or key < first[label]:
+          first[label] = key
           pictures[label] = _picture(batch, i, label, source.class_names)
       shapes = {kind: batch.maps[kind].shape[1:] for kind in made.kinds}
       seen += len(kept)
@@ -180,6 +215,7 @@ def measure(
     name=name,
     workdir=str(workdir),
     epochs=max((r["epoch"] for r in logged if "epoch" in r), default=None),
+    crop=crop,
     shapes=shapes,
     rows={k: np.concatenate(v) for k, v in rows.items()},
     pictures=[pictures[label] for label in sorted(pictures)],

@@ -1,8 +1,9 @@
 """From results and a layout to tables: means, best settings, tests, claims."""
 
 from big_crop.study import layout as layouts
+from big_crop.study import results as results_lib
 from big_crop.study import statistics, tables
-from big_crop.study.layout import BUDGET, Comparison, Family, Layout
+from big_crop.study.layout import BUDGET, Comparison, Family, Layout, Scatter
 from big_crop.study.results import Factors, Metric, Results
 from big_crop.study.statistics import Cell, Difference
 from big_crop.study.tables import Entry, Table
@@ -50,8 +51,12 @@ def ranked(
   family: Family, results: Results, metric: Metric, budget
 ) -> list[tuple[Factors, Cell]]:
   """A family's settings at a budget that have a value, the best first."""
-  settings = results.find({**family.where, BUDGET: budget})
-  found = [(s, results.cell(s, metric)) for s in settings]
+  found = []
+  for by, _ in (line for line in family.lines(results) if line[1] == budget):
+    for x in family.levels(results, family.x):
+      if setting := family.setting(results, budget, x, by):
+        cell = results.cell(setting, metric)
+        found.append(({**setting, family.x: x}, cell))
   found = [(s, c) for s, c in found if c.mean is not None]
   order = lambda pair: _sign(metric) * pair[1].mean
   return sorted(found, key=order, reverse=True)
@@ -76,14 +81,14 @@ def means(family: Family, results: Results, metric: Metric) -> Table:
     known = [_sign(metric) * c.mean for c in cells if c and c.n]
     best = max(known, default=None) if metric.better else None
     row = _start(family, by, budget)
-    for setting, cell in zip(settings, cells, strict=True):
+    for x, setting, cell in zip(levels, settings, cells, strict=True):
       if not cell:  # not in the grid
         row.append("")
         continue
       is_best = bool(cell.n) and _sign(metric) * cell.mean == best
       row.append(show(cell, metric)._replace(bold=is_best))
       wanted.add(cell.wanted)
-      records.append({**setting, **metric.measured(cell)})
+      records.append({**setting, family.x: x, **metric.measured(cell)})
     rows.append(row)
   return Table(
     name=tables.file_name("means", family.name, metric.key),
@@ -279,4 +284,68 @@ def claim_one(layout: Layout, results: Results, metric: Metric) -> Table | None:
     records=records,
     note="gain: by how much a family's strongest setting is better than its "
     "weakest; the paper's claim 1 is that it rises with the budget",
+  )
+
+
+STRENGTH = "5th-percentile crop scale"
+
+
+def points(c: Scatter, results: Results) -> list[tuple[Factors, float, float]]:
+  """(setting, x, y) of each run that has both metrics of a scatter."""
+  across, up = map(results.metric, (c.x, c.y))
+  found = []
+  for setting in results.find(c.where):
+    x, y = results.cell(setting, across), results.cell(setting, up)
+    both = sorted(set(x.values) & set(y.values))
+    found += [(setting, x.values[s], y.values[s]) for s in both]
+  return found
+
+
+def shade(c: Scatter, settings: list[Factors]) -> list[float]:
+  """What colours the runs of a scatter."""
+  if c.color is None:
+    return list(map(results_lib.crop_scale_percentile, settings))
+  return [s[c.color] for s in settings]
+
+
+def claim_three(c: Scatter, results: Results) -> Table | None:
+  """What a scatter's abscissa goes with: the budget, or what colours the runs?
+
+  Spearman's rank correlation. With the budget over all runs; with the colour at
+  each budget apart, because a factor that is no cause would otherwise only look
+  weaker beside the budget's effect. None if no correlation can be had.
+  """
+  found = points(c, results)
+  budgets = sorted({s[BUDGET] for s, _, _ in found})
+  by = STRENGTH if c.color is None else c.color
+  asked = [("all", BUDGET, found, [s[BUDGET] for s, _, _ in found])]
+  asked.append(
+    ("all", results.metric(c.y).label, found, [y for *_, y in found])
+  )
+  for budget in budgets:
+    mine = [p for p in found if p[0][BUDGET] == budget]
+    levels = shade(c, [s for s, _, _ in mine])
+    asked.append((level(BUDGET, budget), by, mine, levels))
+  rows, records = [], []
+  for runs, other, some, values in asked:
+    test = statistics.spearman([x for _, x, _ in some], values)
+    if test is None:
+      continue
+    rho, p = test
+    entries = [tables.number(rho, 3, "+"), tables.p_value(p)]
+    rows.append([other, runs, *entries, str(len(some))])
+    record = {"metric": c.x, "with": other, "runs": runs}
+    records.append({**record, "rho": rho, "p": p, "n": len(some)})
+  if not rows:
+    return None
+  across = results.metric(c.x).label
+  return Table(
+    name=tables.file_name("claim3", c.title, c.x, c.y),
+    title=f"{c.title}: what goes with the {across}?",
+    head=["rank correlation with", "runs", "rho", "p", "n"],
+    rows=rows,
+    records=records,
+    note="Spearman's rho over runs, p two-sided; the paper's claim 3 is that "
+    "saliency gets sparser with the budget (rho < 0), whatever the crop or the "
+    "decay",
   )

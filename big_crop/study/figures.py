@@ -1,4 +1,4 @@
-"""A report's figures, like the paper's 4-11, 16-18, 20 and 26, as SVG.
+"""A report's figures, like the paper's 4-11, 14, 16-18, 20 and 26, as SVG.
 
 The same numbers give the same bytes: no dates, and fixed ids.
 """
@@ -77,7 +77,7 @@ def _curve(ax, points, label, color, style=0):
 
 
 def _family_curves(ax, family, results, metric, place, style=0):
-  """A line for each budget; `place(setting)` gives the abscissa."""
+  """A line for each budget; `place(x, setting)` gives the abscissa."""
   budgets = family.levels(results, BUDGET)
   groups = family.levels(results, family.by)
   for by, budget in family.lines(results):
@@ -86,7 +86,7 @@ def _family_curves(ax, family, results, metric, place, style=0):
       setting = family.setting(results, budget, x, by)
       if setting is not None:
         cell = results.cell(setting, metric)
-        points.append((place(setting), cell.mean, cell.std))
+        points.append((place(x, setting), cell.mean, cell.std))
     points.sort(key=lambda p: p[0])
     label = analysis.level(BUDGET, budget)
     label += f", {analysis.level(family.by, by)}" if family.by else ""
@@ -102,7 +102,7 @@ def family(f: Family, results: Results, metric: Metric) -> str:
   """A metric against a family's factor, a line for each budget."""
 
   def paint(ax):
-    _family_curves(ax, f, results, metric, lambda s: s[f.x])
+    _family_curves(ax, f, results, metric, lambda x, _: x)
     ax.set(xlabel=_axis(f.x), ylabel=metric.label, title=f.label)
     legend(ax)
 
@@ -122,9 +122,9 @@ def difference(
   place = {results_lib.key_of(p.b): p.a[first.x] for p in pairs}
 
   def paint(left, right):
-    own = lambda s: s[first.x]
+    own = lambda x, _: x
     _family_curves(left, first, results, metric, own, style=1)
-    over = lambda s: place.get(results_lib.key_of(s), np.nan)
+    over = lambda _, s: place.get(results_lib.key_of(s), np.nan)
     _family_curves(left, second, results, metric, over)
     title = f"dashed: {first.label}\nsolid: {second.label}"
     left.set(xlabel=_axis(first.x), ylabel=metric.label, title=title)
@@ -152,12 +152,12 @@ def strength(layout: Layout, results: Results, metric: Metric) -> str:
 
   def paint(ax):
     for i, f in enumerate(families):
-      place = results_lib.crop_scale_percentile
+      place = lambda _, s: results_lib.crop_scale_percentile(s)
       _family_curves(ax, f, results, metric, place, style=i)
     ax.set(
       xlabel="5th-percentile crop scale (%), ideal law",
       ylabel=metric.label,
-      title="; ".join(
+      title="\n".join(
         f"{style}: {f.label}"
         for style, f in zip(styles, families, strict=False)
       ),
@@ -175,21 +175,14 @@ def scatter(c: Scatter, results: Results) -> str | None:
   dashed lines are the averages of a budget. None if there are no runs.
   """
   across, up = map(results.metric, (c.x, c.y))
-  points = []
-  for setting in results.find(c.where):
-    x, y = results.cell(setting, across), results.cell(setting, up)
-    both = sorted(set(x.values) & set(y.values))
-    points += [(setting, x.values[s], y.values[s]) for s in both]
+  points = analysis.points(c, results)
   if not points:
     return None
   settings, x, y = zip(*points, strict=True)
 
   def paint(left, right):
-    if c.color is None:
-      label = "5th-percentile crop scale (%)"
-      shade = list(map(results_lib.crop_scale_percentile, settings))
-    else:
-      label, shade = _axis(c.color), [s[c.color] for s in settings]
+    label = f"{analysis.STRENGTH} (%)" if c.color is None else _axis(c.color)
+    shade = analysis.shade(c, settings)
     dots = left.scatter(x, y, c=shade, s=12, cmap="viridis")
     left.figure.colorbar(dots, ax=left, label=label)
     budgets = sorted({s[BUDGET] for s in settings})
@@ -234,6 +227,64 @@ def ablation(a: Ablation, results: Results, metric: Metric) -> str | None:
     legend(ax, "outside lower center")
 
   return draw(1, paint, height=1.5 + 0.2 * len(rows))
+
+
+# Sixteen colours, light and dark, grey and not.
+_COLORS = np.array(
+  [
+    [(32, 32, 32), (96, 96, 96), (160, 160, 160), (224, 224, 224)],
+    [(96, 32, 32), (160, 64, 64), (224, 96, 32), (224, 160, 128)],
+    [(32, 96, 32), (64, 160, 64), (96, 224, 32), (160, 224, 128)],
+    [(32, 32, 96), (64, 64, 160), (32, 96, 224), (128, 160, 224)],
+  ],
+  np.uint8,
+)
+
+
+def contrasts(factor: float = 1.9) -> dict[str, np.ndarray]:
+  """A grid of colours before and after RandAugment's `Contrast` (appendix D).
+
+  The broken one takes the number of pixels / 256 for the mean grey. An image of
+  224x224 therefore gets darker and one of 64x64 lighter.
+
+  Args:
+    factor: the op's.
+
+  Returns:
+    {title: uint8 [4, 4, 3]}
+  """
+  from pp_ops import pixels  # loads TensorFlow
+
+  def after(size, **kw):
+    image = np.kron(_COLORS, np.ones((size // 4, size // 4, 1), np.uint8))
+    out = np.asarray(pixels.get_contrast(factor, **kw)(image))
+    return out[:: size // 4, :: size // 4]
+
+  name = f"Contrast(., {factor:g})"
+  return {
+    "before": _COLORS,
+    f"broken {name}, 224x224": after(224, legacy=True),
+    f"broken {name}, 64x64": after(64, legacy=True),
+    f"right {name}, any size": after(224),
+  }
+
+
+def contrast() -> str:
+  """What `contrasts` gives, with the RGB values (Figure 14)."""
+  panels = contrasts()
+
+  def paint(*axes):
+    for ax, (title, colors) in zip(axes, panels.items(), strict=True):
+      ax.imshow(colors)
+      luma = colors @ np.array([0.299, 0.587, 0.114])
+      for (y, x), grey in np.ndenumerate(luma):
+        ink = "w" if grey < 128 else "k"
+        text = "\n".join(map(str, colors[y, x]))
+        ax.text(x, y, text, ha="center", va="center", color=ink, fontsize=8)
+      ax.set_axis_off()
+      ax.set_title(title)
+
+  return draw(len(panels), paint)
 
 
 def legend(ax, loc="outside right upper"):

@@ -29,6 +29,8 @@ class Family:
     where: {factor: level or list of levels} of its settings.
     x: the factor along a table's columns and a figure's abscissa.
     by: a second factor, in groups of rows.
+    reused: [(level of `x`, where)] of settings that have no factor `x` but are
+      what that level would be, as the fixed crop is Beta crop with alpha = 1.
   """
 
   name: str
@@ -36,10 +38,12 @@ class Family:
   where: dict[str, Any]
   x: str
   by: str | None = None
+  reused: list[tuple[Any, Factors]] = dataclasses.field(default_factory=list)
 
   def setting(self, results: Results, budget, x, by=None) -> Factors | None:
     """The one setting at these levels, or None."""
-    where = {**self.where, BUDGET: budget, self.x: x}
+    where = {**self.where, self.x: x}
+    where = {**dict(self.reused).get(x, where), BUDGET: budget}
     if self.by:
       where[self.by] = by
     return next(iter(results.find(where)), None)
@@ -52,6 +56,8 @@ class Family:
   def levels(self, results: Results, factor: str | None) -> list:
     """The levels that a factor has in this family, ascending."""
     found = {s[factor] for s in results.find(self.where) if factor in s}
+    if factor == self.x:
+      found |= {x for x, where in self.reused if results.find(where)}
     return sorted(found) if factor else [None]
 
 

@@ -9,6 +9,7 @@ import csv
 import functools
 import importlib.resources
 
+from big_crop import names
 from big_crop.study import grid, results, statistics
 from big_crop.study import layout as layouts
 from big_crop.study.results import Metric, Results
@@ -23,8 +24,18 @@ AREA_MIN = (2.5, 5, 10, 15, 20, 25)  # percent
 # Beta crop's alpha with the fixed crop's 5th-percentile crop scale at AREA_MIN.
 ALPHA = (1.149, 1.287, 1.551, 1.818, 2.099, 2.403)
 
+# The crops that can stand for TensorFlow's: its own kernel, as users have it;
+# the reimplementation that the paper trained with (appendix E); and the
+# kernel's law on the random numbers that the other crops draw.
+PORT = "inception_crop_port"
+TENSORFLOW = {
+  "inception_crop": "TensorFlow Inception crop (kernel)",
+  PORT: "TensorFlow Inception crop (port)",
+  "inception_crop_coupled": "TensorFlow Inception crop (coupled)",
+}
+
 _CROPS = {
-  "tensorflow": "inception_crop",
+  "tensorflow": PORT,
   "pytorch": "inception_crop_fixed",
   "beta": "beta_crop",
 }
@@ -33,8 +44,8 @@ _METRICS = {"original": "val/top1", "real": "real/top1"}
 FAMILIES = (
   dict(
     name="native",
-    label="TensorFlow Inception crop",
-    where=dict(crop="inception_crop", optimiser="adamw"),
+    label=TENSORFLOW[PORT],
+    where=dict(crop=PORT, optimiser="adamw"),
     x="area_min",
   ),
   dict(
@@ -62,6 +73,16 @@ FAMILIES = (
     where=dict(crop="beta_crop", beta=1, area_min=[5, 10], optimiser="adamw"),
     x="area_min",
     by="alpha",
+  ),
+  # The right panels of Figures 7 and 18.
+  dict(
+    name="alpha",
+    label="Beta crop, beta = 1, area_min = 5%",
+    where=dict(crop="beta_crop", beta=1, area_min=5, optimiser="adamw"),
+    x="alpha",
+    reused=[
+      (1, dict(crop="inception_crop_fixed", area_min=5, optimiser="adamw"))
+    ],
   ),
   dict(
     name="scion",
@@ -143,10 +164,22 @@ def load() -> Results:
   return Results("the paper", list(settings.values()), metrics, cells)
 
 
-def fill(config) -> None:
-  """Gives a study config the paper's families, comparisons and figures."""
+def fill(config, tensorflow: str = PORT) -> None:
+  """Gives a study config the paper's families, comparisons and figures.
+
+  Args:
+    config: the study config.
+    tensorflow: one of `TENSORFLOW`, the crop of the family `native`.
+
+  Raises:
+    ValueError: in one line, if it is none of them.
+  """
+  names.check("tensorflow", tensorflow, TENSORFLOW)
   config.metrics = [{**m, "scale": 100} for m in METRICS]
-  config.families = list(FAMILIES)
+  native, *others = FAMILIES
+  where = {**native["where"], "crop": tensorflow}
+  native = {**native, "label": TENSORFLOW[tensorflow], "where": where}
+  config.families = [native, *others]
   config.comparisons = list(COMPARISONS)
   config.strength = list(STRENGTH)
 

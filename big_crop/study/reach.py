@@ -20,9 +20,11 @@ import big_crop
 
 ROOT = pathlib.Path(big_crop.__file__).parents[1]
 _OWN = ("big_crop", "pp_ops")
-# A run executes these too, but they cannot change a number: the first makes the
-# resolved config, which has a digest of its own; the others show what happens.
+# A run executes these too, but they cannot change a number: the first two make
+# the resolved config, which has a digest of its own; the others show what
+# happens.
 _NO_NUMBERS = (
+  "big_crop.big_vision_config",
   "big_crop.config",
   "big_crop.errors",
   "big_crop.runtime.pictures",

@@ -132,6 +132,7 @@ def _sections(sources):
     Section("Comparisons", rows(_comparisons)),
     Section("Strength as the 5th-percentile crop scale", rows(_strength)),
     Section("Metrics against each other", rows(_scatter)),
+    Section("RandAugment", rows(_randaug)),
   ]
   return [s for s in sections if s.rows]
 
@@ -209,6 +210,13 @@ def _scatter(source):
     if svg := figures.scatter(c, source.results):
       picture = _picture(c.title, svg, "scatter", c.title, c.x, c.y)
       yield (c.title, c.x, c.y), [picture]
+      yield (c.title, c.x, c.y), [analysis.claim_three(c, source.results)]
+
+
+def _randaug(source):
+  if source.results is paper.load():
+    title = "Contrast, broken and right (Figure 14), computed here"
+    yield "contrast", [_picture(title, figures.contrast(), "contrast")]
 
 
 def _picture(title, svg, *name):

@@ -94,6 +94,8 @@ def along_epochs(s: SeedStatistics, results: Results) -> str | None:
   if not found:
     return None
   metric = results.metric(s.curves)
+  # The label of a metric with a tail is of its average over that.
+  label_of = metric.label if metric.tail is None else metric.key
 
   def paint(*axes):
     for ax, since in zip(axes, (0, 1 - _LAST), strict=True):
@@ -114,7 +116,7 @@ def along_epochs(s: SeedStatistics, results: Results) -> str | None:
           )
           label = _label(c.level, "min to max")
           ax.fill_between(epochs, *ends, alpha=0.15, label=label, **band)
-      ax.set(xlabel="epoch", ylabel=metric.label)
+      ax.set(xlabel="epoch", ylabel=label_of)
     axes[0].set_title("whole run")
     axes[1].set_title("its end")
     legend(axes[0], _BELOW)

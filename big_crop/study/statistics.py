@@ -169,6 +169,17 @@ def _interval(mean, error, free):
   return mean - half, mean + half
 
 
+def spearman(x: list[float], y: list[float]) -> tuple[float, float] | None:
+  """Spearman's rank correlation and its two-sided p.
+
+  None below three pairs, and if one side is constant.
+  """
+  if len(x) < 3 or len(set(x)) < 2 or len(set(y)) < 2:
+    return None
+  found = stats.spearmanr(x, y)
+  return float(found.statistic), float(found.pvalue)
+
+
 def holm(p: list[float | None]) -> list[float | None]:
   """Holm's step-down correction; None stays None and does not count.
 

@@ -6,10 +6,20 @@ r"""The 522 runs of "You May Be Running the Wrong Inception Crop".
       --config configs/studies/wrong_inception_crop.py
 
 ViT-S/16 on ImageNet-1k: 450 runs with AdamW (sections 5 and 6.2) and 72 with
-Scion (section 6.4, appendix I). The crops called inception_crop here are
-TensorFlow's own op, as users have it. `report` gives Tables 1-16 and 18 and
-Figures 4-11, 16-18, 20 and 26; `report --reference` puts the paper's beside.
-Arguments: data_dir; smoke, to try it on the embedded dataset.
+Scion (section 6.4, appendix I). `report` gives Tables 1-16 and 18 and Figures
+4-12, 16-18, 20 and 26; `report --reference` puts the paper's beside, and its
+Figure 14. Figures 19 and 21-25 are of `python -m big_crop.saliency`.
+
+Arguments, as in `:tensorflow=inception_crop_port`:
+
+    tensorflow  the crop of the 90 runs with TensorFlow's law:
+                inception_crop, its own kernel, as users have it (the default);
+                inception_crop_port, the reimplementation that the paper trained
+                with, with ratios up to 4/3 and not 1.33 and the last offset
+                drawn too; or inception_crop_coupled, the kernel's law on the
+                random numbers of the other crops, for paired tests
+    data_dir
+    smoke       to try it on the embedded dataset
 """
 
 from big_crop.config import parse_arg
@@ -21,7 +31,8 @@ ENTROPIES = ("gradient", "gradcam", "relevance")
 
 def get_config(arg=None):
   c = default_study()
-  c.arguments = parse_arg(arg, data_dir=None, smoke=False)
+  arg = parse_arg(arg, tensorflow="inception_crop", data_dir=None, smoke=False)
+  c.arguments = dict(data_dir=arg.data_dir, smoke=arg.smoke)
   c.base = "../wrong_inception_crop/vit_s16_i1k.py"
   c.seeds = [0, 1, 2]
 
@@ -32,7 +43,7 @@ def get_config(arg=None):
   c.sets = [
     dict(
       **adamw,
-      crop=["inception_crop", "inception_crop_fixed"],
+      crop=[arg.tensorflow, "inception_crop_fixed"],
       area_min=list(paper.AREA_MIN),
       epochs=budgets,
     ),
@@ -47,7 +58,8 @@ def get_config(arg=None):
     dict(**scion, area_min=2.5, wd=0.08, epochs=300),
   ]
 
-  paper.fill(c)
+  paper.fill(c, arg.tensorflow)
+  c.metrics += [m for m in default_study().metrics if "tail" in m]
   entropies = [f"saliency/{name}_entropy" for name in ENTROPIES]
   c.metrics += [
     dict(key=key, label=f"mean {name} entropy", digits=3, better=None)
@@ -61,8 +73,22 @@ def get_config(arg=None):
       where=dict(optimiser=optimiser),
       color=color,
     )
-    for optimiser, color in (("adamw", None), ("scion", "wd"))
+    # Figures 9, 10 and 20; 11 and 26.
+    for optimiser, top1, color in (
+      ("adamw", "val/top1", None),
+      ("adamw", "real/top1", "area_min"),
+      ("scion", "val/top1", "wd"),
+      ("scion", "real/top1", "wd"),
+    )
     for key, name in zip(entropies, ENTROPIES, strict=True)
-    for top1 in ("val/top1", "real/top1")
+  ]
+  c.seed_statistics = [
+    dict(
+      title="Training loss at 90ep and area_min=5% (Figure 12)",
+      metrics=["training_loss"],
+      where=dict(**adamw, area_min=5, epochs=90),
+      by="crop",
+      curves="training_loss",
+    )
   ]
   return c

@@ -13,20 +13,32 @@ Mixup 0.2. The paper's top-1, mean and standard deviation of three seeds:
     inception_crop_fixed    76.92 +- 0.13  83.39 +- 0.09   Tables 6, 8
 
 With `optimiser=scion`, appendix I's: batch 4096, no warm-up, RMSNorm, GELU
-times sqrt(2), as in Scion's own ViT, whose RMSNorm has no learnt scale; 78.68 +- 0.09 and 84.94 +- 0.05 (Table 18).
+times sqrt(2), as in Scion's own ViT, whose RMSNorm has no learnt scale;
+78.68 +- 0.09 and 84.94 +- 0.05 (Table 18).
+
+The paper trained in PyTorch and names "the full setup" of arXiv:2205.01580. It
+is silent on the numbers' dtype, the kind of GELU and the validation's resize.
+Here the dtype is bfloat16 for speed, `dtype=float32` is the safe choice; GELU
+is big_vision's tanh approximation, `gelu_exact=True` is PyTorch's default; and
+validation is big_vision's view, the shorter side to 256 and the central 224.
 
 Needs imagenet2012, imagenet2012_real and imagenet_v2, prepared by TFDS. A smoke
 test on the embedded dataset, half a minute on a CPU: append `:smoke`.
 
 Arguments, each of the paper's 522 runs being some choice of the first seven:
 
-    crop      inception_crop (TensorFlow's), inception_crop_fixed, beta_crop
+    crop      inception_crop (TensorFlow's), inception_crop_port (the same law
+              as the paper reimplemented it), inception_crop_fixed, beta_crop
     area_min  percent: 2.5, 5, 10, 15, 20, 25; for beta_crop 0, 5, 10, 25, 33, 50
     alpha, beta  of beta_crop
     epochs    30, 60, 90, 150, 300
     seed      0, 1, 2
     optimiser adamw, scion
     wd        lambda_l of Scion: 0.04, 0.08, 0.12, 0.16 (0.08); AdamW's (1e-4)
+    lr        AdamW's (1e-3); gamma_l of Scion (0.01). Scion's gamma_L is 20
+              gamma_l, and its decay is gamma_l lambda_l: both follow lr
+    dtype     of matrix products: bfloat16, float32
+    gelu_exact  the exact GELU
     antialias of the crop's resize, which PyTorch has and big_vision has not
     batch, data_dir
     real, v2, saliency  False leaves that evaluator out
@@ -48,6 +60,9 @@ def get_config(arg=None):
     seed=0,
     optimiser="adamw",
     wd=None,
+    lr=None,
+    dtype="bfloat16",
+    gelu_exact=False,
     antialias=True,
     batch=None,
     data_dir=None,
@@ -65,24 +80,26 @@ def get_config(arg=None):
 
   c.model_name = "vit"
   c.model = dict(
-    variant="S/16", posemb="sincos2d", pool_type="gap", dtype_mm="bfloat16"
+    variant="S/16", posemb="sincos2d", pool_type="gap", dtype_mm=arg.dtype
   )
+  gelu = "gelu_exact" if arg.gelu_exact else "gelu"
+  c.model.act = gelu
   c.mixup.p = 0.2
   data = dict(name="imagenet2012", data_dir=arg.data_dir)
   if arg.optimiser == "adamw":
     c.input.batch_size = arg.batch or 1024
     c.optax_name = "scale_by_adam"
     c.optax = dict(b2=0.999)
-    c.lr = 1e-3
+    c.lr = 1e-3 if arg.lr is None else arg.lr
     c.wd = 1e-4 if arg.wd is None else arg.wd
     c.grad_clip_norm = 1.0
     c.schedule = dict(decay_type="cosine", warmup_steps=10_000)
   elif arg.optimiser == "scion":
     c.input.batch_size = arg.batch or 4096
-    c.model.update(norm="rmsnorm_plain", act="sqrt2_gelu")
+    c.model.update(norm="rmsnorm_plain", act=f"sqrt2_{gelu}")
     c.optax_name = "scale_by_scion"
-    c.lr = 0.01  # gamma_l
-    c.lr_mults = [("head/kernel", 20.0), (".*", 1.0)]  # gamma_L = 0.2
+    c.lr = 0.01 if arg.lr is None else arg.lr  # gamma_l
+    c.lr_mults = [("head/kernel", 20.0), (".*", 1.0)]  # gamma_L
     # gamma_l lambda_l, and gamma_L lambda_L, as lambda_L = 0.05 lambda_l.
     c.wd = c.lr * (0.08 if arg.wd is None else arg.wd)
     c.wd_mults = [(".*", 1.0)]

@@ -7,7 +7,7 @@ namespace it is given.
 from pp_ops.laws.area import BetaLaw, FixedLaw, PowerLaw
 from pp_ops.laws.law import Law, first_admissible, sample
 from pp_ops.laws.names import LAWS, register_law
-from pp_ops.laws.native import NativeLaw
+from pp_ops.laws.native import NativeLaw, PortLaw
 
 __all__ = [
   "LAWS",
@@ -15,6 +15,7 @@ __all__ = [
   "FixedLaw",
   "Law",
   "NativeLaw",
+  "PortLaw",
   "PowerLaw",
   "first_admissible",
   "register_law",

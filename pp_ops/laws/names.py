@@ -6,13 +6,14 @@ import inspect
 from pp_ops.errors import UserError
 from pp_ops.laws.area import BetaLaw, FixedLaw, PowerLaw
 from pp_ops.laws.law import Law
-from pp_ops.laws.native import NativeLaw
+from pp_ops.laws.native import NativeLaw, PortLaw
 
 # Each law is a crop op of that name; with this prefix, one that decodes too.
 FUSED = "decode_jpeg_and_"
 
 LAWS: dict[str, type[Law]] = {
   "inception_crop": NativeLaw,
+  "inception_crop_port": PortLaw,
   "inception_crop_fixed": FixedLaw,
   "beta_crop": BetaLaw,
   "power_crop": PowerLaw,

@@ -1,4 +1,4 @@
-"""TensorFlow's crop law, with the integer logic of its kernel."""
+"""TensorFlow's crop law, with the integer logic of its kernel; and a port."""
 
 import dataclasses
 
@@ -77,6 +77,20 @@ class NativeLaw(Law):
     y = xp.minimum(xp.floor(u[..., 0] * (height - h)), height - h - 1)
     x = xp.minimum(xp.floor(u[..., 1] * (width - w)), width - w - 1)
     return xp.maximum(y, xp.zeros_like(y)), xp.maximum(x, xp.zeros_like(x))
+
+
+@dataclasses.dataclass(frozen=True)
+class PortLaw(NativeLaw):
+  """The paper's reimplementation of TensorFlow's law (appendix E).
+
+  The paper trains with it instead of TensorFlow's op. It has the integer logic
+  of the kernel, but two things are as in Algorithm 1 and Figure 2: the ratio
+  goes up to 4/3 and not 1.33, and the last offset is drawn like every other.
+  """
+
+  ratio_max: float = 4 / 3
+
+  place = Law.place
 
 
 def _float32(x, xp):
