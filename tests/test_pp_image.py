@@ -270,7 +270,7 @@ def test_rounding_of_torchvision():
     long = int(size * max(h, w) / min(h, w))
     assert out.shape[:2] == ((size, long) if h <= w else (long, size))
     for size in range(27, 31):
-      top, left = (int(round((room - size) / 2.0)) for room in (h, w))
+      top, left = (round((room - size) / 2.0) for room in (h, w))
       np.testing.assert_array_equal(
         run(f"central_crop({size}, {like})", image),
         image[top : top + size, left : left + size],
