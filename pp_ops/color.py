@@ -126,11 +126,11 @@ def get_color_jitter(brightness=0, contrast=0, saturation=0, hue=0):
     lambda image, factor, get_op=get_op: get_op(factor)(image)
     for get_op in used
   ]
+  choose = one_of(ops, tf.TensorSpec([], tf.float32))
 
   def color_jitter(image, rng):
     if not ops:
       return image
-    choose = one_of(ops, image.shape, tf.TensorSpec([], tf.float32))
     low, high = (
       tf.constant(v, tf.float32) for v in zip(*used.values(), strict=True)
     )

@@ -64,16 +64,31 @@ def _grey_levels(values, method):
   return tf.cast(values + _ROUNDING, tf.uint8)
 
 
-def _pixels(image, row, column):
-  """The pixels at places clipped to the image, which broadcast: [..., C]."""
-  shape = tf.shape(image)
-  row = tf.clip_by_value(row, 0, shape[0] - 1)
-  column = tf.clip_by_value(column, 0, shape[1] - 1)
-  index = row * shape[1] + column
+def _places(image, row, column):
+  """For rows and columns clipped to the image, what `_pixels` adds up."""
+  height, width = tf.unstack(tf.shape(image)[:2])
+  row = tf.clip_by_value(row, 0, height - 1) * width
+  return row, tf.clip_by_value(column, 0, width - 1)
+
+
+def _pixels(flat, row, column):
+  """The pixels at places of `_places`, which broadcast: [..., C].
+
+  Args:
+    flat: [height * width, C].
+    row: int32, the number of the row's first pixel.
+    column: int32.
+
+  Returns:
+    Like `flat`.
+  """
   # For so few bytes at a time gather_nd is twice as fast as gather.
-  return tf.gather_nd(
-    tf.reshape(image, [-1, image.shape[-1]]), index[..., None]
-  )
+  return tf.gather_nd(flat, tf.expand_dims(row + column, -1))
+
+
+def _repeat(values, times):
+  """`tf.repeat` of [n] values, which builds five times as large a graph."""
+  return tf.reshape(tf.tile(values[:, None], [1, times]), [-1])
 
 
 def _inside(position, size):
@@ -99,7 +114,7 @@ def slide(image, offset, axis: int, fill, method: str) -> tf.Tensor:
   # Along the axis [n] or [n, 1], the other way around across it.
   along = (lambda v: v) if axis else (lambda v: v[:, None])
   across = (lambda v: v[:, None]) if axis else (lambda v: v)
-  per_pixel = (lambda v: v) if axis else (lambda v: tf.repeat(v, channels))
+  per_pixel = (lambda v: v) if axis else (lambda v: _repeat(v, channels))
   whole, rest = _whole_and_rest(offset)
   first, weights = _kernel(rest, method)
   # The pixels for one and the next position overlap: fetched once each.
@@ -107,7 +122,8 @@ def slide(image, offset, axis: int, fill, method: str) -> tf.Tensor:
   reach = tf.range(first, size + (first + more))
   place = along(reach) + across(whole)
   other = across(tf.range(shape[1 - axis]))
-  found = _pixels(image, *((other, place) if axis else (place, other)))
+  places = _places(image, *((other, place) if axis else (place, other)))
+  found = _pixels(tf.reshape(image, [-1, channels]), *places)
   found = tf.reshape(found, [tf.shape(found)[0], -1])
   step = channels if axis else 1
   length = size * step
@@ -119,7 +135,7 @@ def slide(image, offset, axis: int, fill, method: str) -> tf.Tensor:
 
   out = _grey_levels(tf.add_n([tap(k) for k in range(more + 1)]), method)
   own = tf.cast(tf.range(size), tf.float64) + 0.5
-  flat = (lambda v: tf.repeat(v, channels)) if axis else (lambda v: v)
+  flat = (lambda v: _repeat(v, channels)) if axis else (lambda v: v)
   position = along(flat(own)) + across(per_pixel(offset))
   empty = tf.reshape(filled(1, shape[1], image, fill), [1, -1])
   out = tf.where(_inside(position, size), out, empty)
@@ -142,17 +158,20 @@ def sample(image, x, y, fill, method: str) -> tf.Tensor:
   shape, channels = tf.shape(image), image.shape[-1]
   inside = _inside(x, shape[1]) & _inside(y, shape[0])
   # All in the shape of the pixels: broadcasting over channels is slow.
-  spread = lambda v: tf.repeat(tf.reshape(v, [-1]), channels)
+  spread = lambda v: _repeat(tf.reshape(v, [-1]), channels)
   (column, right), (row, down) = map(_whole_and_rest, (x - 0.5, y - 0.5))
   first, across = _kernel(spread(right), method)
   _, along = _kernel(spread(down), method)
-  levels = tf.cast(image, tf.float32)
+  levels = tf.reshape(tf.cast(image, tf.float32), [-1, channels])
+  places = [
+    _places(image, row + (first + k), column + (first + k))
+    for k in range(len(along))
+  ]
   out = 0.0
-  for k, weight in enumerate(along):
+  for (start, _), weight in zip(places, along, strict=True):
     line = 0.0
-    for j, part in enumerate(across):
-      pixels = _pixels(levels, row + (first + k), column + (first + j))
-      line += part * tf.reshape(pixels, [-1])
+    for (_, column), part in zip(places, across, strict=True):
+      line += part * tf.reshape(_pixels(levels, start, column), [-1])
     out += weight * line
   out = _grey_levels(out, method)
   empty = tf.reshape(filled(shape[0], shape[1], image, fill), [-1])

@@ -95,18 +95,18 @@ def get_randaug(
       + did_you_mean(str(contrast), _CONTRASTS)
     )
 
+  op_at = lambda i: (
+    lambda image, sign, place: _line_up(
+      magnitude, contrast == "legacy", sign, place
+    )[i](image)
+  )
+  choose = one_of(
+    [op_at(i) for i in range(_NUM_OPS)],
+    tf.TensorSpec([], tf.float32),
+    tf.TensorSpec([2], tf.float32),
+  )
+
   def randaug(image, rng):
-    op_at = lambda i: (
-      lambda image, sign, place: _line_up(
-        magnitude, contrast == "legacy", sign, place
-      )[i](image)
-    )
-    choose = one_of(
-      [op_at(i) for i in range(_NUM_OPS)],
-      image.shape,
-      tf.TensorSpec([], tf.float32),
-      tf.TensorSpec([2], tf.float32),
-    )
     for _ in range(num_layers):
       # Outside of the branches, so that each layer draws once.
       which, way, *place = tf.unstack(rng.uniform([4]))

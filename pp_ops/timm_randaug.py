@@ -199,10 +199,11 @@ def get_rand_augment(
   def branch(op_at):
     return lambda image, level, sign: op_at(level, sign)(image)
 
+  scalar = tf.TensorSpec([], tf.float64)
+  branches = [*map(branch, ops), lambda image, level, sign: image]
+  choose = one_of(branches, scalar, scalar)
+
   def rand_augment(image, rng):
-    scalar = tf.TensorSpec([], tf.float64)
-    branches = [*map(branch, ops), lambda image, level, sign: image]
-    choose = one_of(branches, image.shape, scalar, scalar)
     # Outside of the branches, so that each layer draws once.
     level = tf.unstack(levels(values, num_layers, rng))
     draws = tf.unstack(rng.uniform([num_layers, 4], dtype=tf.float64))

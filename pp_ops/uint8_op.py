@@ -97,33 +97,39 @@ def filled(height, width, image: tf.Tensor, fill) -> tf.Tensor:
   return tf.broadcast_to(tf.constant(fill, tf.uint8), shape)
 
 
-def one_of(ops, shape: tf.TensorShape, *args: tf.TensorSpec):
+def one_of(ops, *args: tf.TensorSpec):
   """Prepares the choice of one op per image.
 
   Args:
     ops: functions from (uint8 image, *args) to an image of the same shape.
-    shape: the image's.
     *args: what the further arguments look like.
 
   Returns:
     A function from (int32 scalar tensor i, image, *args) to
     ops[i](image, *args), of which only that op runs.
   """
-  spec = [tf.TensorSpec(shape, tf.uint8), *args]
-  branches = [
-    tf.function(op, autograph=False).get_concrete_function(*spec) for op in ops
-  ]
 
-  def choose(which, *inputs):
+  # Kept, because tracing some twenty ops takes seconds and a pipeline asks for
+  # them more than once: for the shapes of its elements, for its epochs, and at
+  # every image where it runs eagerly.
+  @functools.lru_cache(maxsize=4)
+  def branches(shape):
+    spec = [tf.TensorSpec(shape, tf.uint8), *args]
+    return [
+      tf.function(op, autograph=False).get_concrete_function(*spec)
+      for op in ops
+    ]
+
+  def choose(which, image, *inputs):
     # Not tf.switch_case, which lays all branches side by side in the graph:
     # skipping 15 of them took an eighth of the time.
-    (image,) = tf.raw_ops.Case(
+    (out,) = tf.raw_ops.Case(
       branch_index=which,
-      input=inputs,
+      input=[image, *inputs],
       Tout=[tf.uint8],
-      branches=branches,
-      output_shapes=[shape],
+      branches=branches(image.shape),
+      output_shapes=[image.shape],
     )
-    return image
+    return out
 
   return choose

@@ -1,5 +1,7 @@
 """Images, and how to run a pp string on them, for the tests of image ops."""
 
+import functools
+
 import numpy as np
 import PIL.Image
 import tensorflow as tf
@@ -9,21 +11,46 @@ from pp_ops.registry import get_preprocess_fn
 
 ALARM = 1e-4  # chance that a test of frequencies fails by chance
 
+# An op that chooses among others keeps their graphs, which take seconds.
+preprocess_fn = functools.cache(get_preprocess_fn)
+
 
 def run(spec, image, index=0):
   features = {"image": tf.constant(image), "_seed": example_seed(3, 0, index)}
-  return get_preprocess_fn(spec)(features)["image"].numpy()
+  return preprocess_fn(spec)(features)["image"].numpy()
+
+
+@functools.cache
+def traced(spec, shape, dtype=tf.uint8, seeded=True):
+  """`spec` as a graph function of (image, index), for images of one shape.
+
+  Random augmentations consist of some twenty ops, and building their graph
+  takes a second or several. Tests that run one string often share the graph.
+
+  Args:
+    spec: the pp string.
+    shape: the image's, a tuple; height and width may be None.
+    dtype: the image's.
+    seeded: whether the index decides what is drawn, as in `run`.
+
+  Returns:
+    A `tf.function` of an image and an int64 index that returns an image.
+  """
+  preprocess = preprocess_fn(spec)
+
+  def on_image(image, index):
+    seed = {"_seed": example_seed(3, 0, index)} if seeded else {}
+    return preprocess({"image": image, **seed})["image"]
+
+  signature = [tf.TensorSpec(shape, dtype), tf.TensorSpec([], tf.int64)]
+  return tf.function(on_image, input_signature=signature, autograph=False)
 
 
 def run_many(spec, image, num, threads=2, seeded=True):
   """[num, ...]: `spec` applied to one image by tf.data, a seed each."""
-  preprocess = get_preprocess_fn(spec)
-
-  def one(i):
-    seed = {"_seed": example_seed(3, 0, i)} if seeded else {}
-    return preprocess({"image": tf.constant(image), **seed})["image"]
-
-  data = tf.data.Dataset.range(num).map(one, threads, deterministic=True)
+  fn = traced(spec, image.shape, image.dtype.type, seeded)
+  data = tf.data.Dataset.range(num)
+  data = data.map(lambda i: fn(image, i), threads, deterministic=True)
   return next(iter(data.batch(num))).numpy()
 
 

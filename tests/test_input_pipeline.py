@@ -1,5 +1,6 @@
 """Batches: repeatable, resumable, sharded, complete, and honest on bad data."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -77,9 +78,15 @@ def open_source(request, folder, prepared):
   )
 
 
+@functools.cache
+def in_graph(pp):
+  """What the string describes; one graph for the streams of all tests."""
+  return tf.function(get_preprocess_fn(pp), autograph=False)
+
+
 def batches(source, num, batch_size=8, pp=PP, seed=5, **kwargs):
   stream = input_pipeline.train_batches(
-    source, get_preprocess_fn(pp), LABELLED, batch_size, seed=seed, **kwargs
+    source, in_graph(pp), LABELLED, batch_size, seed=seed, **kwargs
   )
   return list(itertools.islice(stream, num))
 
@@ -173,7 +180,7 @@ def test_evaluation_counts_every_example_once(open_source):
       source = open_source(shard=(host, hosts))
       seen = list(
         input_pipeline.eval_batches(
-          source, get_preprocess_fn(EVAL_PP), LABELLED, 4, num_hosts=hosts
+          source, in_graph(EVAL_PP), LABELLED, 4, num_hosts=hosts
         )
       )
       lengths.add(len(seen))

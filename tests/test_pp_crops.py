@@ -104,9 +104,9 @@ def test_inception_crop_is_tensorflows_op():
 @pytest.mark.parametrize("name", CROPS)
 def test_a_size_resizes_as_the_resize_op_does(name):
   data = IMAGES["rgb_420"]()
+  cropped = many(f"decode_jpeg_and_{name}()", [data], 8)
   for args in ("", ", method='bicubic', antialias=True"):
     resized = many(f"decode_jpeg_and_{name}((24, 40){args})", [data], 8)
-    cropped = many(f"decode_jpeg_and_{name}()", [data], 8)
     fn = get_preprocess_fn(f"resize((24, 40){args})")
     for a, b in zip(resized, cropped, strict=True):
       expected = fn(dict(image=tf.constant(b)))["image"]

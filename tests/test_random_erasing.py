@@ -1,5 +1,6 @@
 """Random Erasing: its boxes against timm's and a transcription, its noise."""
 
+import functools
 import math
 import random
 
@@ -43,8 +44,9 @@ def numpy_boxes(rng, shape, min_area=0.02, max_area=1 / 3, **law):
   return boxes
 
 
+@functools.cache
 def our_boxes(num, shape, **law):
-  """Likewise for `num` images: a list of lists."""
+  """Likewise for `num` images: a list of lists, which nobody may change."""
   aspect = law.get("min_aspect", 0.3), law.get("max_aspect", None)
   aspect = aspect[0], aspect[1] or 1 / aspect[0]
   least = law.get("min_count", 1)

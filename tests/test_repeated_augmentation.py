@@ -16,6 +16,8 @@ from pp_ops.registry import get_preprocess_fn
 
 SEED = 5
 PP = 'decode|inception_crop_fixed(8)|flip_lr|value_range|keep("image", "label")'
+# One graph for the streams of all tests.
+preprocess = tf.function(get_preprocess_fn(PP), autograph=False)
 
 
 def source_of(num, shard=(0, 1)):
@@ -35,7 +37,7 @@ def source_of(num, shard=(0, 1)):
 
 def stream(source, batch_size, num, **kwargs):
   batches = input_pipeline.train_batches(
-    source, get_preprocess_fn(PP), LABELLED, batch_size, seed=SEED, **kwargs
+    source, preprocess, LABELLED, batch_size, seed=SEED, **kwargs
   )
   return list(itertools.islice(batches, num))
 

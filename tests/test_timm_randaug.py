@@ -1,6 +1,7 @@
 """timm's RandAugment: against timm, against Pillow, and its laws."""
 
 import collections
+import functools
 import random
 
 import numpy as np
@@ -8,7 +9,17 @@ import PIL.Image
 import pytest
 import scipy.stats
 import tensorflow as tf
-from op_helpers import ALARM, IMAGES, array, error, photo, pillow, run, run_many
+from op_helpers import (
+  ALARM,
+  IMAGES,
+  array,
+  error,
+  photo,
+  pillow,
+  preprocess_fn,
+  run,
+  run_many,
+)
 from PIL import ImageEnhance, ImageOps
 
 from pp_ops import timm_randaug
@@ -25,16 +36,30 @@ METHODS = {"bilinear": 2, "bicubic": 3}  # Pillow's numbers
 MAGNITUDES = (0, 0.3, 3, 6.1, 7, 9.9, 10)
 
 
+@functools.cache
+def _in_graph(name, how, channels):
+  """One graph for all images, magnitudes and signs."""
+  moves = name in MOVES
+  ops = (timm_randaug.moves if moves else timm_randaug.value_ops)(*how)
+  op_at = ops[(MOVES if moves else VALUE_OPS).index(name)]
+  image = tf.TensorSpec([None, None, channels], tf.uint8)
+  scalar = tf.TensorSpec([], tf.float64)
+  return tf.function(
+    lambda image, level, sign: op_at(level, sign)(image),
+    input_signature=[image, scalar, scalar],
+    autograph=False,
+  )
+
+
 def our_op(name, increasing, method="bilinear", fill=FILL):
   """The op as a function of (image, magnitude, sign)."""
-  ops = timm_randaug.value_ops(increasing) + timm_randaug.moves(fill, method)
-  op_at = ops[(VALUE_OPS + MOVES).index(name)]
+  how = (fill, method) if name in MOVES else (bool(increasing),)
 
   def op(image, magnitude, sign):
-    level = tf.constant(magnitude / 10, tf.float64)
-    return op_at(level, tf.constant(sign, tf.float64))(tf.constant(image))
+    fn = _in_graph(name, how, image.shape[-1])
+    return fn(image, magnitude / 10, float(sign)).numpy()
 
-  return lambda *args: op(*args).numpy()
+  return op
 
 
 # What the ops are, written down with Pillow alone.
@@ -311,14 +336,14 @@ def test_unseeded_draws_vary():
 
 
 def test_a_seed_decides_whatever_the_threads():
-  spec = "rand_augment('rand-m7-mstd0.5-inc1')"
+  spec = "rand_augment('rand-m7-mstd0.5-inc1-p1')"
   one = run_many(spec, photo(), 64, threads=1)
   np.testing.assert_array_equal(one, run_many(spec, photo(), 64, threads=4))
 
 
 @pytest.mark.parametrize("method", ["random", "nearest"])
 def test_shapes_fills_and_methods(method):
-  preprocess = get_preprocess_fn(
+  preprocess = preprocess_fn(
     f"rand_augment('rand-n3-p1', fill=7, interpolation='{method}')"
   )
   for channels in (1, 3):
