@@ -161,12 +161,15 @@ def test_tensorflow_and_jax(law):
 
   `Law.window` computes all attempts, of which more than ten hardly ever matter
   but take ten times as long. With ten, fallbacks are in the sample too.
+
+  100,000 windows in a hundred bins of the crop scale, whose probabilities are
+  wrong by 3.3% (root mean square), fail in 95% of all samples.
   """
   ten = dataclasses.replace(law, max_attempts=10)
   for shape in [(375, 500), (64, 64)]:
     some = sample_tf(ten, 100_000, *shape, 2)
     assert p_value(some, ten, *shape) > ALARM
-    some = sample_jax(ten, 1 << 18, *shape, 3)
+    some = sample_jax(ten, 1 << 17, *shape, 3)
     assert p_value(some, ten, *shape) > ALARM
   if law != ten:
     some = sample_tf(law, 20_000, *shape, 2)

@@ -120,17 +120,23 @@ def test_antialiased_resize_is_tensorflows(method, dtype):
   shapes = [((64, 100), (32, 20)), ((64, 100), (64, 13)), ((50, 31), (77, 90)),
             ((1, 9), (5, 1)), ((400, 3), (2, 2)), ((1, 1), (3, 3)),
             ((31, 17), (31, 17)), ((333, 500), (224, 224))]  # fmt: skip
+  spec = tf.TensorSpec([None, None, 3], tf.as_dtype(dtype))
+  to_any_size = tf.function(
+    lambda image, size: resize_antialiased(image, size, method),
+    input_signature=[spec, tf.TensorSpec([2], tf.int32)],
+  )
   for before, after in shapes:
     image = photo(*before).astype(dtype)
     expected = tf.image.resize(image, after, method, antialias=True)
-    for size in (after, tf.constant(after)):
-      out = tf.function(resize_antialiased)(image, size, method)
+    for out in (
+      tf.function(resize_antialiased)(image, after, method),
+      to_any_size(image, after),
+    ):
       assert out.dtype == tf.float32
       np.testing.assert_allclose(out, expected, atol=1e-3)
     # A shape that the graph does not know.
     fn = tf.function(lambda image, size=after: resize_antialiased(
       image, size, method))  # fmt: skip
-    spec = tf.TensorSpec([None, None, 3], tf.as_dtype(dtype))
     out = fn.get_concrete_function(spec)(tf.constant(image))
     assert out.shape == (*after, 3)
     np.testing.assert_allclose(out, expected, atol=1e-3)
