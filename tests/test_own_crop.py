@@ -1,4 +1,4 @@
-"""A crop law from a file of the user's: the README's, and what is refused."""
+"""A crop law from a file of the user's, the docs', and what is refused."""
 
 import dataclasses
 import pathlib
@@ -31,9 +31,9 @@ def _laws_end_with_the_test():
 
 
 @pytest.fixture
-def readme(tmp_path, monkeypatch):
-  """{command: its arguments} of the README's section; its file is there."""
-  text = (ROOT / "README.md").read_text()
+def documented(tmp_path, monkeypatch):
+  """{command: its arguments} of docs/your_own.md; its file is there."""
+  text = (ROOT / "docs" / "your_own.md").read_text()
   (section,) = re.findall(r"\n## Your own crop\n(.*?)\n## ", text, re.S)
   (module,) = re.findall(r"```python\n(# my_crop\.py.*?)```", section, re.S)
   (shell,) = re.findall(r"```sh\n(.*?)```", section, re.S)
@@ -45,8 +45,8 @@ def readme(tmp_path, monkeypatch):
   sys.modules.pop("my_crop", None)
 
 
-def test_the_readmes_file_trains(readme):
-  argv = readme["big_crop.train"]
+def test_the_documented_file_trains(documented):
+  argv = documented["big_crop.train"]
   config = configs.load(argv[argv.index("--config") + 1], argv[-1:])
   registry.import_modules(config.pp_modules)
   assert "decode_jpeg_and_squared_crop(" in config.input.pp
@@ -72,8 +72,8 @@ def test_the_readmes_file_trains(readme):
   assert areas[0.2] > areas[5] + 0.3
 
 
-def test_the_readmes_file_is_measured(readme, tmp_path, capsys):
-  argv = readme["big_crop.measure"]
+def test_the_documented_file_is_measured(documented, tmp_path, capsys):
+  argv = documented["big_crop.measure"]
   argv[argv.index("--out") + 1] = str(tmp_path / "out")
   measure.main([*argv, "--samples", "2e4"])
   rows = [
@@ -89,8 +89,8 @@ def test_the_readmes_file_is_measured(readme, tmp_path, capsys):
   assert means[0] > means[2] + 0.03
 
 
-def test_the_readmes_file_is_matched(readme, capsys):
-  match.main(readme["big_crop.match"])
+def test_the_documented_file_is_matched(documented, capsys):
+  match.main(documented["big_crop.match"])
   spec = capsys.readouterr().out.split("  ")[0]
   percentile = lambda s: exact.size_distribution(
     registry.law_of(s), 375, 500
@@ -103,7 +103,7 @@ def test_the_readmes_file_is_matched(readme, capsys):
     match.solve("inception_crop", "squared_crop", "powr")
 
 
-def test_a_study_knows_the_readmes_file(readme):
+def test_a_study_knows_the_documented_file(documented):
   factors = dict(crop="squared_crop", area_min=0, power=3, epochs=7)
   run = types.SimpleNamespace(
     factors=factors, seed=0, json_config={"pp_modules": ["my_crop"]}
