@@ -38,3 +38,15 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # Where it is installed: it aborts the process if TensorFlow is there before it.
 with contextlib.suppress(ImportError):
   import torchvision  # noqa: F401
+
+import jax  # noqa: E402, the settings above come first
+import orbax.checkpoint as ocp  # noqa: E402
+
+# By default each of eight devices writes a slice of what all of them hold, and
+# every slice is a program to compile. Several processes, which do not load this
+# file, are tested with that default.
+ocp.type_handlers.register_type_handler(
+  jax.Array,
+  ocp.type_handlers.ArrayHandler(use_replica_parallel=False),
+  override=True,
+)

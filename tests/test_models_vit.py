@@ -179,14 +179,11 @@ def test_scaled_gelu_preserves_the_second_moment():
   "kw",
   [
     dict(variant="S/16", pool_type="gap", posemb="sincos2d", rep_size=True),
-    # The class token and learnt positions of smaller models are tested above.
-    pytest.param(
-      dict(variant="B/32", pool_type="tok", posemb="learn"),
-      marks=pytest.mark.slow,
-    ),
+    dict(variant="B/32", pool_type="tok", posemb="learn"),
   ],
   ids=["S/16", "B/32"],
 )
+@pytest.mark.slow  # smaller models are tested above, this one's tree below
 def test_logits_of_the_papers_sizes(kw):
   image = _image((1, 224, 224, 3))
   model = vit.Model(1000, **kw, head_zeroinit=False)

@@ -245,7 +245,10 @@ COMMAND = [sys.executable, "-m", "big_crop.train", "--config"]
 
 
 def start(config, workdir, **kwargs):
-  env = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+  # The last flag counts; the others make compilation quick.
+  flags = "--xla_force_host_platform_device_count=1"
+  flags = f"{os.environ['XLA_FLAGS']} {flags}"
+  env = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
   return subprocess.Popen(
     [*COMMAND, str(config), "--workdir", str(workdir)],
     env=env,
