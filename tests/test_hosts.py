@@ -145,6 +145,7 @@ def stop_at(text, num, devices, config, workdir):
   return max(int(p.name) for p in (workdir / "checkpoints").iterdir())
 
 
+@pytest.mark.long
 def test_two_hosts_stop_at_one_step_and_go_on_as_if_nothing_happened(
   config, tmp_path
 ):

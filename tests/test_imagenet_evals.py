@@ -62,6 +62,7 @@ def predict(variables, image):
   return -distance.astype(jnp.float32), {}
 
 
+@pytest.mark.long
 def test_real_and_v2(data_dir):
   evals = config.load(f"{RECIPE}:data_dir={data_dir}").evals
   context = {

@@ -232,7 +232,13 @@ def trace(config, res=32):
   assert "training_loss" in metrics
 
 
-@pytest.mark.parametrize("name", RECIPES + OLDER)
+@pytest.mark.parametrize(
+  "name",
+  [
+    n if n in ("a2", "c2") else pytest.param(n, marks=pytest.mark.long)
+    for n in RECIPES + OLDER
+  ],
+)
 def test_a_recipe_fits_together(name):
   c = recipe(name, "smoke")
   is_a_smoke_test_of(c, recipe(name))
@@ -242,16 +248,17 @@ def test_a_recipe_fits_together(name):
 @pytest.mark.parametrize(
   ("name", "args"),
   [
-    ("a2", ",model=resnet-18"),
+    pytest.param("a2", ",model=resnet-18", marks=pytest.mark.long),
     *(pytest.param(n, "", marks=pytest.mark.slow) for n in RECIPES + OLDER),
   ],
 )
 def test_a_recipe_runs(name, args, tmp_path):
-  """By default the one with LAMB, mixing and repeats, of a small model."""
+  """Unless asked, the one with LAMB, mixing and repeats, of a small model."""
   summary = train.run(recipe(name, f"smoke{args}"), tmp_path)
   assert summary["step"] == 4 and summary["metrics"]["val/count"] == 50
 
 
+@pytest.mark.long
 def test_finetuning_starts_from_a_run_with_a_new_head(tmp_path):
   args = "smoke,model=resnet-10"
   small = ["--config.model.width=8", "--config.model.small_stem=True"]

@@ -416,6 +416,7 @@ def exits_with_one_line(capsys, message):
   assert line.startswith("error: ") and message in line
 
 
+@pytest.mark.long
 def test_command(folder, tmp_path, capsys):
   metrics = train.run(run_config(folder), tmp_path / "a")["metrics"]
   shutil.copytree(tmp_path / "a", tmp_path / "b")

@@ -118,6 +118,7 @@ def first_batches(crop, seed):
   return labels, (plain != turned).any((1, 2, 3)), plain
 
 
+@pytest.mark.long
 def test_two_laws_share_order_and_flips():
   crops_ = ("inception_crop", "inception_crop_coupled", "inception_crop_fixed")
   found = [first_batches(crop, seed=1) for crop in (*crops_, "beta_crop")]

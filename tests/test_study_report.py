@@ -262,6 +262,7 @@ class Checker(html.parser.HTMLParser):
     assert self.open.pop() == tag
 
 
+@pytest.mark.long
 def test_a_report_is_complete_and_the_same_again(trained):
   study, workdir = trained
   first = report(study, workdir)
@@ -409,6 +410,7 @@ def test_a_study_with_nothing_done_has_a_report(tmp_path):
   assert b"24 runs: 0 done, 0 failed, 24 missing." in files["index.html"]
 
 
+@pytest.mark.long
 def test_the_paper_beside_a_study(trained):
   study, workdir = trained
   files = report(study, workdir, "--reference")

@@ -341,6 +341,7 @@ def test_a_seed_decides_whatever_the_threads():
   np.testing.assert_array_equal(one, run_many(spec, photo(), 64, threads=4))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["random", "nearest"])
 def test_shapes_fills_and_methods(method):
   preprocess = preprocess_fn(

@@ -124,6 +124,7 @@ def test_sigterm_saves_that_step_and_the_run_goes_on(
   assert records(tmp_path) == records(undisturbed[0])
 
 
+@pytest.mark.long
 def test_torn_metrics_are_cut_at_the_checkpoint(
   undisturbed, folder, tmp_path, monkeypatch
 ):
@@ -179,6 +180,7 @@ def test_no_steps_only_evaluate(undisturbed, folder, tmp_path):
     train.run(config, tmp_path / "none")
 
 
+@pytest.mark.long
 def test_corrupt_image(folder, tmp_path):
   images = tmp_path / "images"
   for path in sorted(folder.glob("*/*"))[:40]:
@@ -283,6 +285,7 @@ def wait_for_step(workdir, step, timeout=240):
   raise TimeoutError(f"no step {step} in {workdir}")
 
 
+@pytest.mark.long
 def test_signals_to_the_command(config_file, tmp_path):
   """SIGTERM: status 0 and a checkpoint; a mistake: one line and status 2."""
   process = start(config_file, tmp_path / "run")
