@@ -4,12 +4,22 @@ import functools
 
 import numpy as np
 import PIL.Image
+import pytest
 import tensorflow as tf
 
 from pp_ops.random import example_seed
 from pp_ops.registry import get_preprocess_fn
 
 ALARM = 1e-4  # chance that a test of frequencies fails by chance
+
+
+def first_quick(values, num):
+  """Parameters of a test, of which all but the first few are long."""
+  return [
+    *values[:num],
+    *(pytest.param(v, marks=pytest.mark.long) for v in values[num:]),
+  ]
+
 
 # An op that chooses among others keeps their graphs, which take seconds.
 preprocess_fn = functools.cache(get_preprocess_fn)

@@ -4,6 +4,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
+from op_helpers import first_quick
 
 from pp_ops import crops, laws, registry
 from pp_ops.random import Rng, example_seed
@@ -101,7 +102,7 @@ def test_inception_crop_is_tensorflows_op():
     np.testing.assert_array_equal(out, tf.slice(image, begin, size))
 
 
-@pytest.mark.parametrize("name", CROPS)
+@pytest.mark.parametrize("name", first_quick(sorted(CROPS), 2))
 def test_a_size_resizes_as_the_resize_op_does(name):
   data = IMAGES["rgb_420"]()
   cropped = many(f"decode_jpeg_and_{name}()", [data], 8)
@@ -113,7 +114,7 @@ def test_a_size_resizes_as_the_resize_op_does(name):
       np.testing.assert_array_equal(a, expected)
 
 
-@pytest.mark.parametrize("prefix", ["", "decode_jpeg_and_"])
+@pytest.mark.parametrize("prefix", first_quick(["decode_jpeg_and_", ""], 1))
 @pytest.mark.parametrize("name", CROPS)
 def test_without_a_seed_it_is_random(name, prefix):
   data = IMAGES["rgb_444"]()

@@ -12,6 +12,7 @@ from op_helpers import (
   IMAGES,
   array,
   error,
+  first_quick,
   photo,
   pillow,
   run,
@@ -307,7 +308,7 @@ def test_ops_are_equally_likely_and_signs_balanced(seeded):
     assert one and other
 
 
-@pytest.mark.parametrize("magnitude", [0, 5, 10, 15, 30])
+@pytest.mark.parametrize("magnitude", first_quick([0, 10, 5, 15, 30], 2))
 @pytest.mark.parametrize("contrast", ["fixed", "legacy"])
 def test_levels(magnitude, contrast):
   image = photo(70, 90)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from objective_helpers import classify, specs
+from op_helpers import first_quick
 
 from big_crop import optim, step, trees
 from big_crop.models import convolution, resnet, vit
@@ -237,7 +238,7 @@ def small_resnet18():
   "model",
   [
     lambda: vit.Model(CLASSES, variant="mu/8", dropout=0.1),
-    TinyResNet,
+    pytest.param(TinyResNet, marks=pytest.mark.long),
     pytest.param(small_resnet18, marks=pytest.mark.slow),
   ],
   ids=["vit", "tiny_resnet", "resnet18"],
@@ -330,7 +331,7 @@ def test_no_transfer_no_recompilation_no_warning():
   assert all(leaf.is_deleted() for leaf in jax.tree.leaves(first))
 
 
-@pytest.mark.parametrize("mode", ["batch", "half"])
+@pytest.mark.parametrize("mode", first_quick(["half", "batch"], 1))
 def test_timms_mixing_and_targets_on_any_devices(mode):
   kw = dict(
     loss="mean_sigmoid_xent",

@@ -15,6 +15,7 @@ import sys
 
 import numpy as np
 import pytest
+from op_helpers import first_quick
 from scipy import stats
 
 from pp_ops import laws
@@ -137,7 +138,7 @@ LAWS = [
 _ids = lambda x: f"{x[0]}x{x[1]}" if isinstance(x, tuple) else type(x).__name__
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=_ids)
+@pytest.mark.parametrize("shape", first_quick(SHAPES, 3), ids=_ids)
 @pytest.mark.parametrize("law", LAWS[:2], ids=_ids)
 def test_law_equals_the_papers_algorithm(law, shape):
   a, b = sampled(law, OURS, *shape, 1), reference(law, THEIRS, *shape, 2)

@@ -154,8 +154,13 @@ class _NoDocstrings(ast.NodeTransformer):
 
 @functools.cache
 def _read(path, name):
-  tree = _NoDocstrings().visit(ast.parse(path.read_bytes()))
   package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+  return _parse(path.read_bytes(), package)
+
+
+@functools.cache
+def _parse(text, package):
+  tree = _NoDocstrings().visit(ast.parse(text))
   imports, strings, table = set(), set(), set()
   in_table = set()
   for node in ast.walk(tree):
