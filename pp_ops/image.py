@@ -57,12 +57,17 @@ def get_decode(channels: int = 3, precise: bool = True) -> _Op:
   return lambda data: decode(data, channels, precise)
 
 
+_LARGEST_SIDE = 1 << 14  # a square of it has 3 GB as float32
+
+
 def _check_size(size, name="size"):
   """(height, width) from an int or a pair of ints."""
   pair = (size, size) if isinstance(size, int) else size
   good = isinstance(pair, (tuple, list)) and len(pair) == 2
   if not good or not all(type(s) is int and s > 0 for s in pair):
     raise UserError(f"{name}={size!r}: need a pixel count or (height, width)")
+  if max(pair) > _LARGEST_SIDE:
+    raise UserError(f"{name}={size!r}: need at most {_LARGEST_SIDE} pixels")
   return tuple(pair)
 
 
@@ -306,7 +311,11 @@ def get_value_range(
   Returns:
     image -> float32 image.
   """
+  if vmin == vmax:
+    raise UserError(f"vmin and vmax are both {vmin:g}: need a range")
   low, high = np.asarray(in_min, float), np.asarray(in_max, float)
+  if not all(x.size and np.isfinite(x).all() for x in (low, high)):
+    raise UserError(f"in_min={in_min!r}, in_max={in_max!r}: need numbers")
   if low.ndim and high.ndim and low.shape != high.shape:
     raise UserError(
       f"in_min={in_min!r} and in_max={in_max!r}: need as many of each"

@@ -36,7 +36,7 @@ def get_onehot(
   Returns:
     An op on the features: int, scalar or [n] -> float32 [depth] or [n, depth].
   """
-  if depth < 1:
+  if type(depth) is not int or depth < 1:
     raise UserError(f"depth={depth}: need at least one class")
   if (key or key_result) and (inkey or outkey):
     raise UserError("give key and key_result, or inkey and outkey, not both")
@@ -71,6 +71,8 @@ def get_lookup(mapping: str, npzkey: str = "fnames", sep: str | None = None):
   Returns:
     string tensor -> int64 tensor.
   """
+  if not isinstance(mapping, str):
+    raise UserError(f"mapping={mapping!r}: need a file's name")
   try:
     with tf.io.gfile.GFile(mapping, "rb") as file:
       if mapping.endswith(".npz"):

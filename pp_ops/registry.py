@@ -23,6 +23,7 @@ import difflib
 import importlib
 import inspect
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -49,6 +50,10 @@ _MODULES = (
   "pp_ops.timm_randaug",
 )
 _CROPS = "pp_ops.crops"  # what a law's crop is made by; loads TensorFlow
+# Far above any real string, and far below what Python's parser recurses into.
+_LONGEST = 5000  # characters
+_MOST_OPS = 200
+_LARGEST = 1e9  # of a number among the arguments
 
 
 class Op(NamedTuple):
@@ -140,11 +145,14 @@ def names() -> list[str]:
 
 
 def did_you_mean(name: str, choices) -> str:
-  """`did you mean 'x'? choices: ...`, with the choice nearest to `name`."""
+  """`did you mean 'x'? choices: ...`: the nearest, and all or the next ones."""
   choices = sorted(choices)
-  near = difflib.get_close_matches(name, choices, n=1, cutoff=0.0)
+  near = difflib.get_close_matches(name[:40], choices, n=8, cutoff=0.0)
+  listed = ", ".join(choices) or "none"
+  if len(listed) > 150:
+    listed = ", ".join([*near, "..."])
   near = f"did you mean {near[0]!r}? " if near else ""
-  return f"{near}choices: {', '.join(choices) or 'none'}"
+  return f"{near}choices: {listed}"
 
 
 def lookup(name: str) -> Op:
@@ -158,7 +166,8 @@ def lookup(name: str) -> Op:
     _import_ops()
   op = _OPS.get(name, crop)
   if not op:
-    raise UserError(f"unknown op {name!r}: {did_you_mean(name, names())}")
+    near = did_you_mean(name, names())
+    raise UserError(f"unknown op {_short(repr(name))}: {near}")
   if crop and op is not crop:
     raise UserError(
       f"op {name!r} is registered twice: by {_origin(op.factory)} and by the "
@@ -180,18 +189,40 @@ def parse(spec: str) -> list[tuple[str, list, dict]]:
   Raises:
     ValueError: for anything that is not a chain of names and literal calls.
   """
+
+  def wrong(what):
+    return UserError(f"pp string {_short(repr(spec))} {what}")
+
+  if len(spec) > _LONGEST:
+    raise wrong(f"has {len(spec)} characters; at most {_LONGEST}")
+  text = _without_gaps(spec)
+  if not text:
+    raise wrong("has no op; write name or name(literal, key=literal)")
+  text = f"({text}\n)"  # in parentheses it may run over several lines
   try:
-    # The parentheses let a string run over several lines.
-    node = ast.parse(f"({_without_gaps(spec)}\n)", mode="eval").body
+    with warnings.catch_warnings():
+      # They are of code that nobody will run.
+      warnings.simplefilter("ignore")
+      node = ast.parse(text, mode="eval").body
   except (SyntaxError, ValueError) as e:
-    reason = getattr(e, "msg", e)
-    raise UserError(f"pp string {spec!r} does not parse: {reason}") from None
+    reason = _short(str(getattr(e, "msg", e)))
+    raise wrong(f"does not parse: {reason}") from None
+  except (MemoryError, RecursionError):  # so Python's parser says it
+    raise wrong("is nested too deeply") from None
   ops = []
   while isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
     ops.append(node.right)
     node = node.left
   ops.append(node)
-  return [_parse_op(op, spec) for op in reversed(ops)]
+  if len(ops) > _MOST_OPS:
+    raise wrong(f"has {len(ops)} ops; at most {_MOST_OPS}")
+  return [_parse_op(op, text, wrong) for op in reversed(ops)]
+
+
+def _short(text, width=80):
+  """One line of at most `width` characters."""
+  text = " ".join(text.split())
+  return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
 def _without_gaps(spec):
@@ -200,9 +231,11 @@ def _without_gaps(spec):
   return text.sub(lambda m: m[1] or "|", spec).strip().strip("|")
 
 
-def _parse_op(node, spec):
+def _parse_op(node, text, wrong_string):
   def wrong(what):
-    return UserError(f"pp string {spec!r}: {ast.unparse(node)!r} {what}")
+    # Not ast.unparse, which may recurse too deeply.
+    op = _short(repr(ast.get_source_segment(text, node)))
+    return wrong_string(f"has {op}, which {what}")
 
   if isinstance(node, ast.Name):
     return node.id, [], {}
@@ -211,18 +244,38 @@ def _parse_op(node, spec):
   try:
     args = [ast.literal_eval(a) for a in node.args]
     kwargs = {k.arg: ast.literal_eval(k.value) for k in node.keywords}
-  except (ValueError, TypeError):
+  except (ValueError, TypeError, MemoryError, RecursionError):
     raise wrong("has an argument that is not a literal") from None
   if None in kwargs:
     raise wrong("uses **, which the language does not have")
   return node.func.id, args, kwargs
 
 
+def _check_kind(op, key, value, default):
+  """Raises for what no op can mean by an argument, whatever the op."""
+  good, need = True, ""
+  if isinstance(value, list | tuple):
+    for item in value:
+      _check_kind(op, key, item, None)
+  if isinstance(default, bool):
+    good, need = isinstance(value, bool), "True or False"
+  elif isinstance(value, bool):
+    good, need = not isinstance(default, int | float), "a number"
+  elif isinstance(value, int | float):
+    good, need = abs(value) <= _LARGEST, "a number of at most 1e9"
+  if not good:
+    raise UserError(f"op {op!r}: {key}={_short(repr(value))}: need {need}")
+
+
 def call_factory(name: str, factory: Callable, args, kwargs) -> Any:
-  """Calls `factory`; mismatched arguments give a one-line ValueError."""
+  """Calls `factory`; mismatched arguments give a one-line ValueError.
+
+  What has True or False as its default takes nothing else, and neither does
+  what has a number take a flag.
+  """
   parameters = inspect.signature(factory).parameters
   try:
-    inspect.signature(factory).bind(*args, **kwargs)
+    bound = inspect.signature(factory).bind(*args, **kwargs)
   except TypeError as e:
     unknown = [k for k in kwargs if k not in parameters]
     hint = (
@@ -231,6 +284,8 @@ def call_factory(name: str, factory: Callable, args, kwargs) -> Any:
       else (f"; its arguments are ({', '.join(map(str, parameters.values()))})")
     )
     raise UserError(f"op {name!r}: {e}{hint}") from None
+  for key, value in bound.arguments.items():
+    _check_kind(name, key, value, parameters[key].default)
   try:
     return factory(*args, **kwargs)
   except (TypeError, ValueError) as e:
@@ -277,6 +332,9 @@ def _build(name, args, kwargs, position):
   keys = {}
   if op.inkey is not None:
     keys = {k: kwargs.pop(k) for k in _KEY_ARGS if k in kwargs}
+    for key, value in keys.items():
+      if not isinstance(value, str):
+        raise UserError(f"op {name!r}: {key}={value!r}: need a feature's name")
     if "key" in keys and len(keys) > 1:
       raise UserError(f"op {name!r}: give key, or inkey and outkey, not both")
   function = call_factory(name, op.factory, args, kwargs)
@@ -318,9 +376,10 @@ def get_preprocess_fn(spec: str) -> Callable[[Features], Features]:
   try:
     ops = [_build(*op, position) for position, op in enumerate(parse(spec))]
   except UserError as e:
-    if spec in str(e):
-      raise
-    raise UserError(f"{e} (in pp string {spec!r})") from e
+    place = f" (in pp string {_short(repr(spec))})"
+    if "pp string" in str(e):
+      place = ""
+    raise UserError(f"{_short(str(e), 300 - len(place))}{place}") from e
 
   import tensorflow as tf
 

@@ -46,14 +46,14 @@ def test_parse():
 @pytest.mark.parametrize(
   "spec, message",
   [
-    ("", "'()' is not an op"),
-    ("||", "is not an op"),
+    ("", "pp string '' has no op"),
+    ("||", "has no op"),
     ("a b", "does not parse"),
     ("a(1", "does not parse"),
     ("a\0", "does not parse"),
-    ("a|3", "'3' is not an op"),
-    ("a + b", "'a + b' is not an op"),
-    ("a.b(1)", "'a.b(1)' is not an op"),
+    ("a|3", "has '3', which is not an op"),
+    ("a + b", "has 'a + b', which is not an op"),
+    ("a.b(1)", "has 'a.b(1)', which is not an op"),
     ("lambda: 1", "is not an op"),
     ("a(b)", "is not a literal"),
     ("a(x=b(1))", "is not a literal"),
@@ -79,7 +79,7 @@ def test_bad_strings_raise_one_line(spec, message):
   [
     ("decode|flip_rl", ["unknown op 'flip_rl'", "did you mean 'flip_lr'?"]),
     ("inception_crop_fix(224)", ["did you mean 'inception_crop_fixed'?"]),
-    ("xyzzy", ["unknown op 'xyzzy'", "choices: autocontrast, "]),
+    ("xyzzy", ["unknown op 'xyzzy': did you mean 'copy'? choices: "]),
     ("resize(224, metod='area')", ["op 'resize'", "did you mean 'method'?"]),
     ("resize(224, method='bilinaer')", ["did you mean 'bilinear'?"]),
     ("resize", ["op 'resize': missing a required argument: 'size'"]),

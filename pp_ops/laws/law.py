@@ -15,6 +15,7 @@ Source: "You May Be Running the Wrong Inception Crop", Algorithms 1, 2 and 3.
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -98,8 +99,11 @@ class Law:
     check_range("ratio_min", self.ratio_min, "ratio_max", self.ratio_max)
     if self.ratio_min <= 0:
       raise UserError(f"ratio_min={self.ratio_min:g}: need a ratio above 0")
-    if self.max_attempts < 1:
-      raise UserError(f"max_attempts={self.max_attempts}: need at least 1")
+    whole = isinstance(self.max_attempts, numbers.Integral)
+    if not whole or not 1 <= self.max_attempts <= 10_000:
+      raise UserError(
+        f"max_attempts={self.max_attempts}: need an integer from 1 to 10000"
+      )
 
   def propose(
     self, u: Array, height: Array, width: Array, xp
