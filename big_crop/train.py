@@ -115,10 +115,9 @@ def run(config, workdir: str) -> dict | None:
   line = progress.Progress(
     total_steps, batch_size, start, silent=not first_process
   )
-  line.show(
-    f"{jax.process_count()} hosts, {parts.mesh.size} devices, "
-    f"{state_bytes / 1e6:.1f} MB of train state on each"
-  )
+  counts = {"host": jax.process_count(), "device": parts.mesh.size}
+  machines = ", ".join(f"{n} {k}{'s' * (n > 1)}" for k, n in counts.items())
+  line.show(f"{machines}, {state_bytes / 1e6:.1f} MB of train state on each")
   unchecked = []  # (step, metrics on the devices)
 
   def evaluate(step, names):
