@@ -262,7 +262,7 @@ def _check_kind(op, key, value, default):
   elif isinstance(value, bool):
     good, need = not isinstance(default, int | float), "a number"
   elif isinstance(value, int | float):
-    good, need = abs(value) <= _LARGEST, "a number of at most 1e9"
+    good, need = abs(value) <= _LARGEST, "a number, finite and at most 1e9"
   if not good:
     raise UserError(f"op {op!r}: {key}={_short(repr(value))}: need {need}")
 
