@@ -37,7 +37,7 @@ def get_onehot(
     An op on the features: int, scalar or [n] -> float32 [depth] or [n, depth].
   """
   if type(depth) is not int or depth < 1:
-    raise UserError(f"depth={depth}: need at least one class")
+    raise UserError(f"depth={depth}: need a number of classes, at least one")
   if (key or key_result) and (inkey or outkey):
     raise UserError("give key and key_result, or inkey and outkey, not both")
   if not isinstance(key, str | None):

@@ -180,8 +180,9 @@ def parse(spec: str) -> list[tuple[str, list, dict]]:
   """Parses a pp string.
 
   Args:
-    spec: such as `"decode|resize(224, antialias=True)"`. Nothing between two
-      bars is no op, as in big_vision, whose configs leave out ops in this way.
+    spec: such as `"decode|resize(224, antialias=True)"`, of at most 5,000
+      characters and 200 ops. Nothing between two bars is no op, as in
+      big_vision, whose configs leave out ops in this way.
 
   Returns:
     (name, args, kwargs) for each op, in order.
@@ -207,7 +208,7 @@ def parse(spec: str) -> list[tuple[str, list, dict]]:
   except (SyntaxError, ValueError) as e:
     reason = _short(str(getattr(e, "msg", e)))
     raise wrong(f"does not parse: {reason}") from None
-  except (MemoryError, RecursionError):  # so Python's parser says it
+  except (MemoryError, RecursionError):  # what Python's parser raises then
     raise wrong("is nested too deeply") from None
   ops = []
   while isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
@@ -270,8 +271,8 @@ def _check_kind(op, key, value, default):
 def call_factory(name: str, factory: Callable, args, kwargs) -> Any:
   """Calls `factory`; mismatched arguments give a one-line ValueError.
 
-  What has True or False as its default takes nothing else, and neither does
-  what has a number take a flag.
+  An argument whose default is True or False takes only these, and one whose
+  default is a number takes neither. Numbers are finite and at most 1e9.
   """
   parameters = inspect.signature(factory).parameters
   try:

@@ -43,9 +43,9 @@ import jax  # noqa: E402, the settings above come first
 import orbax.checkpoint as ocp  # noqa: E402
 from absl import logging  # noqa: E402
 
-# By default each of eight devices writes a slice of what all of them hold, and
-# every slice is a program to compile. Several processes, which do not load this
-# file, are tested with that default.
+# By default each of the eight devices writes a slice of what all of them hold,
+# and every slice is a program to compile. Tests that start processes of their
+# own test that default, because those processes do not load this file.
 logging.set_verbosity(logging.ERROR)  # it would warn of the override
 ocp.type_handlers.register_type_handler(
   jax.Array,

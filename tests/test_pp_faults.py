@@ -115,10 +115,9 @@ def _try_many(num, seed):
   generator, refused = Generator(seed), 0
   for _ in range(num):
     spec = generator.string()
-    began = time.perf_counter()
+    began = time.process_time()  # other processes may have the core meanwhile
     refused += _fault(spec) is not None
-    # Seconds of this process; another process may have the core meanwhile.
-    assert time.perf_counter() - began < 5, spec
+    assert time.process_time() - began < 1, spec
   assert 0.5 * num < refused < num
 
 

@@ -77,7 +77,7 @@ class Law:
     area_max: largest crop scale.
     ratio_min: smallest width / height.
     ratio_max: largest width / height.
-    max_attempts: proposals before the fallback.
+    max_attempts: proposals before the fallback, 1 to 10,000.
   """
 
   area_min: float = 0.05
