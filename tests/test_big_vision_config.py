@@ -104,8 +104,8 @@ def test_a_config_without_arguments(tmp_path):
   not big_vision_helpers.PATH, reason="BIG_VISION_PATH is not set"
 )
 @pytest.mark.parametrize("name", ["vit_s16_i1k", "vit_i1k:aug=strong2"])
-def test_big_visions_own(name, monkeypatch):
-  monkeypatch.syspath_prepend(big_vision_helpers.PATH)
+def test_big_visions_own(name, tmp_path, monkeypatch):
+  big_vision_helpers.use("real", tmp_path, monkeypatch)
   name, _, arg = name.partition(":")
   folder = pathlib.Path(big_vision_helpers.PATH, "big_vision", "configs")
   c = configs.load(f"{folder / name}.py:{arg}")
