@@ -1,12 +1,23 @@
-"""What a dataset source is, and one whose examples are reached by index."""
+"""What a dataset source is, and one whose examples are reached by index.
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+TensorFlow is imported when a first epoch is made, so that sources can be opened
+and their contents read where it is not installed.
+"""
 
-import tensorflow as tf
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
 
 from pp_ops.errors import UserError
 from pp_ops.registry import did_you_mean
+
+if TYPE_CHECKING:
+  import tensorflow as tf
 
 
 class Source(Protocol):
@@ -44,43 +55,84 @@ class Source(Protocol):
     ...
 
 
-def check_split(split: str, sizes: dict[str, int], dataset: str):
-  """Turns a split spec into absolute ranges, with TFDS's own parser.
+# One split of a spec, and one end of its slice. The patterns are those of
+# tfds.core.ReadInstruction, so that big_crop takes what TFDS takes.
+_PART = re.compile(r"(?P<name>[\w-]+)(\[(?P<slice>[\w%:.-]+)\])?")
+_END = re.compile(r"((?P<value>-?[\d_.]+)(?P<unit>%|shard)?)?")
+
+
+def check_split(
+  split: str, sizes: Mapping[str, int], dataset: str
+) -> list[tuple[str, int, int]]:
+  """Turns a split spec into absolute ranges, as TFDS does.
 
   Args:
-    split: e.g. `"train[:90%]+validation"`, or `"all"`.
+    split: splits joined by `+`, each with an optional slice in examples or in
+      percent, e.g. `"train[:90%]+validation[-100:]"`; or `"all"`, which is
+      every split in the order of `sizes`. Percentages are rounded to the
+      closest example, halves to an even one.
     sizes: examples in each split.
     dataset: its name, for the error.
 
   Returns:
-    [(split name, first, end)].
+    [(split name, first, end)]; `end` <= `first` for an empty slice.
 
   Raises:
     ValueError: unknown split or bad slice.
   """
-  import tensorflow_datasets as tfds
+  ranges = []
+  for part in re.split(r"\s*\+\s*", split):
+    try:
+      ranges += _ranges(part, sizes)
+    except ValueError as e:
+      raise UserError(f"split {split!r} of {dataset}: {e}") from None
+  return ranges
 
-  infos = {k: _Size(n) for k, n in sizes.items()}
+
+def _ranges(part, sizes):
+  """[(name, first, end)] of one term of a split spec."""
+  match = _PART.fullmatch(part)
+  if not match:
+    raise ValueError(f"{part!r} is neither SPLIT nor SPLIT[FIRST:END]")
+  name, text = match["name"], match["slice"]
+  if name == "all":
+    if text:
+      raise ValueError("'all' takes no slice")
+    if not sizes:
+      raise ValueError("the dataset has no splits")
+    return [(name, 0, size) for name, size in sizes.items()]
+  if name not in sizes:
+    raise ValueError(f"no such split; {did_you_mean(name, sizes)}")
+  size = sizes[name]
+  if text is None:
+    return [(name, 0, size)]
+  ends = [_END.fullmatch(end) for end in text.split(":")]
+  if len(ends) != 2 or not all(ends) or text == ":":
+    raise ValueError(f"[{text}] is not [FIRST:END] in examples or in percent")
+  # One percent sign makes both ends percentages: [10:20%] is [10%:20%].
+  unit = ends[0]["unit"] or ends[1]["unit"]
+  if unit == "shard":
+    raise ValueError("slices count examples or percent, not shards")
+  first, end = (
+    default if e["value"] is None else _place(e["value"], unit, size)
+    for e, default in zip(ends, (0, size), strict=True)
+  )
+  if abs(first) > size or abs(end) > size:
+    raise ValueError(f"[{text}] is out of range: the split has {size} examples")
+  return [(name, *(i + size if i < 0 else i for i in (first, end)))]
+
+
+def _place(text, unit, size):
   try:
-    instruction = tfds.core.ReadInstruction.from_spec(split)
-    parts = instruction.to_absolute(infos)
-  except (ValueError, NotImplementedError) as e:
-    name = split.split("[")[0]
-    reason = str(e).splitlines()[0]
-    if name not in (*sizes, "all"):
-      reason = f"no such split; {did_you_mean(name, sizes)}"
-    raise UserError(f"split {split!r} of {dataset}: {reason}") from None
-  return [
-    (p.splitname, p.from_ or 0, sizes[p.splitname] if p.to is None else p.to)
-    for p in parts
-  ]
-
-
-class _Size:
-  """As much of a `tfds.core.SplitInfo` as `to_absolute` reads."""
-
-  def __init__(self, num_examples):
-    self.num_examples = num_examples
+    value = float(text) if unit else int(text)
+  except ValueError:
+    whole = "a number" if unit else "a whole number"
+    raise ValueError(f"{text!r} in a slice is not {whole}") from None
+  if not unit:
+    return value
+  if abs(value) > 100:
+    raise ValueError(f"{text}% is not within -100% and 100%")
+  return round(value * size / 100.0)
 
 
 def host_range(total: int, shard: tuple[int, int]) -> tuple[int, int]:
@@ -94,6 +146,15 @@ class IndexedSource:
 
   The order is one permutation of the split for each seed, dealt to the hosts
   in turn, so that it does not depend on their number.
+
+  Attributes, to be read only:
+    contents: encoded images, or their paths; example i's is `contents[i]`.
+    labels: int64 [len(contents)], the class of each.
+    indices: int64 [total_examples], which of them are in the split.
+    shard: (index, count) of this host's share: `indices[index::count]`.
+    are_paths: whether the contents are paths.
+    splits: examples of each split of the dataset, in the order in which
+      `contents` has them; None if that is not known.
   """
 
   def __init__(
@@ -101,11 +162,12 @@ class IndexedSource:
     contents: Sequence,
     labels: Sequence[int],
     indices: Sequence[int],
-    class_names: Sequence[str],
+    class_names: Sequence[str] | None,
     shard: tuple[int, int],
     *,
     are_paths: bool,
     describe: Callable[[int], str],
+    splits: Mapping[str, int] | None = None,
   ):
     """Makes a source of `contents[i]` for i in `indices`.
 
@@ -113,25 +175,29 @@ class IndexedSource:
       contents: encoded images, or their paths.
       labels: class of each.
       indices: which of them this split has; also the examples' `"_index"`.
-      class_names: of all classes, in the order of their labels.
+      class_names: of all classes, in the order of their labels, if known.
       shard: (index, count) of this host's share.
       are_paths: whether the contents are paths to be read.
       describe: index -> str.
+      splits: examples of each split, see above.
     """
-    self._contents = tf.constant(list(contents))
-    self._labels = tf.constant(list(labels), tf.int64)
-    self._indices = tf.constant(list(indices), tf.int64)
-    self._shard = shard
-    self._are_paths = are_paths
+    self.contents = contents
+    self.labels = _read_only(labels)
+    self.indices = _read_only(indices)
+    self.shard = shard
+    self.are_paths = are_paths
+    self.splits = None if splits is None else dict(splits)
     self.describe = describe
-    self.class_names = list(class_names)
-    self.num_classes = len(self.class_names)
+    self.class_names = None if class_names is None else list(class_names)
+    self.num_classes = None if class_names is None else len(self.class_names)
     self.total_examples = len(indices)
     self.num_examples = len(range(shard[0], len(indices), shard[1]))
 
   def epoch(self, seed, skip=0, repeats=1):
-    index, count = self._shard
-    order = self._indices
+    import tensorflow as tf
+
+    index, count = self.shard
+    order = self._tensors["indices"]
     if seed is not None:
       order = tf.random.experimental.stateless_shuffle(order, seed)
     places = tf.range(self.total_examples, dtype=tf.int64)[index::count]
@@ -141,15 +207,40 @@ class IndexedSource:
       tuple(x[skip:] for x in mine)
     ).map(self._fetch)
 
+  @functools.cached_property
+  def _tensors(self):
+    """What an epoch reads, by name, as eager tensors.
+
+    A graph that an epoch is made in captures them. Constants of the graph's own
+    would be copied into every graph, which may not exceed 2 GB.
+    """
+    import tensorflow as tf
+
+    with tf.init_scope():
+      return {k: tf.constant(v) for k, v in self._arrays().items()}
+
+  def _arrays(self):
+    return {
+      "contents": list(self.contents),
+      "labels": self.labels,
+      "indices": self.indices,
+    }
+
   def _fetch(self, index, repeat):
-    content = self._contents[index]
-    if self._are_paths:
-      content = tf.io.read_file(content)
-    name = {"file_name": self._contents[index]} if self._are_paths else {}
+    import tensorflow as tf
+
+    content = self._tensors["contents"][index]
+    name = {"file_name": content} if self.are_paths else {}
     return {
       **name,
-      "image": content,
-      "label": self._labels[index],
+      "image": tf.io.read_file(content) if self.are_paths else content,
+      "label": self._tensors["labels"][index],
       "_index": index,
       "_repeat": repeat,
     }
+
+
+def _read_only(values):
+  array = np.array(values, np.int64).reshape(-1)
+  array.flags.writeable = False
+  return array

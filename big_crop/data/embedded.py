@@ -27,4 +27,5 @@ def open_embedded(split: str, shard: tuple[int, int]) -> base.IndexedSource:
     shard,
     are_paths=False,
     describe=lambda i: names[i],
+    splits=sizes,
   )

@@ -98,4 +98,5 @@ def open_folder(
     shard,
     are_paths=True,
     describe=lambda i: str(flat[i][0]),
+    splits=sizes,
   )

@@ -2,7 +2,10 @@
 
 A source knows its size and yields still encoded examples: features as the
 dataset has them, with `"_index"`, the example's place in its dataset, from
-which its augmentation is seeded. Decoding is left to the pp string.
+which its augmentation is seeded. Decoding is left to the pp string. Packed
+datasets alone hold images that are decoded already.
+
+Only TFDS datasets need TensorFlow to be opened.
 """
 
 from etils import epath
@@ -26,8 +29,9 @@ def get_source(
 
   Args:
     name: `"critters"`, the embedded default; `"folder"` (of class folders, at
-      `data_dir`) or the path of such a folder; a TFDS name, prepared under
-      `data_dir`; or the path of a prepared TFDS dataset.
+      `data_dir`) or the path of such a folder; the path of a packed dataset
+      (`big_crop.data.packed`); a TFDS name, prepared under `data_dir`; or the
+      path of a prepared TFDS dataset.
     split: with TFDS's sub-split syntax, e.g. `"train[:99%]"`.
     data_dir: see `name`.
     shard: (index, count) of this host's share.
@@ -40,7 +44,7 @@ def get_source(
   Raises:
     ValueError: in one line, if the dataset or the split is not there.
   """
-  from big_crop.data import embedded, folder, tfds_source
+  from big_crop.data import embedded, folder, packed
 
   if name == EMBEDDED:
     return embedded.open_embedded(split, shard)
@@ -48,11 +52,28 @@ def get_source(
     raise UserError("dataset 'folder' needs data_dir, the folder's path")
   path = epath.Path(data_dir if name == FOLDER else name)
   if path.is_dir():
+    if packed.is_packed(path):
+      return packed.open_packed(path, split, shard)
     if (path / "dataset_info.json").exists():
-      return tfds_source.open_directory(path, split, shard, shuffle_buffer_size)
+      return _tfds_source(name).open_directory(
+        path, split, shard, shuffle_buffer_size
+      )
     return folder.open_folder(path, split, shard)
   if name == FOLDER or "/" in name:
     raise UserError(f"dataset folder {str(path)!r} is not there")
-  return tfds_source.open_name(
+  return _tfds_source(name).open_name(
     name, data_dir, split, shard, shuffle_buffer_size
   )
+
+
+def _tfds_source(name):
+  """The module that reads TFDS datasets, which loads TensorFlow."""
+  try:
+    from big_crop.data import tfds_source
+  except ImportError as e:
+    raise UserError(
+      f"dataset {name!r}: TFDS datasets need tensorflow and "
+      f"tensorflow_datasets, which do not load here ({e}); packed datasets, "
+      "folders of class folders and 'critters' do not need them"
+    ) from None
+  return tfds_source

@@ -49,7 +49,7 @@ def open_directory(path, split, shard, shuffle_buffer_size):
 
 
 class TfdsSource:
-  """See `datasets.Source`."""
+  """See `base.Source`; `splits` is {split name: examples}."""
 
   def __init__(self, builder, split, shard, shuffle_buffer_size):
     info = builder.info
@@ -58,8 +58,9 @@ class TfdsSource:
         f"dataset {info.full_name} is stored as {info.file_format.value}: only "
         "tfrecord is read; prepare it with --file_format=tfrecord"
       )
-    sizes = {k: s.num_examples for k, s in info.splits.items()}
-    parts = base.check_split(split, sizes, f"dataset {info.full_name}")
+    self.splits = {k: s.num_examples for k, s in info.splits.items()}
+    parts = base.check_split(split, self.splits, f"dataset {info.full_name}")
+    self.full_name = info.full_name
     self._features = info.features
     labels = dict(info.features.items()).get("label")
     self.num_classes = getattr(labels, "num_classes", None)
@@ -67,8 +68,10 @@ class TfdsSource:
     # Records are numbered through all files of all splits.
     self._files, self._starts, count = [], [], 0
     pieces = []  # (file number, first record in the file, records)
+    self._pieces_of = {}  # the same of each split as a whole
     for name, info_of_split in sorted(info.splits.items()):
       at = 0  # examples of the split before this file
+      whole = self._pieces_of[name] = []
       for file, length in zip(
         info_of_split.filepaths, info_of_split.shard_lengths, strict=True
       ):
@@ -76,6 +79,7 @@ class TfdsSource:
           lo, hi = max(first, at), min(end, at + length)
           if part == name and lo < hi:
             pieces.append((len(self._files), lo - at, hi - lo))
+        whole.append((len(self._files), 0, length))
         self._files.append(str(file))
         self._starts.append(count)
         at, count = at + length, count + length
@@ -127,6 +131,44 @@ class TfdsSource:
       record, decoders=self._decoders
     )
     return {**features, "_index": index, "_repeat": repeat}
+
+  def records(self, split: str, start: int = 0) -> tf.data.Dataset:
+    """A whole split's examples from place `start` on, in their files' order.
+
+    Args:
+      split: a split's name.
+      start: how many examples to leave out at the beginning.
+
+    Returns:
+      A dataset as `epoch` makes it, but for the order.
+    """
+    pieces = _share(self._pieces_of[split], start, self.splits[split])
+
+    def read(file, index, skip, num):
+      records = tf.data.TFRecordDataset(file, buffer_size=1 << 20)
+      return records.skip(skip).take(num).enumerate(index)
+
+    files = [self._files[file] for file, _, _ in pieces]
+    starts = [self._starts[file] + skip for file, skip, _ in pieces]
+    ds = tf.data.Dataset.from_tensor_slices(
+      (
+        tf.constant(files, tf.string),
+        tf.constant(starts, tf.int64),
+        tf.constant([skip for _, skip, _ in pieces], tf.int64),
+        tf.constant([num for _, _, num in pieces], tf.int64),
+      )
+    )
+    zero = tf.constant(0, tf.int64)
+    return ds.flat_map(read).map(lambda *x: self._parse(*x, zero))
+
+  def files(self, split: str) -> list[str]:
+    """A split's files."""
+    return [self._files[file] for file, _, _ in self._pieces_of[split]]
+
+  def name(self, split: str, place: int) -> str:
+    """The record that is a split's example number `place` in `records`."""
+    [(file, skip, _)] = _share(self._pieces_of[split], place, place + 1)
+    return self.describe(self._starts[file] + skip)
 
   def describe(self, index):
     file = bisect.bisect_right(self._starts, index) - 1

@@ -1,0 +1,382 @@
+"""Writes the packed datasets that `big_crop.data.packed` reads."""
+
+import contextlib
+import errno
+import fcntl
+import io
+import json
+import os
+import pathlib
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from big_crop.data import packed
+from pp_ops.errors import UserError
+
+
+class Finished(Exception):
+  """The dataset is there already; `index` is its index.json."""
+
+  def __init__(self, index):
+    super().__init__("finished")
+    self.index = index
+
+
+class Writer:
+  """Writes a packed dataset in blocks, and goes on after a kill.
+
+  Pixels are appended to images.npy and synced; then a line about the block is
+  appended to pack_progress.jsonl and synced. The next writer cuts off whatever
+  follows the last whole line and its pixels, so that it writes the same bytes
+  as a writer that was never stopped. Files grow by plain writes because a full
+  disk would end a process that writes to mapped memory.
+
+  Attributes:
+    out: the folder.
+    canvas: (short, long), or None before `begin`.
+  """
+
+  def __init__(self, out):
+    """Takes a folder.
+
+    Args:
+      out: the folder; made if it is not there.
+
+    Raises:
+      Finished: if it is a finished dataset.
+      ValueError: if it holds something else, another writer is at work in it,
+        or it cannot be written.
+    """
+    self.out = pathlib.Path(os.fspath(out))
+    self.canvas = None
+    self._blocks = []
+    self._images = None  # (split, file descriptor) of the open images.npy
+    with self._writing():
+      self._check_finished()
+      if self.out.exists() and not self.out.is_dir():
+        raise UserError(f"--out {self.out} is a file: name a folder")
+      self._is_new = not self.out.exists()
+      self.out.mkdir(parents=True, exist_ok=True)
+      found = {p.name for p in self.out.iterdir()}
+      if found and packed.PROGRESS not in found:
+        raise UserError(
+          f"--out {self.out} is not empty, and holds no dataset begun by this "
+          "command: name a new folder"
+        )
+      self._progress = open(self.out / packed.PROGRESS, "a+b")
+      try:
+        fcntl.flock(self._progress, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except OSError as e:
+        if e.errno in (errno.EAGAIN, errno.EACCES):
+          raise UserError(
+            f"--out {self.out}: another process is packing into it"
+          ) from None
+        # Some network filesystems have no locks.
+      self._check_finished()  # by the process that held the lock
+
+  def _check_finished(self):
+    if (self.out / packed.INDEX).exists():
+      index = packed.read_index(self.out)
+      # A kill may have left it.
+      (self.out / packed.PROGRESS).unlink(missing_ok=True)
+      raise Finished(index)
+
+  def resume(self, made_from: Mapping[str, Any]) -> None:
+    """Goes on with what the folder holds, if anything.
+
+    Args:
+      made_from: what decides the result, as JSON, among it `"res"` and
+        `"splits"` ({name: examples in the source}).
+
+    Raises:
+      ValueError: if it was begun with something else, or cannot be written.
+    """
+    self._made_from = json.loads(json.dumps(made_from))
+    with self._writing():
+      self._resume()
+
+  def _resume(self):
+    """Reads the progress, and cuts off what a kill has left unfinished."""
+    self._progress.seek(0)
+    lines, ends = [], [0]
+    for line in self._progress:
+      if (entry := _parse(line)) is None:
+        break
+      lines.append(entry)
+      ends.append(ends[-1] + len(line))
+    head, self._blocks = (lines[0], lines[1:]) if lines else (None, [])
+    if head and head["made_from"] != self._made_from:
+      if self._blocks:
+        raise UserError(
+          f"--out {self.out} was begun with "
+          + _difference(head["made_from"], self._made_from)
+          + ": give what it was begun with, or another --out"
+        )
+      head = None
+    if head:
+      self.canvas = tuple(head["canvas"])
+      self._blocks = self._blocks[: self._num_on_disk()]
+      # Pixels reach the disk before their line does, unless the disk lies.
+      while not all(map(self._is_written, self._blocks[-4:])):
+        self._blocks.pop()
+    self._progress.truncate(ends[1 + len(self._blocks)] if head else 0)
+
+  @property
+  def total(self) -> int:
+    """Examples of the source."""
+    return sum(self._made_from["splits"].values())
+
+  def _num_on_disk(self):
+    """How many blocks there are before one that images.npy is too short for."""
+    sizes = {}
+    for i, block in enumerate(self._blocks):
+      split = block["split"]
+      if split not in sizes:
+        file = self.out / split / "images.npy"
+        sizes[split] = file.stat().st_size if file.exists() else 0
+      if self._place(block["first"] + len(block["labels"])) > sizes[split]:
+        return i
+    return len(self._blocks)
+
+  @property
+  def done(self) -> dict[str, int]:
+    """{split: how many of the source's examples have been dealt with}."""
+    done = dict.fromkeys(self._made_from["splits"], 0)
+    for block in self._blocks:
+      done[block["split"]] = block["end"]
+    return done
+
+  def _kept(self, split):
+    """How many examples of a split have been written."""
+    return sum(len(b["labels"]) for b in self._blocks if b["split"] == split)
+
+  def _place(self, num):
+    """Where example `num` of a split lies in its images.npy."""
+    size = packed.example_bytes(self.canvas)
+    return len(packed.header(0, self.canvas)) + num * size
+
+  def _is_written(self, block):
+    place = self._place(block["first"])
+    size = len(block["labels"]) * packed.example_bytes(self.canvas)
+    with open(self.out / block["split"] / "images.npy", "rb") as f:
+      return packed.crc_at(f.fileno(), place, size) == block["crc32"]
+
+  def begin(self, canvas: tuple[int, int]) -> None:
+    """Fixes the canvas of a dataset that has none yet."""
+    with self._writing():
+      # A writer of other splits may have been killed in its first block.
+      for file in self.out.glob("*/images.npy"):
+        file.unlink()
+        with contextlib.suppress(OSError):
+          file.parent.rmdir()
+      for split in self._made_from["splits"]:
+        (self.out / split).mkdir(exist_ok=True)
+      _sync_folder(self.out)
+      self.canvas = tuple(canvas)
+      self._note({"made_from": self._made_from, "canvas": canvas})
+
+  def add(
+    self,
+    split: str,
+    end: int,
+    images: np.ndarray,
+    shapes: Sequence[tuple[int, int]],
+    labels: Sequence[int],
+    left_out: Sequence[int],
+  ) -> None:
+    """Appends a block; it is on the disk when this returns.
+
+    Args:
+      split: of which split; one is finished before the next is begun.
+      end: how many of the source's examples are dealt with after it.
+      images: uint8 [n, short, long, 3], as stored; n is `packed.BLOCK` in all
+        but the last block of a split.
+      shapes: n true (height, width).
+      labels: n classes.
+      left_out: places in the source of the examples that do not decode, among
+        those since the block before.
+
+    Raises:
+      ValueError: if it cannot be written, for example on a full disk.
+    """
+    data = np.ascontiguousarray(images).reshape(-1).data
+    with self._writing():
+      if self._images is None or self._images[0] != split:
+        self._close_images()
+        self._images = split, self._open_images(split)
+      _write(self._images[1], data)
+      os.fdatasync(self._images[1])
+      block = {
+        "split": split,
+        "first": self._kept(split),
+        "end": end,
+        "labels": list(map(int, labels)),
+        "shapes": [list(map(int, s)) for s in shapes],
+        "left_out": list(left_out),
+        "crc32": zlib.crc32(data),
+      }
+      self._note(block)
+    self._blocks.append(block)
+
+  def _open_images(self, split):
+    file = self.out / split / "images.npy"
+    fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    if kept := self._kept(split):
+      os.ftruncate(fd, self._place(kept))
+    else:
+      os.ftruncate(fd, 0)
+      _write(fd, packed.header(0, self.canvas))  # `finish` writes the true one
+    _sync_folder(file.parent)
+    return fd
+
+  def _close_images(self):
+    if self._images is not None:
+      os.close(self._images[1])
+      self._images = None
+
+  def _note(self, entry):
+    _write(self._progress.fileno(), _line(json.dumps(entry).encode()))
+    os.fdatasync(self._progress.fileno())
+
+  def finish(
+    self,
+    names: Mapping[str, Callable[[int], str]],
+    class_names: Sequence[str] | None,
+  ) -> dict[str, Any]:
+    """Completes the dataset.
+
+    Args:
+      names: for each split, place in the source -> the example's name.
+      class_names: of all classes, in the order of their labels, if known.
+
+    Returns:
+      The content of index.json.
+
+    Raises:
+      ValueError: if something cannot be written.
+    """
+    with self._writing():
+      self._close_images()
+      index = {
+        "format": packed.FORMAT,
+        "version": packed.VERSION,
+        "res": self._made_from["res"],
+        "canvas": list(self.canvas),
+        "class_names": class_names,
+        "block": packed.BLOCK,
+        "splits": {s: self._finish(s, names[s]) for s in self.done},
+        "made_from": self._made_from,
+      }
+      text = packed.dump_index(index)
+      _replace(self.out / packed.INDEX, text)
+      (self.out / packed.PROGRESS).unlink()
+      _sync_folder(self.out)
+    return json.loads(text)
+
+  def _finish(self, split, name):
+    """Writes all of a split but its pixels; returns its part of the index."""
+    folder = self.out / split
+    blocks = [b for b in self._blocks if b["split"] == split]
+    fd = self._open_images(split)  # made here if the split has no example
+    os.close(fd)
+    with open(folder / "images.npy", "r+b") as f:
+      f.write(packed.header(self._kept(split), self.canvas))
+      f.flush()
+      os.fsync(f.fileno())
+    labels = [x for b in blocks for x in b["labels"]]
+    shapes = [x for b in blocks for x in b["shapes"]]
+    left_out = {i for b in blocks for i in b["left_out"]}
+    lines = [
+      name(i).replace("\n", " ") + "\n"
+      for i in range(self._made_from["splits"][split])
+      if i not in left_out
+    ]
+    files = {
+      "labels.npy": _npy(np.array(labels, np.int32)),
+      "shapes.npy": _npy(np.array(shapes, np.int32).reshape(-1, 2)),
+      "names.txt": "".join(lines).encode(errors="surrogateescape"),
+    }
+    for file, data in files.items():
+      _replace(folder / file, data)
+    return {
+      "num_examples": len(labels),
+      "left_out": len(left_out),
+      "images_crc32": [b["crc32"] for b in blocks if b["labels"]],
+      **{packed.crc_key(folder / k): zlib.crc32(v) for k, v in files.items()},
+    }
+
+  def close(self) -> None:
+    """Lets go of the folder, and removes what is not begun."""
+    self._close_images()
+    with contextlib.suppress(OSError):
+      if os.fstat(self._progress.fileno()).st_size == 0:
+        (self.out / packed.PROGRESS).unlink()
+        if self._is_new:
+          self.out.rmdir()
+    self._progress.close()
+
+  @contextlib.contextmanager
+  def _writing(self):
+    """What the disk refuses is one line."""
+    try:
+      yield
+    except OSError as e:
+      raise UserError(
+        f"cannot write to --out {self.out}: {e.strerror or e}; once it can be "
+        "written, the same command goes on where it stopped"
+      ) from None
+
+
+def _parse(line):
+  """An entry of pack_progress.jsonl, or None if the line is torn or damaged."""
+  text = line[9:-1]  # as `Writer._note` makes it
+  return json.loads(text) if line == _line(text) else None
+
+
+def _line(text):
+  return b"%08x %b\n" % (zlib.crc32(text), text)
+
+
+def _difference(old, new):
+  key = next(k for k in old | new if old.get(k) != new.get(k))
+  if key == "content":
+    return "files or labels that have changed since"
+  old, new = (json.dumps(x.get(key)) for x in (old, new))
+  if max(len(old), len(new)) > 80:
+    return f"another {key}"
+  return f"{key} {old}, not {new}"
+
+
+def _npy(array):
+  file = io.BytesIO()
+  np.save(file, array)
+  return file.getvalue()
+
+
+def _write(fd, data):
+  """Writes all of it; a full disk may take a part and then refuse."""
+  data = memoryview(data)
+  while data:
+    data = data[os.write(fd, data) :]
+
+
+def _replace(file, data):
+  """Writes a file that is there as a whole or not at all."""
+  new = file.with_name(f"{file.name}.new")
+  with open(new, "wb") as f:
+    f.write(data)
+    f.flush()
+    os.fsync(f.fileno())
+  os.replace(new, file)
+  _sync_folder(file.parent)
+
+
+def _sync_folder(path):
+  fd = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(fd)
+  finally:
+    os.close(fd)
