@@ -1,31 +1,13 @@
 """Colour jitter as torchvision's on Pillow images, and AlexNet's lighting."""
 
-import numpy as np
 import tensorflow as tf
 
-from pp_ops import pixels
+from pp_ops.augmentations import EIGENVALUES, jitter_ranges, saturated_colours
+from pp_ops.augmentations import EIGENVECTORS as _EIGENVECTORS
+from pp_ops.checks import check_number
 from pp_ops.errors import UserError
-from pp_ops.registry import register
-from pp_ops.uint8_op import check_number, one_of, register_uint8
-
-
-def _saturated_colours():
-  """Distance from the highest channel for each hue of Pillow's 0..255.
-
-  Returns:
-    float32 [256, 3]: 0 in the channel that is highest, 1 in the lowest.
-  """
-  # In single precision as Pillow, whose sixths begin where it rounds them to.
-  place = np.arange(256, dtype=np.float32) * 6.0 / 255.0
-  sixth = np.floor(place).astype(int)
-  rest = (place - sixth).astype(np.float32)
-  zero, one = np.zeros(256, np.float32), np.ones(256, np.float32)
-  channels = [
-    [zero, rest, one, one, 1 - rest, zero],
-    [1 - rest, zero, zero, rest, one, one],
-    [one, one, 1 - rest, zero, zero, rest],
-  ]
-  return np.stack([np.choose(sixth % 6, by_sixth) for by_sixth in channels], -1)
+from pp_ops.registry import lookup, register
+from pp_ops.uint8_op import one_of, register_uint8
 
 
 def _hue_and_saturation(image):
@@ -68,7 +50,7 @@ def get_hue(factor: float):
     The op. An image of one channel stays as it is.
   """
   check_number("factor", factor, -0.5, 0.5)
-  colours = _saturated_colours()
+  colours = saturated_colours()
 
   def hue(image):
     if image.shape[-1] == 1:
@@ -83,18 +65,6 @@ def get_hue(factor: float):
     return tf.reshape(out, tf.shape(image))
 
   return hue
-
-
-def _range(name, value, centre, low, high):
-  """(least, most) factor from an amount or a pair."""
-  if isinstance(value, (tuple, list)):
-    if len(value) != 2:
-      raise UserError(f"{name}={value!r}: need a number or (least, most)")
-    check_number(f"{name}[0]", value[0], low, high)
-    check_number(f"{name}[1]", value[1], value[0], high)
-    return tuple(map(float, value))
-  check_number(name, value, 0, high)
-  return float(max(low, centre - value)), float(centre + value)
 
 
 @register_uint8("color_jitter")
@@ -112,19 +82,10 @@ def get_color_jitter(brightness=0, contrast=0, saturation=0, hue=0):
   Returns:
     A random op on uint8 [height, width, 3 or 1].
   """
-  inf = float("inf")
-  ranges = {
-    pixels.get_brightness: _range("brightness", brightness, 1, 0, inf),
-    pixels.get_contrast: _range("contrast", contrast, 1, 0, inf),
-    pixels.get_color: _range("saturation", saturation, 1, 0, inf),
-    get_hue: _range("hue", hue, 0, -0.5, 0.5),
-  }
-  # These ranges leave the image alone, which `hue` at factor 0 would not.
-  nothing = dict.fromkeys(ranges, (1, 1)) | {get_hue: (0, 0)}
-  used = {k: v for k, v in ranges.items() if v != nothing[k]}
+  used = jitter_ranges(brightness, contrast, saturation, hue)
   ops = [
-    lambda image, factor, get_op=get_op: get_op(factor)(image)
-    for get_op in used
+    lambda image, factor, name=name: lookup(name).factory(factor)(image)
+    for name in used
   ]
   choose = one_of(ops, tf.TensorSpec([], tf.float32))
 
@@ -141,15 +102,6 @@ def get_color_jitter(brightness=0, contrast=0, saturation=0, hue=0):
     return image
 
   return color_jitter
-
-
-# Deviations along, and as columns, the principal axes of ImageNet's colours.
-_EIGENVALUES = (0.2175, 0.0188, 0.0045)
-_EIGENVECTORS = (
-  (-0.5675, 0.7192, 0.4009),
-  (-0.5808, -0.0045, -0.8140),
-  (-0.5836, -0.6948, 0.4203),
-)
 
 
 @register("lighting")
@@ -174,7 +126,7 @@ def get_lighting(alphastd: float = 0.1):
         f"op 'lighting' got {image.dtype.name} {image.shape}: need float "
         "[height, width, 3] in [0, 1], after value_range(0, 1)"
       )
-    alpha = alphastd * rng.normal([3]) * _EIGENVALUES
+    alpha = alphastd * rng.normal([3]) * EIGENVALUES
     colour = tf.linalg.matvec(tf.constant(_EIGENVECTORS), alpha)
     return image + tf.cast(colour, image.dtype)
 

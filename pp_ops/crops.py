@@ -13,6 +13,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from pp_ops import image as image_ops
+from pp_ops.checks import check_method
 from pp_ops.laws import Law, NativeLaw
 from pp_ops.laws.names import COUPLED, FUSED
 from pp_ops.random import Rng
@@ -73,6 +74,9 @@ def _crop_image(sample):
 
 def _decode_and_crop(sample):
   def crop(data, rng):
+    if data.dtype == tf.uint8:  # packed data are decoded
+      return _crop_image(sample)(image_ops.decode(data), rng)
+
     # Both branches draw alike, so that a window does not depend on the format.
     def from_jpeg():
       shape = tf.image.extract_jpeg_shape(data)
@@ -109,7 +113,7 @@ def get_crop(name: str, law: Law, size, resize: dict) -> Callable:
   Raises:
     ValueError: for a wrong size or method, in one line.
   """
-  image_ops.check_method(resize["method"], random=True)
+  check_method(resize["method"], random=True)
   # The kernel knows TensorFlow's own law, not what a subclass makes of it.
   native = type(law) is NativeLaw and name.removeprefix(FUSED) != COUPLED
   sampler = native_sampler(law) if native else law_sampler(law)

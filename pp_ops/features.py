@@ -2,38 +2,15 @@
 
 import tensorflow as tf
 
+from pp_ops.checks import check_choice, check_names, check_shape, check_there
 from pp_ops.errors import UserError
-from pp_ops.registry import did_you_mean, register
-
-
-def check_there(features, keys, op):
-  """Raises a one-line ValueError unless an op's features are there."""
-  missing = [k for k in keys if k not in features]
-  if missing:
-    raise UserError(
-      f"op {op!r}: no feature {missing[0]!r}; there are "
-      + ", ".join(map(repr, features))
-    )
-
-
-def _check_names(keys, what):
-  """Raises a one-line ValueError unless `keys` are features' names."""
-  good = isinstance(keys, (list, tuple)) and len(keys) > 0
-  if not good or not all(isinstance(k, str) for k in keys):
-    raise UserError(f"{what}={keys!r}: need the names of features")
-
-
-def _check_shape(shape, what, none_too=False):
-  """Raises a one-line ValueError unless `shape` is one."""
-  whole = lambda n: type(n) is int or (none_too and n is None)
-  if not isinstance(shape, (list, tuple)) or not all(map(whole, shape)):
-    raise UserError(f"{what}={shape!r}: need a list of whole numbers")
+from pp_ops.registry import register
 
 
 @register("keep", inkey=None)
 def get_keep(*keys: str):
   """Keeps only the named features."""
-  _check_names(keys, "keys")
+  check_names(keys, "keys")
 
   def keep(features):
     check_there(features, keys, "keep")
@@ -45,7 +22,7 @@ def get_keep(*keys: str):
 @register("drop", inkey=None)
 def get_drop(*keys: str):
   """Drops the named features."""
-  _check_names(keys, "keys")
+  check_names(keys, "keys")
 
   def drop(features):
     check_there(features, keys, "drop")
@@ -57,7 +34,7 @@ def get_drop(*keys: str):
 @register("copy", inkey=None)
 def get_copy(inkey: str, outkey: str):
   """Copies feature `inkey` to `outkey`."""
-  _check_names([inkey, outkey], "[inkey, outkey]")
+  check_names([inkey, outkey], "[inkey, outkey]")
 
   def copy(features):
     check_there(features, [inkey], "copy")
@@ -69,7 +46,7 @@ def get_copy(inkey: str, outkey: str):
 @register("concat", inkey=None)
 def get_concat(inkeys, outkey: str | None = None, axis: int = -1):
   """Concatenates the features `inkeys` to `outkey`, by default the first."""
-  _check_names(inkeys, "inkeys")
+  check_names(inkeys, "inkeys")
 
   def concat(features):
     check_there(features, inkeys, "concat")
@@ -90,7 +67,7 @@ def get_flatten(keys=None):
     An op on the features.
   """
   if keys is not None:
-    _check_names(_names(keys), "keys")
+    check_names(_names(keys), "keys")
 
   def leaves(name, value):
     if isinstance(value, (list, tuple)):
@@ -190,7 +167,7 @@ def get_choice(
 @register("reshape")
 def get_reshape(new_shape):
   """`tf.reshape`."""
-  _check_shape(new_shape, "new_shape")
+  check_shape(new_shape, "new_shape")
   return lambda x: tf.reshape(x, new_shape)
 
 
@@ -215,9 +192,8 @@ def get_pad_to_shape(shape, pad_value=0, where: str = "after"):
   Returns:
     The op.
   """
-  _check_shape(shape, "shape", none_too=True)
-  if where not in _WHERE:
-    raise UserError(f"unknown where {where!r}: {did_you_mean(where, _WHERE)}")
+  check_shape(shape, "shape", none_too=True)
+  check_choice("where", where, _WHERE)
 
   def pad(x):
     if x.shape.rank != len(shape):

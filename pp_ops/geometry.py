@@ -17,8 +17,9 @@ import math
 import tensorflow as tf
 
 from pp_ops import interpolation as between
-from pp_ops.errors import UserError
-from pp_ops.uint8_op import check_fill, check_number, filled, register_uint8
+from pp_ops.augmentations import check_bool
+from pp_ops.checks import check_fill, check_interpolation, check_number
+from pp_ops.uint8_op import filled, register_uint8
 
 
 def _pick(image, x, y, fill):
@@ -84,7 +85,7 @@ def get_rotate(degrees: float, fill=128, interpolation: str = "nearest"):
   """
   check_number("degrees", degrees, -math.inf)
   check_fill(fill)
-  between.check_interpolation(interpolation)
+  check_interpolation(interpolation)
 
   def rotate(image):
     if interpolation == "nearest":
@@ -101,9 +102,8 @@ def _get_shear(level, fill, interpolation, corner, axis):
   """Slides rows (axis 1) or columns (0) in proportion to their place."""
   check_number("level", level, -math.inf)
   check_fill(fill)
-  between.check_interpolation(interpolation)
-  if not isinstance(corner, bool):
-    raise UserError(f"corner={corner!r}: need True or False")
+  check_interpolation(interpolation)
+  check_bool("corner", corner)
   start = 0.5 if corner else 0.0
   kind = tf.float32 if interpolation == "nearest" else tf.float64
 
@@ -187,7 +187,7 @@ def _get_translate(pixels, fill, interpolation, axis):
   """Moves the content towards the start of an axis."""
   check_number("pixels", pixels, -math.inf)
   check_fill(fill)
-  between.check_interpolation(interpolation)
+  check_interpolation(interpolation)
   if interpolation == "nearest":
     return lambda image: _shift(image, pixels, axis, fill)
 

@@ -5,13 +5,13 @@ Images are [height, width, channels] tensors, uint8 unless an op says so.
 
 from collections.abc import Callable
 
-import numpy as np
 import tensorflow as tf
 
+from pp_ops import ranges
+from pp_ops.checks import check_method, check_rounding, check_size
 from pp_ops.errors import UserError
-from pp_ops.registry import did_you_mean, register
+from pp_ops.registry import register
 from pp_ops.resize import (
-  METHODS,
   resize_antialiased,
   resize_as_pillow,
   resize_by_tensorflow,
@@ -32,7 +32,8 @@ def decode(
   Greyscale and CMYK images become RGB; an alpha channel is dropped.
 
   Args:
-    data: scalar string tensor.
+    data: scalar string tensor; or a decoded uint8 [height, width, channels]
+      image, which packed data hold and which is returned as it is.
     channels: 3 or 1.
     precise: decode JPEGs as Pillow does. False is TensorFlow's default, the
       fast DCT, which is big_vision's default too.
@@ -40,6 +41,8 @@ def decode(
   Returns:
     uint8 [height, width, channels].
   """
+  if data.dtype == tf.uint8:
+    return tf.ensure_shape(data, [None, None, channels])
   jpeg = JPEG if precise else {}
   image = tf.cond(
     tf.image.is_jpeg(data),
@@ -55,20 +58,6 @@ def get_decode(channels: int = 3, precise: bool = True) -> _Op:
   if channels not in (1, 3):
     raise UserError(f"channels={channels}: need 1 or 3")
   return lambda data: decode(data, channels, precise)
-
-
-_LARGEST_SIDE = 1 << 14  # a square of it has 3 GB as float32
-
-
-def _check_size(size, name="size"):
-  """(height, width) from an int or a pair of ints."""
-  pair = (size, size) if isinstance(size, int) else size
-  good = isinstance(pair, (tuple, list)) and len(pair) == 2
-  if not good or not all(type(s) is int and s > 0 for s in pair):
-    raise UserError(f"{name}={size!r}: need a pixel count or (height, width)")
-  if max(pair) > _LARGEST_SIDE:
-    raise UserError(f"{name}={size!r}: need at most {_LARGEST_SIDE} pixels")
-  return tuple(pair)
 
 
 def _resize(image, size, method, antialias, as_pillow=False):
@@ -87,15 +76,6 @@ def _resize(image, size, method, antialias, as_pillow=False):
   if method in ("bilinear", "area"):  # Averages stay in range.
     return tf.cast(out, image.dtype)
   return tf.saturate_cast(out, image.dtype)
-
-
-def check_method(method: str, random: bool = False):
-  """Raises a one-line ValueError unless `method` is one, or "random" if so."""
-  choices = [*METHODS, *(["random"] * random)]
-  if method not in choices:
-    raise UserError(
-      f"unknown resize method {method!r}: {did_you_mean(method, choices)}"
-    )
 
 
 def _random_method(resize, rng):
@@ -120,21 +100,13 @@ def get_resize(size, method: str = "bilinear", antialias: bool = False) -> _Op:
     image -> image of the same dtype; integers are rounded and saturated. With
     "random" the op is a random one, (image, rng) -> image.
   """
-  size = _check_size(size)
+  size = check_size(size)
   check_method(method, random=True)
   if method == "random":
     return lambda image, rng: _random_method(
       lambda drawn: _resize(image, size, drawn, antialias), rng
     )
   return lambda image: _resize(image, size, method, antialias)
-
-
-_ROUNDINGS = ("big_vision", "torchvision")
-
-
-def _check_rounding(rounding):
-  if rounding not in _ROUNDINGS:
-    raise UserError(f"rounding={rounding!r}: need one of {_ROUNDINGS}")
 
 
 def _resize_side(image, side, size, method, antialias, rounding="big_vision"):
@@ -171,9 +143,9 @@ def get_resize_small(
   Returns:
     image -> image of the same dtype.
   """
-  _check_size((size, size))
+  check_size((size, size))
   check_method(method)
-  _check_rounding(rounding)
+  check_rounding(rounding)
   return lambda image: _resize_side(
     image, tf.reduce_min, size, method, antialias, rounding
   )
@@ -184,7 +156,7 @@ def get_resize_long(
   size: int, method: str = "area", antialias: bool = True
 ) -> _Op:
   """Resizes so that the longer side is `size`, keeping the aspect ratio."""
-  _check_size((size, size))
+  check_size((size, size))
   check_method(method)
   return lambda image: _resize_side(
     image, tf.reduce_max, size, method, antialias
@@ -201,7 +173,7 @@ def get_random_resize_small(
   (https://arxiv.org/abs/1512.03385, section 3.4), there 256 to 480 pixels. The
   method may be "random", as in `resize`.
   """
-  _check_size((min_size, max_size), "(min_size, max_size)")
+  check_size((min_size, max_size), "(min_size, max_size)")
   check_method(method, random=True)
   if min_size > max_size:
     raise UserError(f"min_size={min_size} is above max_size={max_size}")
@@ -248,19 +220,19 @@ def get_central_crop(size=None, rounding: str = "big_vision") -> _Op:
   Returns:
     image -> image of the same dtype.
   """
-  _check_rounding(rounding)
+  check_rounding(rounding)
   to_even = int(rounding == "torchvision")
   offset = lambda room: room // 2 + to_even * tf.cast(room % 4 == 3, tf.int32)
   if size is None:
     return lambda image: _central_square(image, offset)
-  size = _check_size(size)
+  size = check_size(size)
   return lambda image: _slice_window(image, size, offset)
 
 
 @register("random_crop")
 def get_random_crop(size) -> _Op:
   """A window of `size` pixels, or (height, width), at a uniform place."""
-  size = _check_size(size)
+  size = check_size(size)
 
   def crop(image, rng):
     def offset(room):
@@ -286,8 +258,6 @@ def get_flip_lr() -> _Op:
 
 def _affine(scale, offset):
   """image * scale + offset in float32."""
-  scale = tf.constant(scale, tf.float32)
-  offset = tf.constant(offset, tf.float32)
   return lambda image: tf.cast(image, tf.float32) * scale + offset
 
 
@@ -311,20 +281,7 @@ def get_value_range(
   Returns:
     image -> float32 image.
   """
-  if vmin == vmax:
-    raise UserError(f"vmin and vmax are both {vmin:g}: need a range")
-  low, high = np.asarray(in_min, float), np.asarray(in_max, float)
-  if not all(x.size and np.isfinite(x).all() for x in (low, high)):
-    raise UserError(f"in_min={in_min!r}, in_max={in_max!r}: need numbers")
-  if low.ndim and high.ndim and low.shape != high.shape:
-    raise UserError(
-      f"in_min={in_min!r} and in_max={in_max!r}: need as many of each"
-    )
-  if (low == high).any():
-    both = np.broadcast_to(low, np.shape(low == high))[low == high][0]
-    raise UserError(f"in_min and in_max are both {both:g}: need a range")
-  scale = (vmax - vmin) / (high - low)
-  affine = _affine(scale, vmin - low * scale)
+  affine = _affine(*ranges.linear(vmin, vmax, in_min, in_max))
   if not clip_values:
     return affine
   return lambda image: tf.clip_by_value(affine(image), vmin, vmax)
@@ -332,21 +289,13 @@ def get_value_range(
 
 @register("vgg_value_range")
 def get_vgg_value_range(
-  mean=(0.485 * 255, 0.456 * 255, 0.406 * 255),
-  std=(0.229 * 255, 0.224 * 255, 0.225 * 255),
+  mean=ranges.IMAGENET_MEAN, std=ranges.IMAGENET_STD
 ) -> _Op:
   """(image - mean) / std per channel, as float32; ImageNet's by default."""
-  if len(mean) != len(std):
-    raise UserError(f"{len(mean)} means but {len(std)} standard deviations")
-  if not all(s > 0 for s in std):
-    raise UserError(f"std={std!r}: need numbers above 0")
-  scale = [1 / s for s in std]
-  return _affine(scale, [-m * s for m, s in zip(mean, scale, strict=True)])
+  return _affine(*ranges.standard(mean, std))
 
 
 @register("clip_value_range")
 def get_clip_value_range() -> _Op:
   """`vgg_value_range` with the mean and deviation that CLIP trains with."""
-  mean = (0.48145466, 0.4578275, 0.40821073)
-  std = (0.26862954, 0.26130258, 0.27577711)
-  return get_vgg_value_range([255 * m for m in mean], [255 * s for s in std])
+  return get_vgg_value_range(ranges.CLIP_MEAN, ranges.CLIP_STD)

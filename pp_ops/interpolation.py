@@ -11,22 +11,10 @@ pixel's centre is at 0.5.
 
 import tensorflow as tf
 
-from pp_ops.errors import UserError
-from pp_ops.registry import did_you_mean
 from pp_ops.uint8_op import filled
-
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 
 # float32 sums of weights that are 1 in truth; truncating needs them not below.
 _ROUNDING = 2.0**-10
-
-
-def check_interpolation(name: str, choices=INTERPOLATIONS) -> None:
-  """Raises a one-line ValueError unless `name` is one of `choices`."""
-  if name not in choices:
-    raise UserError(
-      f"unknown interpolation {name!r}: {did_you_mean(str(name), choices)}"
-    )
 
 
 def _kernel(d, method):

@@ -3,8 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from pp_ops.checks import check_there
 from pp_ops.errors import UserError
-from pp_ops.features import check_there
 from pp_ops.registry import register
 
 

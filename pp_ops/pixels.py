@@ -10,8 +10,9 @@ big_vision has a copy) differ, these ops follow Pillow, unless `legacy=True`.
 
 import tensorflow as tf
 
-from pp_ops.errors import UserError
-from pp_ops.uint8_op import check_number, register_uint8
+from pp_ops.augmentations import GREY, check_bool
+from pp_ops.checks import check_number
+from pp_ops.uint8_op import register_uint8
 
 
 def _flat(image, dtype=tf.float32):
@@ -39,13 +40,7 @@ def _blend(degenerate, image, factor):
   return tf.cast(tf.minimum(tf.maximum(out, 0.0), 255.0), tf.uint8)
 
 
-def _check_legacy(legacy):
-  if not isinstance(legacy, bool):
-    raise UserError(f"legacy={legacy!r}: need True or False")
-
-
-# Pillow's integer weights for R, G and B; exact in float32.
-_GREY = [19595 / 65536, 38470 / 65536, 7471 / 65536]
+_GREY = [w / 65536 for w in GREY]  # exact in float32
 
 
 @register_uint8("autocontrast")
@@ -178,7 +173,7 @@ def get_color(factor: float, legacy: bool = False):
     The op. An image of one channel stays as it is.
   """
   check_number("factor", factor, 0)
-  _check_legacy(legacy)
+  check_bool("legacy", legacy)
 
   def color(image):
     if image.shape[-1] == 1:
@@ -225,7 +220,7 @@ def get_contrast(factor: float, legacy: bool = False):
       appendix D). For 224x224 pixels it is 196.
   """
   check_number("factor", factor, 0)
-  _check_legacy(legacy)
+  check_bool("legacy", legacy)
   mean = _pixels_by_256 if legacy else _mean_grey
 
   def contrast(image):
@@ -281,7 +276,7 @@ def get_sharpness(factor: float, legacy: bool = False):
     the outermost pixels stay as they are.
   """
   check_number("factor", factor, 0)
-  _check_legacy(legacy)
+  check_bool("legacy", legacy)
   smooth = _smooth_legacy if legacy else _smooth
 
   def sharpness(image):

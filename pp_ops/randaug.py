@@ -8,14 +8,12 @@ Inception Crop", appendix D, lists them and what is wrong with the contrast.
 
 import tensorflow as tf
 
-from pp_ops import geometry, pixels
-from pp_ops.errors import UserError
-from pp_ops.registry import did_you_mean
-from pp_ops.uint8_op import check_number, one_of, register_uint8
+from pp_ops import geometry
+from pp_ops.augmentations import check_randaug, randaug_line_up
+from pp_ops.registry import lookup
+from pp_ops.uint8_op import one_of, register_uint8
 
 _NUM_OPS = 16
-_MAX_LEVEL = 10  # of the tables; magnitudes above it are in use nevertheless
-_CONTRASTS = ("fixed", "legacy")
 
 
 def _line_up(magnitude, legacy, sign, place):
@@ -30,34 +28,14 @@ def _line_up(magnitude, legacy, sign, place):
   Returns:
     16 functions from image to image.
   """
-  level = magnitude / _MAX_LEVEL
-  enhance = level * 1.8 + 0.1
-  shear = sign * (level * 0.3)
-  translate = sign * (level * 100)
-  pad_size = int(level * 40)
-  # efficientnet's arithmetic is on uint8: it counts thresholds modulo 256, and
-  # any shift that is not 0 to 7, by 8 - bits, is one by 7.
-  bits = int(level * 4)
-  bits = bits if 0 < bits <= 8 else 1
-  threshold = int(level * 256) % 256
-  return [
-    pixels.get_autocontrast(),
-    pixels.get_equalize(),
-    pixels.get_invert(),
-    geometry.get_rotate(sign * (level * 30)),
-    pixels.get_posterize(bits),
-    pixels.get_solarize(threshold),
-    pixels.get_color(enhance, legacy),
-    pixels.get_contrast(enhance, legacy),
-    pixels.get_brightness(enhance),
-    pixels.get_sharpness(enhance, legacy),
-    geometry.get_shear_x(shear),
-    geometry.get_shear_y(shear),
-    geometry.get_translate_x(translate),
-    geometry.get_translate_y(translate),
-    lambda image: geometry.cut_out(image, pad_size, place, fill=128),
-    pixels.get_solarize_add(min(int(level * 110), 255)),
-  ]
+
+  def op(name, args):
+    if name == "cutout":
+      return lambda image: geometry.cut_out(image, *args, place, fill=128)
+    return lookup(name).factory(*args)
+
+  line_up = randaug_line_up(magnitude, legacy)
+  return [op(name, args_at(sign)) for name, args_at in line_up.items()]
 
 
 @register_uint8("randaug")
@@ -87,13 +65,7 @@ def get_randaug(
   Returns:
     A random op on uint8 [height, width, 3 or 1].
   """
-  check_number("num_layers", num_layers, 0, whole=True)
-  check_number("magnitude", magnitude, 0, 30)
-  if contrast not in _CONTRASTS:
-    raise UserError(
-      f"unknown contrast {contrast!r}: "
-      + did_you_mean(str(contrast), _CONTRASTS)
-    )
+  check_randaug(num_layers, magnitude, contrast)
 
   op_at = lambda i: (
     lambda image, sign, place: _line_up(

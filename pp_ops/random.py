@@ -8,10 +8,7 @@ so that any two different seeds give independent streams.
 
 import tensorflow as tf
 
-from pp_ops.errors import UserError
-
-_EPOCH_BITS = 24
-_INDEX_BITS, _OP_BITS, _DRAW_BITS = 37, 10, 8
+from pp_ops import seeds
 
 
 def example_seed(
@@ -28,16 +25,13 @@ def example_seed(
   Returns:
     int64 [2], for the feature `"_seed"`.
   """
-  if not 0 <= run_seed < 1 << (63 - _EPOCH_BITS):
-    raise UserError(f"seed={run_seed}: need 0 <= seed < 2^{63 - _EPOCH_BITS}")
-  high = (run_seed << _EPOCH_BITS) + tf.cast(epoch, tf.int64)
-  place = tf.cast(repeat, tf.int64) * (1 << _INDEX_BITS)
-  place += tf.cast(index, tf.int64)
-  low = place * (1 << (_OP_BITS + _DRAW_BITS))
+  high, low = seeds.pack(
+    run_seed, *(tf.cast(x, tf.int64) for x in (epoch, index, repeat))
+  )
   return tf.stack([high, low])
 
 
-class Rng:
+class Rng(seeds.Draws):
   """What a random op draws from; each call gives fresh numbers."""
 
   def __init__(self, seed: tf.Tensor | None = None, position: int = 0):
@@ -48,19 +42,14 @@ class Rng:
         generator.
       position: the op's place in the string.
     """
+    super().__init__(position)
     self._seed = seed
-    self._next = position << _DRAW_BITS
-    self._end = self._next + (1 << _DRAW_BITS)
 
   def seed(self) -> tf.Tensor | None:
     """A fresh int64 [2] seed for a `tf.random.stateless_*` op, or None."""
     if self._seed is None:
       return None
-    if self._next == self._end:
-      raise UserError(f"an op may draw {1 << _DRAW_BITS} times at most")
-    seed = self._seed + tf.constant([0, self._next], tf.int64)
-    self._next += 1
-    return seed
+    return self._seed + tf.constant([0, self.next_bits()], tf.int64)
 
   def uniform(self, shape=(), minval=0, maxval=None, dtype=tf.float32):
     """Uniform numbers in [minval, maxval), as `tf.random.uniform`."""

@@ -1,16 +1,11 @@
 """Random Erasing (Zhong et al., 2020) with timm's boxes and timm's noise."""
 
-import math
-
 import tensorflow as tf
 
+from pp_ops.augmentations import ERASING_ATTEMPTS, erased_boxes, erasing_law
 from pp_ops.errors import UserError
 from pp_ops.geometry import paste
-from pp_ops.registry import did_you_mean, register
-from pp_ops.uint8_op import check_number
-
-_MODES = ("pixel", "rand", "const")
-_ATTEMPTS = 10
+from pp_ops.registry import register
 
 
 def draw_boxes(
@@ -38,22 +33,12 @@ def draw_boxes(
   num = count[1]
   # One draw each: of the number, and of all boxes and attempts.
   drawn = rng.uniform([], count[0], num + 1, tf.int32)
-  u = rng.uniform([4, num, _ATTEMPTS], dtype=tf.float64)
-  between = lambda u, low, high: low + u * (high - low)
-  pixels = tf.cast(height * width, tf.float64) / tf.cast(drawn, tf.float64)
-  target = between(u[0], *area) * pixels
-  aspect = tf.exp(between(u[1], *log_aspect))
-  h = tf.cast(tf.round(tf.sqrt(target * aspect)), tf.int32)
-  w = tf.cast(tf.round(tf.sqrt(target / aspect)), tf.int32)
-  fits = (h < height) & (w < width)
-  room = tf.stack([height - h, width - w]) + 1
-  top, left = tf.unstack(tf.cast(u[2:] * tf.cast(room, tf.float64), tf.int32))
-  # The first attempt that fits; argmax gives the first of equals.
-  first = tf.argmax(tf.cast(fits, tf.int32), 1)
-  there = tf.reduce_any(fits, 1) & (tf.range(num) < drawn)
-  boxes = tf.stack([top, left, h, w], -1)
-  boxes = tf.gather(boxes, first, batch_dims=1)
-  return tf.where(there[:, None], boxes, 0)
+  u = rng.uniform([4, num, ERASING_ATTEMPTS], dtype=tf.float64)
+  drawn, height, width = (
+    tf.cast(n, tf.float64) for n in (drawn, height, width)
+  )
+  boxes = erased_boxes(drawn, u, height, width, area, log_aspect, tf)
+  return tf.cast(tf.stack(boxes, -1), tf.int32)
 
 
 @register("random_erasing")
@@ -86,22 +71,10 @@ def get_random_erasing(
   Returns:
     A random op on float [height, width, channels].
   """
-  check_number("probability", probability, 0, 1)
-  if mode not in _MODES:
-    raise UserError(f"unknown mode {mode!r}: {did_you_mean(str(mode), _MODES)}")
-  check_number("min_area", min_area, 0)
-  check_number("max_area", max_area, min_area)
-  check_number("min_aspect", min_aspect, 1e-6)
-  max_aspect = 1 / min_aspect if max_aspect is None else max_aspect
-  check_number("max_aspect", max_aspect, min_aspect)
-  check_number("min_count", min_count, 1, whole=True)
-  max_count = min_count if max_count is None else max_count
-  check_number("max_count", max_count, min_count, whole=True)
-  law = {
-    "area": (min_area, max_area),
-    "log_aspect": (math.log(min_aspect), math.log(max_aspect)),
-    "count": (min_count, max_count),
-  }
+  law = erasing_law(
+    *(probability, mode, min_area, max_area),
+    *(min_aspect, max_aspect, min_count, max_count),
+  )
 
   def fill(image, height, width, rng):
     channels = image.shape[-1]

@@ -327,9 +327,8 @@ def law_of(spec: str) -> Any:
   return call_factory(name, law, args, kwargs)
 
 
-def _build(name, args, kwargs, position):
-  """One op of a pp string as a function of (features, seed)."""
-  op = lookup(name)
+def _build(op, name, args, kwargs, position):
+  """One op of a pp string as a function of (features, make_rng)."""
   keys = {}
   if op.inkey is not None:
     keys = {k: kwargs.pop(k) for k in _KEY_ARGS if k in kwargs}
@@ -358,6 +357,32 @@ def _build(name, args, kwargs, position):
   return apply
 
 
+def build(spec: str, lookup: Callable[[str], Op] = lookup) -> list[Callable]:
+  """The ops that a pp string describes, for whatever engine runs them.
+
+  Args:
+    spec: the pp string.
+    lookup: name -> op; an engine of its own gives its own ops.
+
+  Returns:
+    Functions (features, make_rng) -> features, in order; `make_rng` takes an
+    op's place in the string and returns what a random op draws from.
+
+  Raises:
+    ValueError: unknown op, wrong argument or bad syntax, in one line.
+  """
+  try:
+    return [
+      _build(lookup(op[0]), *op, position)
+      for position, op in enumerate(parse(spec))
+    ]
+  except UserError as e:
+    place = f" (in pp string {_short(repr(spec))})"
+    if "pp string" in str(e):
+      place = ""
+    raise UserError(f"{_short(str(e), 300 - len(place))}{place}") from e
+
+
 def get_preprocess_fn(spec: str) -> Callable[[Features], Features]:
   """Builds the function that a pp string describes.
 
@@ -374,13 +399,7 @@ def get_preprocess_fn(spec: str) -> Callable[[Features], Features]:
     ValueError: unknown op, wrong argument or bad syntax, in one line.
   """
   _import_ops()
-  try:
-    ops = [_build(*op, position) for position, op in enumerate(parse(spec))]
-  except UserError as e:
-    place = f" (in pp string {_short(repr(spec))})"
-    if "pp string" in str(e):
-      place = ""
-    raise UserError(f"{_short(str(e), 300 - len(place))}{place}") from e
+  ops = build(spec)
 
   import tensorflow as tf
 

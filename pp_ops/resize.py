@@ -2,20 +2,6 @@
 
 import tensorflow as tf
 
-METHODS = {
-  name: getattr(tf.image.ResizeMethod, const)
-  for name, const in {
-    "bilinear": "BILINEAR",
-    "bicubic": "BICUBIC",
-    "nearest": "NEAREST_NEIGHBOR",
-    "area": "AREA",
-    "lanczos3": "LANCZOS3",
-    "lanczos5": "LANCZOS5",
-    "gaussian": "GAUSSIAN",
-    "mitchellcubic": "MITCHELLCUBIC",
-  }.items()
-}
-
 _KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic"}
 
 
@@ -30,7 +16,7 @@ def resize_by_tensorflow(
   Args:
     image: [H, W, C], any real dtype.
     size: (height, width), or an int32 [2] tensor.
-    method: a name of `METHODS`.
+    method: one of `checks.METHODS`.
     antialias: as TensorFlow's.
 
   Returns:
@@ -39,7 +25,7 @@ def resize_by_tensorflow(
   if image.dtype.is_integer and method != "nearest" and not antialias:
     # The kernel would convert a pixel each time that it reads one.
     image = tf.cast(image, tf.float32)
-  return tf.image.resize(image, size, METHODS[method], antialias=antialias)
+  return tf.image.resize(image, size, method, antialias=antialias)
 
 
 def resize_antialiased(

@@ -9,65 +9,18 @@ of timm 1.0.31.
 """
 
 import math
-import re
 
 import tensorflow as tf
 
-from pp_ops import geometry, pixels
-from pp_ops.errors import UserError
-from pp_ops.interpolation import INTERPOLATIONS, check_interpolation
-from pp_ops.registry import did_you_mean
-from pp_ops.uint8_op import check_fill, check_number, one_of, register_uint8
-
-_MAX_LEVEL = 10  # of the tables
-_TRANSLATE = 0.45  # of the side, at that level
-_UNIFORM_ABOVE = 100  # a standard deviation of more means uniform
-
-# Key -> (default, least, most, whole).
-_KEYS = {
-  "m": (10, 0, math.inf, False),
-  "n": (2, 0, math.inf, True),
-  "p": (0.5, 0, 1, False),
-  "mstd": (0, 0, math.inf, False),
-  "mmax": (_MAX_LEVEL, 1e-3, math.inf, False),
-  "inc": (0, 0, 1, True),
-}
-
-
-def parse_config(config: str) -> dict[str, float]:
-  """Reads a string such as "rand-m7-mstd0.5-inc1".
-
-  Args:
-    config: "rand" and sections, a key of `get_rand_augment` and a number each.
-
-  Returns:
-    A value for each key; mstd is infinite for "inf" and above 100.
-
-  Raises:
-    ValueError: in one line, for anything else.
-  """
-  first, *sections = str(config).split("-")
-  if first != "rand":
-    raise UserError(f"{config!r}: need 'rand' and keys, as 'rand-m7-mstd0.5'")
-  values = {}
-  for section in sections:
-    key, value = re.fullmatch(r"([a-zA-Z]*)(.*)", section, re.DOTALL).groups()
-    if section == "mstdinf":
-      key, value = "mstd", str(_UNIFORM_ABOVE + 1)
-    if key not in _KEYS:
-      raise UserError(f"unknown key {key!r}: {did_you_mean(key, _KEYS)}")
-    if key in values:
-      raise UserError(f"{config!r} gives {key!r} twice")
-    if not re.fullmatch(r"\d+(\.\d*)?", value):
-      raise UserError(f"{section!r}: need a number after {key!r}")
-    _, least, most, whole = _KEYS[key]
-    number = float(value) if "." in value else int(value)
-    check_number(key, number, least, most, whole)
-    values[key] = number
-  values = {**{key: spec[0] for key, spec in _KEYS.items()}, **values}
-  if values["mstd"] > _UNIFORM_ABOVE:
-    values["mstd"] = math.inf
-  return values
+from pp_ops.augmentations import (
+  MAX_LEVEL,
+  parse_config,
+  timm_moves,
+  timm_values,
+)
+from pp_ops.checks import INTERPOLATIONS, check_fill, check_interpolation
+from pp_ops.registry import lookup
+from pp_ops.uint8_op import one_of, register_uint8
 
 
 def levels(config: dict[str, float], num: int, rng) -> tf.Tensor:
@@ -77,24 +30,20 @@ def levels(config: dict[str, float], num: int, rng) -> tf.Tensor:
     magnitude *= rng.uniform([num], dtype=tf.float64)
   elif config["mstd"]:
     magnitude += config["mstd"] * rng.normal([num], tf.float64)
-  return tf.clip_by_value(magnitude, 0, config["mmax"]) / _MAX_LEVEL
+  return tf.clip_by_value(magnitude, 0, config["mmax"]) / MAX_LEVEL
 
 
-def _enhanced(get_op, increasing):
-  """A blend: away from the image's own, 1, either way; or from 0.1 up."""
+def _ops(line_up):
+  """Functions (level, sign) -> op on uint8 images, from a line-up."""
 
-  def at(level, sign):
-    if increasing:
-      factor = tf.maximum(1.0 + sign * (level * 0.9), 0.1)
-    else:
-      factor = level * 1.8 + 0.1
-    return get_op(tf.cast(factor, tf.float32))
+  def op_at(name, args_at):
+    def op(image, level, sign):
+      side = lambda axis: tf.cast(tf.shape(image)[axis], tf.float64)
+      return lookup(name).factory(*args_at(level, sign, side))(image)
 
-  return at
+    return lambda level, sign: lambda image: op(image, level, sign)
 
-
-def _whole(level, most, cap):
-  return tf.minimum(tf.cast(level * most, tf.int32), cap)
+  return [op_at(name, args_at) for name, args_at in line_up.items()]
 
 
 def value_ops(increasing: bool):
@@ -107,22 +56,7 @@ def value_ops(increasing: bool):
     Functions from level and sign, float64 scalar tensors, 1 for the tables' 10
     and 1 or -1, to an op on uint8 images.
   """
-  up = (lambda most, value: most - value) if increasing else (lambda _, v: v)
-  bits = lambda level: tf.clip_by_value(up(4, _whole(level, 4, 8)), 0, 8)
-  threshold = lambda level: up(256, _whole(level, 256, 256))
-  addition = lambda level: _whole(level, 110, 128)
-  return [
-    lambda level, sign: pixels.get_autocontrast(),
-    lambda level, sign: pixels.get_equalize(),
-    lambda level, sign: pixels.get_invert(),
-    lambda level, sign: pixels.get_posterize(bits(level)),
-    lambda level, sign: pixels.get_solarize(threshold(level)),
-    lambda level, sign: pixels.get_solarize_add(addition(level)),
-    _enhanced(pixels.get_color, increasing),
-    _enhanced(pixels.get_contrast, increasing),
-    _enhanced(pixels.get_brightness, increasing),
-    _enhanced(pixels.get_sharpness, increasing),
-  ]
+  return _ops(timm_values(increasing, tf, tf.cast))
 
 
 def moves(fill, interpolation: str):
@@ -135,23 +69,7 @@ def moves(fill, interpolation: str):
   Returns:
     Such functions.
   """
-  how = (fill, interpolation)
-
-  def translate(get_op, axis, level, sign):
-    def op(image):
-      side = tf.cast(tf.shape(image)[axis], tf.float64)
-      return get_op(sign * (level * _TRANSLATE) * side, *how)(image)
-
-    return op
-
-  shear = lambda level, sign: sign * (level * 0.3)
-  return [
-    lambda level, sign: geometry.get_rotate(sign * (level * 30), *how),
-    lambda level, sign: geometry.get_shear_x(shear(level, sign), *how, True),
-    lambda level, sign: geometry.get_shear_y(shear(level, sign), *how, True),
-    lambda level, sign: translate(geometry.get_translate_x, 1, level, sign),
-    lambda level, sign: translate(geometry.get_translate_y, 0, level, sign),
-  ]
+  return _ops(timm_moves(fill, interpolation))
 
 
 @register_uint8("rand_augment")

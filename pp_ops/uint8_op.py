@@ -1,12 +1,11 @@
-"""What the ops on uint8 images share: registration and argument checks."""
+"""What the ops on uint8 images share: registration, fill, choice of one."""
 
 import functools
-import math
 from collections.abc import Callable
 
 import tensorflow as tf
 
-from pp_ops.errors import UserError
+from pp_ops.augmentations import check_fill_fits, check_uint8_image
 from pp_ops.registry import register
 
 
@@ -29,7 +28,7 @@ def register_uint8(name: str) -> Callable[[Callable], Callable]:
       @functools.wraps(op)  # The registry asks the op whether it takes an rng.
       def checked_op(image, *rest, **rng):
         image = tf.convert_to_tensor(image)
-        _check_image(name, image)
+        check_uint8_image(name, image, image.shape.rank)
         return tf.ensure_shape(op(image, *rest, **rng), image.shape)
 
       return checked_op
@@ -39,58 +38,10 @@ def register_uint8(name: str) -> Callable[[Callable], Callable]:
   return add
 
 
-def _check_image(name, image):
-  shape = image.shape
-  good = shape.rank == 3 and shape[-1] in (1, 3)
-  if image.dtype != tf.uint8 or not good:
-    raise UserError(
-      f"op {name!r} got {image.dtype.name} {shape}: need uint8 [height, width, "
-      "channels] with 3 channels or 1, as decoded"
-    )
-
-
-def check_number(
-  name: str, value, low: float, high: float = math.inf, whole: bool = False
-) -> None:
-  """Raises a one-line ValueError unless low <= value <= high.
-
-  A tensor passes: what is drawn in the graph is not known yet.
-
-  Args:
-    name: the argument's.
-    value: number or scalar tensor.
-    low: least that is allowed.
-    high: most that is allowed.
-    whole: whether it must be an int.
-  """
-  if tf.is_tensor(value):
-    return
-  kinds = int if whole else (int, float)
-  number = isinstance(value, kinds) and not isinstance(value, bool)
-  if not (number and math.isfinite(value) and low <= value <= high):
-    ends = [f"{low:g} <= "] * math.isfinite(low) + [name]
-    ends += [f" <= {high:g}"] * math.isfinite(high)
-    what = "a whole number" if whole else "a number"
-    bounds = "".join(ends) if len(ends) > 1 else "finite"
-    raise UserError(f"{name}={value!r}: need {what}, {bounds}")
-
-
-def check_fill(fill) -> None:
-  """Raises a one-line ValueError unless `fill` is a grey level, or three."""
-  values = fill if isinstance(fill, (tuple, list)) else [fill]
-  if len(values) not in (1, 3) or not all(
-    type(v) is int and 0 <= v <= 255 for v in values
-  ):
-    raise UserError(
-      f"fill={fill!r}: need a whole number, 0 to 255, or one per channel"
-    )
-
-
 def filled(height, width, image: tf.Tensor, fill) -> tf.Tensor:
   """uint8 [height, width, channels of `image`] of nothing but `fill`."""
   channels = image.shape[-1]
-  if not isinstance(fill, int) and len(fill) not in (1, channels):
-    raise UserError(f"fill={fill!r} for an image of {channels} channel: need 1")
+  check_fill_fits(fill, channels)
   shape = [height, width, channels]
   if isinstance(fill, int):  # several times faster than broadcasting
     return tf.fill(shape, tf.constant(fill, tf.uint8))

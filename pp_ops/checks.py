@@ -1,0 +1,119 @@
+"""Checks of ops' arguments, for the ops of every engine; no TensorFlow here.
+
+Each raises a one-line ValueError that says what would be right.
+"""
+
+import math
+
+from pp_ops.errors import UserError
+from pp_ops.registry import did_you_mean
+
+METHODS = (
+  "bilinear",
+  "bicubic",
+  "nearest",
+  "area",
+  "lanczos3",
+  "lanczos5",
+  "gaussian",
+  "mitchellcubic",
+)
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+ROUNDINGS = ("big_vision", "torchvision")
+
+_LARGEST_SIDE = 1 << 14  # a square of it has 3 GB as float32
+
+
+def check_choice(what: str, value, choices) -> None:
+  """Raises unless `value` is one of `choices`, naming the nearest."""
+  if value not in choices:
+    near = did_you_mean(str(value), choices)
+    raise UserError(f"unknown {what} {value!r}: {near}")
+
+
+def check_method(method: str, random: bool = False) -> None:
+  """Raises unless `method` is a resize's, or "random" where that is one."""
+  check_choice("resize method", method, [*METHODS, *(["random"] * random)])
+
+
+def check_rounding(rounding: str) -> None:
+  """Raises unless `rounding` is "big_vision" or "torchvision"."""
+  if rounding not in ROUNDINGS:
+    raise UserError(f"rounding={rounding!r}: need one of {ROUNDINGS}")
+
+
+def check_interpolation(name: str, choices=INTERPOLATIONS) -> None:
+  """Raises unless `name` is one of `choices`."""
+  check_choice("interpolation", name, choices)
+
+
+def check_size(size, name: str = "size") -> tuple[int, int]:
+  """(height, width) from an int or a pair of ints; raises for all else."""
+  pair = (size, size) if isinstance(size, int) else size
+  good = isinstance(pair, (tuple, list)) and len(pair) == 2
+  if not good or not all(type(s) is int and s > 0 for s in pair):
+    raise UserError(f"{name}={size!r}: need a pixel count or (height, width)")
+  if max(pair) > _LARGEST_SIDE:
+    raise UserError(f"{name}={size!r}: need at most {_LARGEST_SIDE} pixels")
+  return tuple(pair)
+
+
+def check_number(
+  name: str, value, low: float, high: float = math.inf, whole: bool = False
+) -> None:
+  """Raises unless low <= value <= high.
+
+  A tensor or array passes: what is drawn for an image is not known yet.
+
+  Args:
+    name: the argument's.
+    value: number, or a scalar with a dtype.
+    low: least that is allowed.
+    high: most that is allowed.
+    whole: whether it must be an int.
+  """
+  if hasattr(value, "dtype"):
+    return
+  kinds = int if whole else (int, float)
+  number = isinstance(value, kinds) and not isinstance(value, bool)
+  if not (number and math.isfinite(value) and low <= value <= high):
+    ends = [f"{low:g} <= "] * math.isfinite(low) + [name]
+    ends += [f" <= {high:g}"] * math.isfinite(high)
+    what = "a whole number" if whole else "a number"
+    bounds = "".join(ends) if len(ends) > 1 else "finite"
+    raise UserError(f"{name}={value!r}: need {what}, {bounds}")
+
+
+def check_fill(fill) -> None:
+  """Raises unless `fill` is a grey level, or one for each of 3 channels."""
+  values = fill if isinstance(fill, (tuple, list)) else [fill]
+  if len(values) not in (1, 3) or not all(
+    type(v) is int and 0 <= v <= 255 for v in values
+  ):
+    raise UserError(
+      f"fill={fill!r}: need a whole number, 0 to 255, or one per channel"
+    )
+
+
+def check_there(features, keys, op):
+  """Raises unless an op's features are there."""
+  missing = [k for k in keys if k not in features]
+  if missing:
+    raise UserError(
+      f"op {op!r}: no feature {missing[0]!r}; there are "
+      + ", ".join(map(repr, features))
+    )
+
+
+def check_names(keys, what):
+  """Raises unless `keys` are features' names."""
+  good = isinstance(keys, (list, tuple)) and len(keys) > 0
+  if not good or not all(isinstance(k, str) for k in keys):
+    raise UserError(f"{what}={keys!r}: need the names of features")
+
+
+def check_shape(shape, what, none_too=False):
+  """Raises unless `shape` is one."""
+  whole = lambda n: type(n) is int or (none_too and n is None)
+  if not isinstance(shape, (list, tuple)) or not all(map(whole, shape)):
+    raise UserError(f"{what}={shape!r}: need a list of whole numbers")

@@ -1,0 +1,55 @@
+"""How run, epoch, example, op and draw are packed into 128 bits of seed.
+
+Engines share it, and no TensorFlow is imported here: the tf.data ops draw from
+it by TensorFlow's stateless generators (`pp_ops.random`), those on an
+accelerator by the same generator in JAX (`big_crop.device_ops.philox`).
+
+Two int64 numbers hold run seed and epoch, and repeat, example index, op
+position and draw, in this order from the top, so that different places have
+different seeds.
+"""
+
+from typing import Any
+
+from pp_ops.errors import UserError
+
+EPOCH_BITS = 24
+INDEX_BITS, OP_BITS, DRAW_BITS = 37, 10, 8
+
+
+def pack(run_seed: int, epoch: Any, index: Any, repeat: Any) -> tuple[Any, Any]:
+  """The seed of one example in one epoch, as its two halves.
+
+  Args:
+    run_seed: the run's seed, 0 <= run_seed < 2^39.
+    epoch: int64, below 2^24; a number, or an array of whatever library.
+    index: int64: the example's place in its dataset, below 2^37.
+    repeat: int64, below 2^8: which of its repeats in this epoch.
+
+  Returns:
+    int64 like these. The lowest 18 bits of the second are free for `op_bits`.
+
+  Raises:
+    ValueError: for a seed out of range.
+  """
+  if not 0 <= run_seed < 1 << (63 - EPOCH_BITS):
+    raise UserError(f"seed={run_seed}: need 0 <= seed < 2^{63 - EPOCH_BITS}")
+  high = (run_seed << EPOCH_BITS) + epoch
+  low = (repeat * (1 << INDEX_BITS) + index) * (1 << (OP_BITS + DRAW_BITS))
+  return high, low
+
+
+class Draws:
+  """Counts the draws of one op of a pp string."""
+
+  def __init__(self, position: int):
+    """Counts for the op at `position` of its string."""
+    self._next = position << DRAW_BITS
+    self._end = self._next + (1 << DRAW_BITS)
+
+  def next_bits(self) -> int:
+    """What the next draw adds to the second half of the example's seed."""
+    if self._next == self._end:
+      raise UserError(f"an op may draw {1 << DRAW_BITS} times at most")
+    self._next += 1
+    return self._next - 1
