@@ -1,0 +1,121 @@
+"""Crops: every law of `pp_ops.laws`, run on the accelerator in float32.
+
+`inception_crop` has TensorFlow's law, and its windows are those of
+`inception_crop_coupled` in tf.data: TensorFlow's kernel makes numbers of its
+own of a seed.
+"""
+
+import copy
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from big_crop.device_ops import image as image_ops
+from big_crop.device_ops.canvas import Canvas
+from pp_ops import registry as host
+from pp_ops.checks import check_method, check_size
+from pp_ops.laws import Law, arguments
+from pp_ops.laws import names as law_names
+from pp_ops.registry import Op
+
+
+def cut(law: Law, canvas: Canvas, u: jax.Array, v: jax.Array) -> Canvas:
+  """The window of an image that a law makes of uniforms.
+
+  Args:
+    law: the law.
+    canvas: the image.
+    u: float32 [law.max_attempts, law.draws] in [0, 1).
+    v: float32 [2] in [0, 1).
+
+  Returns:
+    The window.
+  """
+  height, width = (n.astype(jnp.float32) for n in (canvas.height, canvas.width))
+  *window, _ = law.window(u, v, height, width, jnp)
+  y, x, h, w = (a.astype(jnp.int32) for a in window)
+  return dataclasses.replace(
+    canvas, y=canvas.y + y, x=canvas.x + x, height=h, width=w, least=(1, 1)
+  )
+
+
+def get_crop(name: str, law: Law, size, resize: dict):
+  """The function of a crop op; see `pp_ops.crops.get_crop`."""
+  check_method(resize["method"], random=True)
+  size = None if size is None else check_size(size)
+
+  def crop(image, rng):
+    own = copy.copy(rng)
+    if size is not None and resize["method"] == "random":
+      rng.next_bits()  # the resize's
+    u = rng.uniform([law.max_attempts, law.draws], "float64")
+    v = rng.uniform([2], "float64")
+    window = cut(law, image_ops.not_resized(image, name), u, v)
+    if size is None:
+      return window
+    return image_ops.resize_to(window, size, rng=own, **resize)
+
+  return crop
+
+
+def law_op(name: str) -> Op | None:
+  """The crop op that a law is, or None if no law has the name."""
+  law_class = law_names.law_class_of(name)
+  if law_class is None:
+    return None
+
+  def factory(*args, **kwargs):
+    return get_crop(name, *arguments.bind(law_class, args, kwargs))
+
+  factory.__signature__ = arguments.signature(law_class)
+  return Op(factory, "image", "image", None)
+
+
+def random_resized_crop(
+  key: jax.Array,
+  images: jax.Array,
+  sizes: jax.Array | None = None,
+  law: Law | str = "inception_crop_fixed",
+  size: int | tuple[int, int] = 224,
+  method: str = "bilinear",
+  antialias: bool = True,
+) -> jax.Array:
+  """Crops and resizes a batch on the accelerator; for anyone's JAX code.
+
+  Args:
+    key: a JAX random key.
+    images: [B, S, T, C], uint8 or float.
+    sizes: int32 [B, 2], the true (height, width) of images that lie at the top
+      left of their arrays; by default they fill them.
+    law: a law of `pp_ops.laws`, or as a pp string names it, for example
+      "beta_crop(alpha=2, beta=1)".
+    size: pixels, or (height, width), of the result.
+    method: of `pp_ops.checks.METHODS`.
+    antialias: as torchvision does and as TensorFlow does not by default.
+
+  Returns:
+    [B, *size, C] of the same dtype; integers are rounded.
+
+  Raises:
+    ValueError: in one line, for a wrong law, size or method.
+  """
+  law = host.law_of(law) if isinstance(law, str) else law
+  check_method(method)
+  size = check_size(size)
+  batch = images.shape[0]
+  if sizes is None:
+    sizes = jnp.tile(jnp.array(images.shape[1:3], jnp.int32), [batch, 1])
+  u_key, v_key = jax.random.split(key)
+  u = jax.random.uniform(u_key, (batch, law.max_attempts, law.draws))
+  u += 2.0**-24  # 0 would be a ratio at its bound, where rounding may tie
+  v = jax.random.uniform(v_key, (batch, 2))
+
+  def one(image, shape, u, v):
+    zero = jnp.int32(0)
+    canvas = Canvas(image, zero, zero, shape[0], shape[1])
+    return image_ops.resize_to(
+      cut(law, canvas, u, v), size, method, antialias, None
+    )
+
+  return jax.vmap(one)(images, sizes, u, v)

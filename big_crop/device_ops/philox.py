@@ -1,0 +1,210 @@
+"""TensorFlow's stateless random numbers, in JAX and in NumPy.
+
+The generator is Philox 4x32-10 (Salmon et al., "Parallel random numbers: as
+easy as 1, 2, 3", 2011), and the seed is scrambled into key and counter as
+`tf.random.stateless_uniform` does it. So an op that runs here draws the very
+numbers that it draws in tf.data: the same windows, flips and magnitudes.
+
+JAX computes in 32 bits unless told otherwise. What TensorFlow draws in float64
+is here the middle of the 2^-23 that the number lies in. A window's side is a
+rounded function of such numbers, and differs by a pixel now and then.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pp_ops.seeds import Draws
+
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+# What TensorFlow scrambles seeds with.
+_SCRAMBLE_KEY = (0x3EC8F720, 0x02461E29)
+
+
+def _product(a, b):
+  """High and low 32 bits of the product of uint32 `a` and an int `b`."""
+  a_low, a_high = a & 0xFFFF, a >> 16
+  b_low, b_high = (np.uint32(x) for x in (b & 0xFFFF, b >> 16))
+  low, middle, other = a_low * b_low, a_high * b_low, a_low * b_high
+  carry = ((low >> 16) + (middle & 0xFFFF) + (other & 0xFFFF)) >> 16
+  high = a_high * b_high + (middle >> 16) + (other >> 16) + carry
+  return high, a * np.uint32(b)
+
+
+def philox(counter: Sequence, key: Sequence) -> list:
+  """Philox 4x32-10: four random uint32 for a counter and a key.
+
+  Args:
+    counter: four uint32 arrays, of NumPy or JAX, that broadcast.
+    key: two such arrays.
+
+  Returns:
+    Four arrays.
+  """
+  c0, c1, c2, c3 = counter
+  k0, k1 = key
+  for i in range(10):
+    if i:
+      k0, k1 = k0 + np.uint32(_WEYL[0]), k1 + np.uint32(_WEYL[1])
+    high0, low0 = _product(c0, _MULTIPLIERS[0])
+    high1, low1 = _product(c2, _MULTIPLIERS[1])
+    c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+  return [c0, c1, c2, c3]
+
+
+def random_bits(seed: jax.Array, num: int) -> jax.Array:
+  """`tf.random.stateless_uniform(shape, seed, None, None, tf.uint32)`.
+
+  Args:
+    seed: uint32 [4]: the two int64 of a stateless seed, each low half first.
+      Of NumPy or JAX.
+    num: how many.
+
+  Returns:
+    uint32 [num], of NumPy if the seed is.
+  """
+  xp = np if isinstance(seed, np.ndarray) else jnp
+  key = [xp.asarray(k, np.uint32) for k in _SCRAMBLE_KEY]
+  # The overflow of NumPy's scalars is meant.
+  with np.errstate(over="ignore"):
+    mixed = philox([seed[i] for i in range(4)], key)
+    count = xp.arange(-(-num // 4), dtype=np.uint32)
+    zero = xp.zeros_like(count)
+    words = philox([count, zero, mixed[2] + zero, mixed[3] + zero], mixed[:2])
+  return xp.stack(words, -1).reshape(-1)[:num]
+
+
+def permutation(num: int, seed: np.ndarray) -> np.ndarray:
+  """`tf.random.experimental.stateless_shuffle(tf.range(num), seed)`.
+
+  Args:
+    num: how many, below 2^31.
+    seed: int64 [2].
+
+  Returns:
+    int64 [num].
+  """
+  words = random_bits(seed_words(*seed), max(num - 1, 1))
+  jumps = words % np.arange(num, 1, -1, dtype=np.uint32)[: len(words)]
+  order = list(range(num))  # a list is faster than an array one by one
+  for i, jump in enumerate(jumps.tolist() if num > 1 else []):
+    order[i], order[i + jump] = order[i + jump], order[i]
+  return np.array(order, np.int64)
+
+
+def seed_words(high: np.ndarray, low: np.ndarray) -> np.ndarray:
+  """The halves of `pp_ops.seeds.pack` as uint32 [..., 4]."""
+  pair = np.stack(np.broadcast_arrays(high, low), -1).astype("<i8")
+  return np.ascontiguousarray(pair).view("<u4")
+
+
+class Rng(Draws):
+  """What a random op draws from: `pp_ops.random.Rng` in JAX."""
+
+  def __init__(self, seed: jax.Array, position: int = 0):
+    """Draws for the op at `position` of its pp string.
+
+    Args:
+      seed: uint32 [4], a row of `seed_words`.
+      position: the op's place in the string.
+    """
+    super().__init__(position)
+    self._seed = seed
+
+  def bits(self, num: int) -> jax.Array:
+    """uint32 [num]; one draw, as is each call of the other methods."""
+    # The low bits that the draw is added to are free: nothing is carried.
+    own = jnp.array([0, 0, self.next_bits(), 0], jnp.uint32)
+    return random_bits(self._seed + own, num)
+
+  def uniform(self, shape: Sequence[int] = (), dtype=jnp.float32) -> jax.Array:
+    """Uniform float32 numbers in [0, 1).
+
+    Args:
+      shape: of the result.
+      dtype: float32, or "float64" for what TensorFlow draws as such; it is then
+        within 2^-24 of that, and neither 0 nor 1.
+
+    Returns:
+      float32 `shape`.
+    """
+    num = math.prod(shape)
+    if dtype == "float64":
+      words = self.bits(2 * num).reshape(-1, 2)
+      upper = (words[:, 0] & 0xFFFFF) << 3 | words[:, 1] >> 29
+      u = (upper.astype(jnp.float32) + 0.5) * 2.0**-23
+      return u.reshape(shape)
+    return _float32(self.bits(num)).reshape(shape)
+
+  def integers(self, low: int, high: int) -> jax.Array:
+    """int32 scalar, uniform in low..high - 1."""
+    word = self.bits(1)[0] % np.uint32(high - low)
+    return word.astype(jnp.int32) + low
+
+  def normal(self, shape: Sequence[int] = (), dtype=jnp.float32) -> jax.Array:
+    """Standard normal float32 numbers (Box-Muller).
+
+    For the arguments see `uniform`. They equal TensorFlow's but for the last
+    bits of logarithm, sine and cosine.
+    """
+    num = math.prod(shape)
+    pairs = -(-num // 2)
+    if dtype == "float64":
+      u = self.uniform([pairs, 2], "float64")
+    else:
+      u = _float32(self.bits(2 * pairs)).reshape(pairs, 2)
+    radius, angle = _polar(u[:, 0], u[:, 1])
+    both = jnp.stack([jnp.sin(angle) * radius, jnp.cos(angle) * radius], -1)
+    return both.reshape(-1)[:num].reshape(shape)
+
+  def streams(self, num: int) -> jax.Array:
+    """The generator's key and upper half of its counter for `num` draws.
+
+    Args:
+      num: how many.
+
+    Returns:
+      uint32 [4, num], for `normal_at`.
+    """
+    own = np.zeros([num, 4], np.uint32)
+    own[:, 2] = [self.next_bits() for _ in range(num)]
+    key = [jnp.uint32(k) for k in _SCRAMBLE_KEY]
+    return jnp.stack(philox([*(self._seed + own).T], key))
+
+
+def normal_at(place: jax.Array, stream: jax.Array) -> jax.Array:
+  """Elements of what `Rng.normal` would draw.
+
+  A counter-based generator gives any element without those before it. So noise
+  for a box whose size is known only on the device needs an array of the image's
+  size, and one call of the generator for each value.
+
+  Args:
+    place: int32, the elements' flat indices.
+    stream: four uint32 that broadcast with `place`, see `Rng.streams`.
+
+  Returns:
+    float32 like `place`.
+  """
+  place = place.astype(jnp.uint32)
+  count = [place >> 2, jnp.zeros_like(place), *stream[2:]]
+  a, b, c, d = philox(count, stream[:2])
+  second = (place & 2) > 0
+  radius, angle = _polar(
+    *(_float32(w) for w in (jnp.where(second, c, a), jnp.where(second, d, b)))
+  )
+  wave = jnp.where((place & 1) > 0, jnp.cos(angle), jnp.sin(angle))
+  return wave * radius
+
+
+def _float32(words):
+  return (words & 0x7FFFFF).astype(jnp.float32) * 2.0**-23
+
+
+def _polar(u, v):
+  """Box-Muller's radius and angle for two uniforms, as TensorFlow's."""
+  return jnp.sqrt(-2.0 * jnp.log(jnp.maximum(u, 1e-7))), (2.0 * math.pi) * v

@@ -1,0 +1,102 @@
+"""Ops on uint8 images as parameters of a few stages, as a policy needs them.
+
+Under `jax.vmap` every image goes through all branches of a condition. A policy
+that chose among 15 ops in that way would run 15 ops for each image. Instead an
+op is a `Part`: the parameters that it gives to one of four stages (a table of
+grey levels, a blend of two images, an affine move, a covered box). A policy
+runs each stage once, with parameters that it picks per image, and the stages
+that an image's op does not use leave the image as it is.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from big_crop.device_ops.registry import register
+from pp_ops.augmentations import check_uint8_image
+
+
+class Stage(NamedTuple):
+  """What one kind of op does to an image.
+
+  Attributes:
+    run: (image, parameters) -> image, uint8 [H, W, C].
+    nothing: image -> the parameters that leave it as it is.
+  """
+
+  run: Callable[[jax.Array, Any], jax.Array]
+  nothing: Callable[[jax.Array], Any]
+
+
+class Part(NamedTuple):
+  """An op: a stage, and image -> the parameters that the op gives to it."""
+
+  stage: Stage
+  parameters: Callable[[jax.Array], Any]
+
+
+def run(part: Part, image: jax.Array) -> jax.Array:
+  """Applies one op to a uint8 [H, W, C] image."""
+  return part.stage.run(image, part.parameters(image))
+
+
+def run_one_of(
+  parts: Sequence[Part], which: jax.Array, image: jax.Array
+) -> jax.Array:
+  """Applies `parts[which]`, or nothing if `which` is no such index.
+
+  Args:
+    parts: the ops.
+    which: int32 scalar, may differ from image to image.
+    image: uint8 [H, W, C].
+
+  Returns:
+    uint8 [H, W, C].
+  """
+  for stage in dict.fromkeys(part.stage for part in parts):
+    chosen = stage.nothing(image)
+    for i, part in enumerate(parts):
+      if part.stage is stage:
+        pick = functools.partial(jnp.where, which == i)
+        chosen = jax.tree.map(pick, part.parameters(image), chosen)
+    # Without the barrier XLA may fuse one stage into the next one, and compute
+    # each pixel again wherever the next stage reads it.
+    image = jax.lax.optimization_barrier(stage.run(image, chosen))
+  return image
+
+
+def register_uint8(name: str) -> Callable[[Callable], Callable]:
+  """Decorator: registers a factory of ops on uint8 images.
+
+  Args:
+    name: what the pp string calls it.
+
+  Returns:
+    A decorator that returns the factory unchanged. The factory returns a `Part`
+    or a function of (image, rng); the op that is registered also says in one
+    line if it gets anything but uint8 [H, W, 3 or 1].
+  """
+
+  def add(factory):
+    @functools.wraps(factory)
+    def checked_factory(*args, **kwargs):
+      made = factory(*args, **kwargs)
+      op = functools.partial(run, made) if isinstance(made, Part) else made
+
+      def without_rng(image):
+        check_uint8_image(name, image, image.ndim)
+        return op(image)
+
+      def with_rng(image, rng):
+        check_uint8_image(name, image, image.ndim)
+        return op(image, rng)
+
+      return without_rng if isinstance(made, Part) else with_rng
+
+    register(name)(checked_factory)
+    return factory
+
+  return add
