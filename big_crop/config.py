@@ -24,6 +24,7 @@ FREE_KEYS = (
   "ckpt_steps",
   "keep_ckpt_steps",
   "input.num_parallel_calls",
+  "input.hold",
 )
 
 
@@ -45,10 +46,15 @@ def default_config() -> ConfigDict:
   c.input = ConfigDict()
   c.input.data = ConfigDict(dict(name="critters", split="train", data_dir=None))
   c.input.pp = placeholder(str)  # must be set
+  # What runs it: tf.data on the host, or device: JAX, for packed data.
+  c.input.engine = "tf.data"
   c.input.batch_size = 128  # over all devices and hosts
   c.input.repeats = 1  # of an image in a row, each with its own augmentation
   c.input.shuffle_buffer_size = 50_000  # for TFDS; others shuffle as a whole
   c.input.num_parallel_calls = placeholder(int)  # None: TensorFlow chooses
+  # For the device engine: whether the devices hold the dataset, each a part of
+  # it; None: if that takes no more than half of their memory.
+  c.input.hold = placeholder(bool)
   c.input.skip_corrupt = False  # leave out what does not decode
   c.pp_modules = []  # modules that register ops of your own
 

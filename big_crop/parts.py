@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from big_crop import config as configs
 from big_crop import evaluators, objectives, optim
 from big_crop import step as steps
-from big_crop.data import input_pipeline, sources
+from big_crop.data import batches, sources
 from big_crop.optim.schedules import to_steps
 from big_crop.runtime import checkpoint, sharding
 from pp_ops import registry
@@ -54,40 +54,37 @@ class Parts(NamedTuple):
   lr: Callable[[int], float]
   evals: dict[str, tuple[Any, int]]
 
-  def batches(self, start: int = 0) -> Iterator[input_pipeline.Batch]:
-    """This host's endless training batches.
-
-    Args:
-      start: position in the host's stream of examples.
-    """
-    options = self.config.input
-    return input_pipeline.train_batches(
-      self.source,
-      self.pp,
-      self.objective.features,
-      options.batch_size // jax.process_count(),
-      seed=self.config.seed,
-      start=start,
-      repeats=options.repeats,
-      num_parallel_calls=options.num_parallel_calls,
-      skip_corrupt=options.skip_corrupt,
-    )
-
   def device_batches(
     self, start: int = 0
-  ) -> Iterator[tuple[dict[str, jax.Array], input_pipeline.Batch]]:
-    """The same, on their way to the devices ahead of their use.
+  ) -> Iterator[tuple[dict[str, jax.Array], batches.Batch]]:
+    """The endless training batches, on the devices ahead of their use.
 
     Args:
       start: position in the host's stream of examples.
 
     Yields:
-      (global arrays, the batch that they came from, without its data).
+      (global arrays, this host's batch that they came from, without its data).
     """
-    return input_pipeline.prefetch_to_device(
-      self.batches(start),
-      lambda data: sharding.make_global_batch(data, self.mesh),
+    options = self.config.input
+    engine = batches.engine(options.engine)
+    return engine.device_batches(
+      self.source,
+      self.pp,
+      self.objective.features,
+      options.batch_size // jax.process_count(),
+      mesh=self.mesh,
+      seed=self.config.seed,
+      start=start,
+      repeats=options.repeats,
+      **{k: options[k] for k in engine.OPTIONS},
     )
+
+  def describe_data(self) -> str:
+    """Where the training data are, if there is something to say."""
+    options = self.config.input
+    engine = batches.engine(options.engine)
+    chosen = {k: options[k] for k in engine.OPTIONS}
+    return engine.describe(self.source, self.mesh, **chosen)
 
 
 def build(config: ConfigDict) -> Parts:
@@ -109,7 +106,8 @@ def build(config: ConfigDict) -> Parts:
   registry.import_modules(config.pp_modules)
   if not config.input.pp:
     raise UserError("config.input.pp is not set")
-  pp = registry.get_preprocess_fn(config.input.pp)
+  engine = batches.engine(config.input.engine)
+  pp = engine.get_preprocess_fn(config.input.pp)
   source = sources.get_source(
     **config.input.data,
     shard=(jax.process_index(), num_hosts),
@@ -130,7 +128,7 @@ def build(config: ConfigDict) -> Parts:
     )
   durations["total_steps"] = total_steps
 
-  specs = input_pipeline.feature_specs(source, pp, objective.features)
+  specs = engine.feature_specs(source, pp, objective.features)
   prepare = jax.jit(steps.make_prepare(objective, config.seed))
   prepared, _ = jax.eval_shape(
     prepare,
@@ -168,6 +166,7 @@ def build(config: ConfigDict) -> Parts:
     "predict": jax.jit(objective.predict),
     "mesh": mesh,
     "seed": config.seed,
+    "engine": config.input.engine,
     **objective.for_evaluators(),
   }
   evals = {

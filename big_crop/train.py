@@ -18,7 +18,6 @@ if __name__ == "__main__":
 
 import jax
 import numpy as np
-from clu import parameter_overview
 from etils import epath
 
 from big_crop import config as configs
@@ -67,11 +66,7 @@ def start_or_resume(config, workdir: epath.Path, parts: Parts) -> tuple:
     if jax.process_index() == 0:
       print(f"going on from checkpoint {checkpoints.path / str(start)}")
   elif jax.process_index() == 0:
-    print(
-      parameter_overview.get_parameter_overview(
-        state.params, include_stats=False
-      )
-    )
+    print(trees.overview(state.params))
   num_hosts = jax.process_count()
   if len(host.get("positions", [])) != num_hosts:
     # Another number of hosts has other streams: enter them at the same epoch.
@@ -117,7 +112,8 @@ def run(config, workdir: str) -> dict | None:
   )
   counts = {"host": jax.process_count(), "device": parts.mesh.size}
   machines = ", ".join(f"{n} {k}{'s' * (n > 1)}" for k, n in counts.items())
-  line.show(f"{machines}, {state_bytes / 1e6:.1f} MB of train state on each")
+  facts = [machines, f"{state_bytes / 1e6:.1f} MB of train state on each"]
+  line.show(", ".join(filter(None, [*facts, parts.describe_data()])))
   unchecked = []  # (step, metrics on the devices)
 
   def evaluate(step, names):

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from big_crop import tables
 from pp_ops.errors import UserError
 
 
@@ -26,6 +27,21 @@ def named_leaves(tree: Any) -> list[tuple[str, Any]]:
   """Returns the (name, leaf) pairs of a tree, in tree order."""
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
   return [(leaf_name(path), leaf) for path, leaf in leaves]
+
+
+def overview(tree: Any) -> str:
+  """A table of the leaves: name, shape, dtype and size, and the sum of these.
+
+  Args:
+    tree: arrays, or anything with shape and dtype.
+  """
+  leaves = named_leaves(tree)
+  rows = [("Name", "Shape", "Dtype", "Size")]
+  rows += [
+    (n, str(tuple(x.shape)), str(x.dtype), f"{x.size:,}") for n, x in leaves
+  ]
+  total = sum(x.size for _, x in leaves)
+  return f"{tables.markdown(rows)}Total: {total:,}"
 
 
 def map_with_names(fn: Callable[..., Any], tree: Any, *rest: Any) -> Any:

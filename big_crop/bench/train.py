@@ -35,7 +35,7 @@ def measure(config, warmup: int, steps: int) -> dict[str, float]:
   """
   parts = build(config)
   size = config.input.batch_size
-  batches, state = parts.batches(), parts.init()
+  batches, state = parts.device_batches(), parts.init()
   done_at = concurrent.futures.ThreadPoolExecutor(1)
 
   def when_ready(x):
@@ -73,7 +73,7 @@ def measure(config, warmup: int, steps: int) -> dict[str, float]:
   return {
     "images_per_s": steps * size / seconds,
     "step_images_per_s": rate(one_step),
-    "pipeline_images_per_s": rate(lambda: next(batches).data),
+    "pipeline_images_per_s": rate(lambda: next(batches)[0]),
     "waiting": waited / seconds,
   }
 

@@ -6,10 +6,9 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from big_crop.data import input_pipeline, sources
+from big_crop.data import batches, sources
 from big_crop.runtime import sharding
 from pp_ops.errors import UserError
-from pp_ops.registry import get_preprocess_fn
 
 
 class EvalData:
@@ -28,8 +27,9 @@ class EvalData:
     seed: int,
     data: dict[str, Any],
     pp_fn: str,
-    features: input_pipeline.Features,
+    features: batches.Features,
     batch_size: int,
+    engine: str = "tf.data",
     skip_corrupt: bool = False,
     num_parallel_calls: int | None = None,
   ):
@@ -40,8 +40,9 @@ class EvalData:
       seed: the run's, for a pp string with random ops.
       data: arguments of `sources.get_source`.
       pp_fn: the pp string.
-      features: what it must leave, see `input_pipeline.Features`.
+      features: what it must leave, see `batches.Features`.
       batch_size: over all devices; a last, smaller batch is padded.
+      engine: what runs the pp string, see `batches.ENGINES`.
       skip_corrupt: leave out images that do not decode, rather than fail.
       num_parallel_calls: threads; TensorFlow chooses by default.
 
@@ -56,34 +57,31 @@ class EvalData:
     )
     if not self.source.total_examples:
       raise UserError(f"split {data['split']!r} has no examples")
-    self._pp = get_preprocess_fn(pp_fn)
+    self._engine = batches.engine(engine)
+    self._pp = self._engine.get_preprocess_fn(pp_fn)
     self._wanted = features
     self.features = set(
-      input_pipeline.feature_specs(self.source, self._pp, features)
+      self._engine.feature_specs(self.source, self._pp, features)
     )
     self.skip_corrupt = skip_corrupt
-    self._options = dict(
-      seed=seed,
-      skip_corrupt=skip_corrupt,
-      num_parallel_calls=num_parallel_calls,
+    given = dict(
+      skip_corrupt=skip_corrupt, num_parallel_calls=num_parallel_calls
     )
+    given = {k: v for k, v in given.items() if k in self._engine.OPTIONS}
+    self._options = dict(seed=seed, **given)
 
   def batches(self) -> Iterator[tuple[dict[str, jax.Array], int]]:
     """Reads the split in stored order.
 
-    Yields:
-      Global arrays [B, ...] by feature, with "mask" [B] float32, 0 for padding;
-      and how many examples of this host are in the batch.
+    Returns:
+      An iterator: global arrays [B, ...] by feature, with "mask" [B] float32,
+      0 for padding; and how many examples of this host are in the batch.
     """
-    for batch in input_pipeline.eval_batches(
+    return self._engine.eval_device_batches(
       self.source,
       self._pp,
       self._wanted,
       self._local_batch_size,
-      num_hosts=self._num_hosts,
+      mesh=self._mesh,
       **self._options,
-    ):
-      arrays = sharding.make_global_batch(
-        {**batch.data, "mask": batch.mask}, self._mesh
-      )
-      yield arrays, int(batch.mask.sum())
+    )

@@ -9,17 +9,29 @@ seed, its epoch, its index and which of its repeats it is (`pp_ops.random`).
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
 import tensorflow as tf
+from jax.sharding import Mesh
 
 from big_crop.data.base import Source
+from big_crop.data.batches import (
+  Batch,
+  Features,
+  ahead,
+  check_features,
+  check_repeats,
+  names_of,
+)
+from big_crop.runtime import sharding
 from pp_ops.errors import UserError
 from pp_ops.random import example_seed
-from pp_ops.registry import SEED
+from pp_ops.registry import SEED, get_preprocess_fn
+
+__all__ = ["get_preprocess_fn"]  # the engine's, see `batches`
+OPTIONS = ("num_parallel_calls", "skip_corrupt")
 
 _SHUFFLE_INDEX = -1  # No example's index: the seed of an epoch's order.
 
@@ -29,27 +41,6 @@ tf.config.set_visible_devices([], "GPU")
 # TensorFlow's default, costs up to a tenth more.
 with contextlib.suppress(RuntimeError):  # TensorFlow runs already.
   tf.config.threading.set_intra_op_parallelism_threads(1)
-
-
-# What a pp string must leave of an example; other features stay on the host. A
-# tuple in place of a name stands for alternatives.
-Features = Sequence[str | tuple[str, ...]]
-
-
-class Batch(NamedTuple):
-  """One host's part of a batch.
-
-  Attributes:
-    data: features by name, [local batch size, ...].
-    mask: [local batch size] float32, 0 for padding. None in training.
-    position: place in the stream of the example after the last one.
-    skipped: corrupt examples left out since the previous batch.
-  """
-
-  data: dict[str, np.ndarray]
-  mask: np.ndarray | None
-  position: int
-  skipped: int
 
 
 def _stream(source, seed, start, repeats):
@@ -86,7 +77,7 @@ def _preprocessed(raw, pp, seed, start, features, *, threads, skip_corrupt):
   def process(position, example):
     example[SEED] = _pop_seed(example, seed)
     out = pp(example)
-    kept = {k: out[k] for k in _names(features) if k in out}
+    kept = {k: out[k] for k in names_of(features) if k in out}
     return {**kept, "_position": position}
 
   ds = raw.enumerate(start).map(
@@ -96,19 +87,8 @@ def _preprocessed(raw, pp, seed, start, features, *, threads, skip_corrupt):
   return ds.ignore_errors() if skip_corrupt else ds
 
 
-def _names(features):
-  """All names in a list of features, alternatives included."""
-  alternatives = ((f,) if isinstance(f, str) else f for f in features)
-  return list(itertools.chain.from_iterable(alternatives))
-
-
 def _check_features(spec, features):
-  for feature in features:
-    names = (feature,) if isinstance(feature, str) else feature
-    if not set(names) & set(spec):
-      missing = " nor ".join(map(repr, names))
-      found = "neither" if len(names) > 1 else "no feature"
-      raise UserError(f"the pp string leaves {found} {missing}")
+  check_features(spec, features)
   for name, feature in spec.items():
     if not feature.shape.is_fully_defined():
       raise UserError(
@@ -190,7 +170,7 @@ def _specs(ds, features):
   spec = ds.element_spec
   return {
     k: jax.ShapeDtypeStruct(tuple(spec[k].shape), spec[k].dtype.as_numpy_dtype)
-    for k in _names(features)
+    for k in names_of(features)
     if k in spec
   }
 
@@ -205,7 +185,6 @@ def train_batches(
   start: int = 0,
   repeats: int = 1,
   num_parallel_calls: int | None = None,
-  prefetch: int = 2,
   skip_corrupt: bool = False,
 ) -> Iterator[Batch]:
   """This host's endless training batches.
@@ -223,7 +202,6 @@ def train_batches(
       shows one image in `repeats`, as DeiT's sampler has it.
     num_parallel_calls: threads that preprocess; TensorFlow chooses by default.
       It does not change what comes out.
-    prefetch: batches prepared ahead.
     skip_corrupt: leave out examples that do not decode, rather than raise.
 
   Returns:
@@ -233,8 +211,7 @@ def train_batches(
     ValueError: if an example is corrupt (names it), a feature is missing or
       has no fixed shape, or `repeats` is no whole number from 1 to 255.
   """
-  if not (isinstance(repeats, int) and 1 <= repeats < 256):
-    raise UserError(f"repeats is {repeats!r}: need a whole number, 1 to 255")
+  check_repeats(repeats)
   ds = _preprocessed(
     _stream(source, seed, start, repeats),
     pp,
@@ -245,7 +222,7 @@ def train_batches(
     skip_corrupt=skip_corrupt,
   )
   return _iterate(
-    ds.batch(batch_size, drop_remainder=True).prefetch(prefetch),
+    ds.batch(batch_size, drop_remainder=True).prefetch(2),
     lambda position: _stream(source, seed, position, repeats),
     pp,
     seed,
@@ -322,22 +299,45 @@ def _pad(batch, size):
   )
 
 
-def prefetch_to_device(
-  batches: Iterator[Batch], put: Callable[[dict], dict[str, jax.Array]], num=2
+def device_batches(
+  *args, mesh: Mesh, **options
 ) -> Iterator[tuple[dict[str, jax.Array], Batch]]:
-  """Starts the transfer of `num` batches ahead of their use.
+  """The batches of `train_batches` on the devices, started ahead of their use.
 
   Args:
-    batches: from `train_batches`.
-    put: data -> global device arrays; asynchronous, as `jax.device_put` is.
-    num: how many batches are on the device at a time.
+    *args: those of `train_batches`.
+    mesh: the mesh.
+    **options: those of `train_batches`.
 
   Yields:
-    (device arrays, the batch they came from, without its data).
+    (global arrays, the batch that they came from, without its data).
   """
-  queue = []
-  for batch in batches:
-    queue.append((put(batch.data), batch._replace(data={})))
-    if len(queue) >= num:
-      yield queue.pop(0)
-  yield from queue
+  return ahead(
+    (sharding.make_global_batch(b.data, mesh), b._replace(data={}))
+    for b in train_batches(*args, **options)
+  )
+
+
+def eval_device_batches(
+  *args, mesh: Mesh, **options
+) -> Iterator[tuple[dict[str, jax.Array], int]]:
+  """The batches of `eval_batches` on the devices.
+
+  Args:
+    *args: those of `eval_batches`.
+    mesh: the mesh.
+    **options: those of `eval_batches`.
+
+  Yields:
+    Global arrays [B, ...] by feature, with "mask" [B] float32, 0 for padding;
+    and how many examples of this host are in the batch.
+  """
+  for b in eval_batches(*args, num_hosts=jax.process_count(), **options):
+    arrays = sharding.make_global_batch({**b.data, "mask": b.mask}, mesh)
+    yield arrays, int(b.mask.sum())
+
+
+def describe(source: Source, mesh: Mesh, **options) -> str:
+  """Where the data are: nothing to say."""
+  del source, mesh, options
+  return ""

@@ -7,6 +7,8 @@ it names of the run's own:
     by name, jitted; the objective's `predict`.
   mesh: the mesh.
   seed: the run's seed.
+  engine: what runs its pp string: the run's `config.input.engine`, unless its
+    entry has an `engine`.
 and what the objective has for evaluators. For classification:
   model: the Flax module, see `big_crop.models`.
   num_classes: number of classes.
@@ -47,6 +49,7 @@ def make(name: str, config: dict[str, Any], **context):
   # The trainer reads these.
   own = ("type", "log_steps", "log_epochs", "log_examples", "log_percent")
   arguments = {k: v for k, v in config.items() if k not in own}
+  engine = context.pop("engine", "tf.data")
   parameters = inspect.signature(module.Evaluator).parameters
   for key in arguments:
     if key not in parameters or key in context:
@@ -60,6 +63,8 @@ def make(name: str, config: dict[str, Any], **context):
         " config nor the objective gives"
       )
   context = {k: v for k, v in context.items() if k in parameters}
+  if "engine" in parameters:
+    arguments.setdefault("engine", engine)
   try:
     return module.Evaluator(**context, **arguments)
   except UserError as e:

@@ -59,6 +59,7 @@ class Evaluator:
     pp_fn: str,
     batch_size: int = 128,
     loss_name: str = "softmax_xent",
+    engine: str = "tf.data",
     skip_corrupt: bool = False,
     num_parallel_calls: int | None = None,
   ):
@@ -74,6 +75,7 @@ class Evaluator:
       pp_fn: the pp string; it leaves `image` and `label` or `labels`.
       batch_size: over all devices; a last, smaller batch is padded.
       loss_name: a name for `losses.get`.
+      engine: what runs the pp string, see `batches.ENGINES`.
       skip_corrupt: leave out images that do not decode, rather than fail.
       num_parallel_calls: threads; TensorFlow chooses by default.
 
@@ -87,6 +89,7 @@ class Evaluator:
       pp_fn=pp_fn,
       features=("image", ("label", "labels")),
       batch_size=batch_size,
+      engine=engine,
       skip_corrupt=skip_corrupt,
       num_parallel_calls=num_parallel_calls,
     )

@@ -1,21 +1,11 @@
 """The two pictures of a run: its curves, and images as the model sees them."""
 
+import importlib.util
 import io
 
-import matplotlib
 import numpy as np
 from etils import epath
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
-
-
-def _save(figure, path):
-  data = io.BytesIO()
-  figure.savefig(data, dpi=120, format="png")
-  plt.close(figure)
-  path.write_bytes(data.getvalue())
+from PIL import Image
 
 
 def save_curves(path: epath.Path, records: list[dict[str, float]]) -> None:
@@ -23,10 +13,20 @@ def save_curves(path: epath.Path, records: list[dict[str, float]]) -> None:
 
   The metric is top-1, or the first one of an evaluator that has no top-1.
 
+  Nothing is drawn where matplotlib is not installed, which training does not
+  need.
+
   Args:
     path: the PNG.
     records: of metrics.jsonl.
   """
+  if importlib.util.find_spec("matplotlib") is None:
+    return
+  import matplotlib
+
+  matplotlib.use("Agg")
+  import matplotlib.pyplot as plt
+
   figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
   _plot(axes[0], records, ["training_loss"])
   axes[0].set(xlabel="step", ylabel="training loss")
@@ -44,7 +44,10 @@ def save_curves(path: epath.Path, records: list[dict[str, float]]) -> None:
   for ax in axes:
     ax.grid(alpha=0.3)
     ax.spines[["top", "right"]].set_visible(False)
-  _save(figure, path)
+  data = io.BytesIO()
+  figure.savefig(data, dpi=120, format="png")
+  plt.close(figure)
+  path.write_bytes(data.getvalue())
 
 
 def _plot(ax, records, names):
@@ -57,17 +60,14 @@ def _plot(ax, records, names):
     )
 
 
-def save_image_grid(
-  path: epath.Path, images: np.ndarray, columns: int = 8, rows: int = 4
-) -> None:
+def save_image_grid(path: epath.Path, images: np.ndarray) -> None:
   """A grid of images, their value range stretched to black and white.
 
   Args:
     path: the PNG.
-    images: [N, H, W, 3] float.
-    columns: images in a row.
-    rows: rows at most.
+    images: [N, H, W, 3 or 1] float; the first 32 are drawn.
   """
+  columns, rows = 8, 4
   images = np.asarray(images[: rows * columns], np.float32)
   low, high = images.min(), images.max()
   images = (images - low) / max(high - low, 1e-9)
@@ -82,6 +82,7 @@ def save_image_grid(
     grid[y : y + height, x : x + width] = image
   # Small images are shown large enough to look at, without smoothing.
   zoom = max(1, round(800 / grid.shape[1]))
+  levels = np.round(grid * 255).astype(np.uint8)
   data = io.BytesIO()
-  plt.imsave(data, grid.repeat(zoom, 0).repeat(zoom, 1), format="png")
+  Image.fromarray(levels.repeat(zoom, 0).repeat(zoom, 1)).save(data, "PNG")
   path.write_bytes(data.getvalue())

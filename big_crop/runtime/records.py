@@ -1,11 +1,12 @@
 """What a run leaves in its workdir: config.json, metrics.jsonl."""
 
+import importlib.util
 import json
-import os
 from typing import Any
 
 from etils import epath
 
+from big_crop.runtime import event_files
 from pp_ops.errors import UserError
 
 
@@ -92,24 +93,24 @@ class Metrics:
       start_step: step of the checkpoint that the run goes on from; what was
         logged after it will be logged again, and is dropped.
     """
-    from clu import metric_writers
-
     self._path = workdir / "metrics.jsonl"
     kept = [r for r in read_metrics(workdir) if r["step"] <= start_step]
     write_atomically(self._path, "".join(json.dumps(r) + "\n" for r in kept))
-    self._writer = metric_writers.AsyncMultiWriter(
-      [metric_writers.SummaryWriter(os.fspath(workdir))]
-    )
+    # TensorBoard is not needed for training.
+    there = importlib.util.find_spec("tensorboard") is not None
+    self._events = event_files.EventFile(workdir) if there else None
 
   def write(self, step: int, metrics: dict[str, float]) -> None:
     """Adds one step's metrics."""
     with self._path.open("a") as f:
       f.write(json.dumps({"step": step, **metrics}) + "\n")
-    self._writer.write_scalars(step, metrics)
+    if self._events:
+      self._events.write(step, metrics)
 
   def close(self) -> None:
     """Writes what is pending."""
-    self._writer.close()
+    if self._events:
+      self._events.close()
 
 
 def read_metrics(workdir: epath.Path) -> list[dict[str, float]]:

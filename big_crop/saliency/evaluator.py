@@ -79,6 +79,7 @@ class Evaluator:
     pp_fn: str,
     batch_size: int = 128,
     maps: Sequence[str] | None = None,
+    engine: str = "tf.data",
     skip_corrupt: bool = False,
     num_parallel_calls: int | None = None,
   ):
@@ -95,6 +96,7 @@ class Evaluator:
       batch_size: over all devices.
       maps: some of "gradient", "gradcam" and "relevance"; all that the model
         has by default.
+      engine: what runs the pp string, see `batches.ENGINES`.
       skip_corrupt: leave out images that do not decode, rather than fail.
       num_parallel_calls: threads; TensorFlow chooses by default.
 
@@ -109,6 +111,7 @@ class Evaluator:
       pp_fn=pp_fn,
       features=("image", ("label", "labels")),
       batch_size=batch_size,
+      engine=engine,
       skip_corrupt=skip_corrupt,
       num_parallel_calls=num_parallel_calls,
     )

@@ -1,0 +1,95 @@
+"""What the engines of the input pipeline share; no TensorFlow here.
+
+An engine is a module that runs pp strings over a source's examples:
+`input_pipeline` in tf.data on the host, `device_pipeline` in JAX on the
+devices. Both have:
+
+    get_preprocess_fn(spec) -> pp
+    feature_specs(source, pp, features) -> {name: jax.ShapeDtypeStruct}
+    device_batches(source, pp, features, batch_size, mesh=..., seed=..., ...)
+    eval_device_batches(source, pp, features, batch_size, mesh=..., seed=...)
+    describe(source, mesh, ...) -> what a run's first line says of the data
+    OPTIONS: the keys of config.input that these two and `describe` take
+"""
+
+import importlib
+import itertools
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from big_crop import names
+from pp_ops.errors import UserError
+
+# config.input.engine -> its module. The first one loads TensorFlow.
+ENGINES = {
+  "tf.data": "big_crop.data.input_pipeline",
+  "device": "big_crop.data.device_pipeline",
+}
+
+# What a pp string must leave of an example; other features stay behind. A tuple
+# in place of a name stands for alternatives.
+Features = Sequence[str | tuple[str, ...]]
+
+
+class Batch(NamedTuple):
+  """One host's part of a batch.
+
+  Attributes:
+    data: features by name, [local batch size, ...].
+    mask: [local batch size] float32, 0 for padding. None in training.
+    position: place in the stream of the example after the last one.
+    skipped: corrupt examples left out since the previous batch.
+  """
+
+  data: dict[str, np.ndarray]
+  mask: np.ndarray | None
+  position: int
+  skipped: int
+
+
+def engine(name: str) -> types.ModuleType:
+  """The module of an engine.
+
+  Raises:
+    ValueError: if there is none of that name.
+  """
+  names.check("config.input.engine", name, ENGINES)
+  return importlib.import_module(ENGINES[name])
+
+
+def names_of(features: Features) -> list[str]:
+  """All names in a list of features, alternatives included."""
+  alternatives = ((f,) if isinstance(f, str) else f for f in features)
+  return list(itertools.chain.from_iterable(alternatives))
+
+
+def check_features(found: Mapping[str, Any], features: Features) -> None:
+  """Raises a one-line ValueError unless the wanted features are there."""
+  for feature in features:
+    wanted = (feature,) if isinstance(feature, str) else feature
+    if not set(wanted) & set(found):
+      missing = " nor ".join(map(repr, wanted))
+      what = "neither" if len(wanted) > 1 else "no feature"
+      raise UserError(f"the pp string leaves {what} {missing}")
+
+
+def check_repeats(repeats: int) -> None:
+  """Raises a one-line ValueError unless `repeats` is one."""
+  if not (isinstance(repeats, int) and 1 <= repeats < 256):
+    raise UserError(f"repeats is {repeats!r}: need a whole number, 1 to 255")
+
+
+def ahead(
+  batches: Iterator[tuple[dict[str, jax.Array], Any]],
+) -> Iterator[tuple[dict[str, jax.Array], Any]]:
+  """The same, two at a time on the devices: work on them is asynchronous."""
+  queue = []
+  for batch in batches:
+    queue.append(batch)
+    if len(queue) == 2:
+      yield queue.pop(0)
+  yield from queue

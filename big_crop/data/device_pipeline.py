@@ -1,0 +1,336 @@
+"""Packed dataset -> batches that are preprocessed on the devices, in JAX.
+
+The examples, their order and their random numbers are those of
+`input_pipeline` for the same source, seed and pp string, so a run may be
+compared with one on the other engine. The host only says which examples come
+next. The devices hold the dataset, each a part of it, if it fits; otherwise the
+host reads the examples of each batch from the memory map and sends them.
+"""
+
+import concurrent.futures
+import functools
+import itertools
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from big_crop.data.batches import (
+  Batch,
+  Features,
+  ahead,
+  check_features,
+  check_repeats,
+  names_of,
+)
+from big_crop.data.packed import PackedSource
+from big_crop.device_ops import philox
+from big_crop.device_ops.canvas import unpack
+from big_crop.device_ops.registry import get_preprocess_fn
+from big_crop.runtime import sharding
+from pp_ops import seeds
+from pp_ops.errors import UserError
+
+__all__ = ["get_preprocess_fn"]  # the engine's, see `batches`
+OPTIONS = ("hold",)
+
+_SHUFFLE_INDEX = -1  # as in `input_pipeline`
+_PART_TO_HOLD = 0.5  # of a device's memory
+_CPU_BYTES = 4e9  # what a device may hold where it does not tell its memory
+
+
+def check_source(source: Any) -> PackedSource:
+  """Raises a one-line ValueError unless the data are packed."""
+  if not isinstance(source, PackedSource):
+    raise UserError(
+      'config.input.engine = "device" needs packed data: make them with'
+      " python -m big_crop.pack and give their folder as the dataset's name"
+    )
+  return source
+
+
+def stream(
+  source: PackedSource, seed: int, start: int, repeats: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+  """This host's endless stream of examples from position `start` on.
+
+  Args:
+    source: the data.
+    seed: the run's seed.
+    start: position.
+    repeats: see `input_pipeline.train_batches`.
+
+  Yields:
+    For each epoch, or what is left of it: epoch, index and repeat, int64 [n].
+  """
+  host, hosts = source.shard
+  places = np.arange(source.total_examples)[host::hosts]
+  first_epoch, skip = divmod(start, source.num_examples)
+  for epoch in itertools.count(first_epoch):
+    order_seed = np.array(seeds.pack(seed, epoch, _SHUFFLE_INDEX, 0), np.int64)
+    order = philox.permutation(source.total_examples, order_seed)
+    index = source.indices[order[places // repeats]][skip:]
+    yield np.full(len(index), epoch), index, (places % repeats)[skip:]
+    skip = 0
+
+
+def _cut(chunks, size):
+  """Joins and cuts a stream of tuples of arrays into pieces of `size`."""
+  rest = None
+  for chunk in chunks:
+    if rest is not None:
+      chunk = [np.concatenate(pair) for pair in zip(rest, chunk, strict=True)]
+    whole = len(chunk[0]) // size * size
+    for i in range(0, whole, size):
+      yield [x[i : i + size] for x in chunk]
+    rest = [x[whole:] for x in chunk]
+
+
+def _process(source, pp, features):
+  """The function from stored images to the wanted features."""
+  shapes = source.shapes[source.indices]
+  least = tuple(shapes.min(0).tolist()) if len(shapes) else (1, 1)
+
+  def process(images, batch):
+    canvas = unpack(images, batch["shape"], least)
+    out = pp({"image": canvas, "label": batch["label"]}, batch["seed"])
+    check_features(out, features)
+    wanted = {k: out[k] for k in names_of(features) if k in out}
+    return wanted | {k: batch[k] for k in ("mask",) if k in batch}
+
+  return process
+
+
+def feature_specs(
+  source: PackedSource, pp: Callable, features: Features
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes and dtypes, without the batch, of what a pp function leaves.
+
+  Raises:
+    ValueError: if a wanted feature is missing.
+  """
+  check_source(source)
+  of = jax.ShapeDtypeStruct
+  batch = {
+    "shape": of((1, 2), jnp.int32),
+    "label": of((1,), jnp.int32),
+    "seed": of((1, 4), jnp.uint32),
+  }
+  images = of((1, *source.canvas, 3), jnp.uint8)
+  out = jax.eval_shape(_process(source, pp, features), images, batch)
+  return {k: of(v.shape[1:], v.dtype) for k, v in out.items()}
+
+
+def bytes_to_hold(source: PackedSource, mesh: Mesh) -> int:
+  """Bytes on each device if the devices hold the split."""
+  each = -(-source.total_examples // mesh.size)
+  return each * source.canvas[0] * source.canvas[1] * 3
+
+
+def _is_to_be_held(source, mesh, hold):
+  if hold is not None:
+    return hold
+  memory = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+  limit = _PART_TO_HOLD * memory if memory else _CPU_BYTES
+  return bytes_to_hold(source, mesh) <= limit
+
+
+class _Store:
+  """Where a split's images are, and the programs that read them."""
+
+  def __init__(self, source, mesh):
+    self.source, self.mesh = source, mesh
+    self._programs = {}
+
+  def inputs(self, index):
+    """What the host sends for a batch besides what every batch has."""
+    return {"stored": self.source.read(index)[0]}
+
+  def images(self, data, batch):
+    """The images of a batch, on the devices."""
+    del data
+    return batch["stored"]
+
+  data = None  # what is on the devices for good
+
+  def program(self, pp, features):
+    """(batch on the devices) -> features, compiled once."""
+    key = pp, tuple(features)
+    if key not in self._programs:
+      process = _process(self.source, pp, features)
+      self._programs[key] = jax.jit(
+        lambda data, batch: process(self.images(data, batch), batch),
+        out_shardings=sharding.batch_sharding(self.mesh),
+      )
+    return functools.partial(self._programs[key], self.data)
+
+
+class _Held(_Store):
+  """A split on the devices: each has an equal, contiguous part of it."""
+
+  def __init__(self, source, mesh):
+    super().__init__(source, mesh)
+    self._rows = np.zeros(source.indices.max() + 1, np.int32)
+    self._rows[source.indices] = np.arange(len(source.indices))
+    each = -(-len(source.indices) // mesh.size)
+    shape = (each * mesh.size, *source.canvas, 3)
+
+    def part(slices):
+      images = source.read(source.indices[slices[0]])[0]
+      first, end, _ = slices[0].indices(shape[0])
+      return np.pad(images, [(0, end - first - len(images)), *[(0, 0)] * 3])
+
+    self.data = jax.make_array_from_callback(
+      shape, sharding.batch_sharding(mesh), part
+    )
+    axes = mesh.axis_names
+    split = PartitionSpec(axes)
+
+    def take_own(images, rows):
+      """Each device gives what it has of all rows; the sum deals them out."""
+      rows = jax.lax.all_gather(rows, axes, tiled=True)
+      place = rows - jax.lax.axis_index(axes) * each
+      here = (place >= 0) & (place < each)
+      found = images[jnp.clip(place, 0, each - 1)]
+      found = jnp.where(here[:, None, None, None], found, 0)
+      return jax.lax.psum_scatter(found, axes, tiled=True)
+
+    self._take = jax.shard_map(
+      take_own, mesh=mesh, in_specs=(split, split), out_specs=split
+    )
+    if mesh.size == 1:
+      self._take = lambda images, rows: images[rows]
+
+  def inputs(self, index):
+    return {"row": self._rows[index]}
+
+  def images(self, data, batch):
+    return self._take(data, batch["row"])
+
+
+_STORES = weakref.WeakKeyDictionary()  # source -> its store
+
+
+def _store(source, mesh, hold):
+  """The store of a source; kept, because evaluators read it again."""
+  source = check_source(source)
+  if source not in _STORES:
+    held = source.total_examples and _is_to_be_held(source, mesh, hold)
+    _STORES[source] = (_Held if held else _Store)(source, mesh)
+  return _STORES[source]
+
+
+def describe(
+  source: PackedSource, mesh: Mesh, *, hold: bool | None = None
+) -> str:
+  """Where the data are, and how much that takes."""
+  held = _is_to_be_held(source, mesh, hold)
+  size = bytes_to_hold(source, mesh) / 1e6
+  return f"{size:.1f} MB of data on each" if held else "data read from disk"
+
+
+def _inputs(source, store, seed, epoch, index, repeat):
+  """What the host sends for a batch, as NumPy arrays."""
+  return {
+    "seed": philox.seed_words(*seeds.pack(seed, epoch, index, repeat)),
+    "shape": source.shapes[index],
+    "label": source.labels[index].astype(np.int32),
+    **store.inputs(index),
+  }
+
+
+def _read_ahead(items):
+  """The same items, of which another thread makes the next."""
+  with concurrent.futures.ThreadPoolExecutor(1) as thread:
+    items, end = iter(items), object()
+    coming = thread.submit(next, items, end)
+    while (item := coming.result()) is not end:
+      coming = thread.submit(next, items, end)
+      yield item
+
+
+def device_batches(
+  source: PackedSource,
+  pp: Callable,
+  features: Features,
+  batch_size: int,
+  *,
+  mesh: Mesh,
+  seed: int,
+  start: int = 0,
+  repeats: int = 1,
+  hold: bool | None = None,
+) -> Iterator[tuple[dict[str, jax.Array], Batch]]:
+  """Endless training batches on the devices; see `input_pipeline`.
+
+  Args:
+    source: this host's share of packed data.
+    pp: of `get_preprocess_fn`.
+    features: what of an example the batches hold.
+    batch_size: examples per batch on this host.
+    mesh: the mesh.
+    seed: the run's seed.
+    start: position in the stream, a former batch's `position`.
+    repeats: of an image in a row.
+    hold: whether the devices hold the data; None: if they fit.
+
+  Yields:
+    (global arrays, this host's batch that they came from, without its data).
+
+  Raises:
+    ValueError: if a feature is missing or `repeats` is out of range.
+  """
+  check_repeats(repeats)
+  store = _store(source, mesh, hold)
+  program = store.program(pp, features)
+
+  def sent():
+    pieces = _cut(stream(source, seed, start, repeats), batch_size)
+    for i, piece in enumerate(pieces):
+      inputs = _inputs(source, store, seed, *piece)
+      yield inputs, Batch({}, None, start + (i + 1) * batch_size, 0)
+
+  return ahead(
+    (program(sharding.make_global_batch(inputs, mesh)), batch)
+    for inputs, batch in _read_ahead(sent())
+  )
+
+
+def eval_device_batches(
+  source: PackedSource,
+  pp: Callable,
+  features: Features,
+  batch_size: int,
+  *,
+  mesh: Mesh,
+  seed: int = 0,
+  hold: bool | None = None,
+) -> Iterator[tuple[dict[str, jax.Array], int]]:
+  """Every example once, in stored order; see `input_pipeline`.
+
+  For the arguments see `device_batches`.
+
+  Yields:
+    Global arrays [B, ...] by feature, with "mask" [B] float32, 0 for padding;
+    and how many examples of this host are in the batch.
+  """
+  store = _store(source, mesh, hold)
+  program = store.program(pp, features)
+  host, hosts = source.shard
+  mine = source.indices[host::hosts]
+  largest_share = -(-source.total_examples // hosts)
+  for i in range(0, largest_share, batch_size):
+    index = mine[i : i + batch_size]
+    num = len(index)
+    # Padding is another view of the first example.
+    index = np.concatenate(
+      [index, np.full(batch_size - num, source.indices[0])]
+    )
+    zero = np.zeros_like(index)
+    inputs = _inputs(source, store, seed, zero, index, zero)
+    inputs["mask"] = (np.arange(batch_size) < num).astype(np.float32)
+    yield program(sharding.make_global_batch(inputs, mesh)), num

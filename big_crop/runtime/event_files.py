@@ -1,0 +1,44 @@
+"""Scalars for TensorBoard, without TensorFlow.
+
+TensorBoard's own record writer and messages; the `EventFileWriter` above these
+loads TensorFlow where that is installed.
+"""
+
+import os
+import socket
+import time
+
+from etils import epath
+
+
+class EventFile:
+  """A new event file in a folder."""
+
+  def __init__(self, folder: epath.Path):
+    """Opens the file."""
+    # Names that sort by time, as TensorBoard reads them in this order.
+    name = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
+    self._path = folder / f"events.out.tfevents.{name}"
+    self._file = self._path.open("wb")
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    self._writer = RecordWriter(self._file)
+    self._add(file_version="brain.Event:2")
+
+  def write(self, step: int, metrics: dict[str, float]) -> None:
+    """Adds one step's scalars."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    values = [Summary.Value(tag=k, simple_value=v) for k, v in metrics.items()]
+    self._add(step=step, summary=Summary(value=values))
+    self._file.flush()
+
+  def _add(self, **what):
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    event = Event(wall_time=time.time(), **what)
+    self._writer.write(event.SerializeToString())
+
+  def close(self) -> None:
+    """Ends the file."""
+    self._file.close()
