@@ -56,12 +56,21 @@ class Layers:
     return NORMS[self.norm](dtype=dtype or self.dtype, name=name)
 
 
+def _has_fused_attention(dtype, head_dim):
+  """Whether cuDNN's attention is there for these."""
+  half = dtype == jnp.bfloat16
+  gpu = jax.default_backend() == "gpu"
+  return gpu and half and head_dim % 8 == 0 and head_dim <= 128
+
+
 class Attention(nn.Module):
   """Multi-head attention, parameters as `nn.MultiHeadDotProductAttention`'s.
 
   The projections put the heads before the tokens, [B, N, T, D/N], which
   measured 2 to 6% of a CPU training step faster than Flax's [B, T, N, D/N].
-  The softmax is float32.
+  The softmax is float32. On NVIDIA GPUs in bfloat16 it is cuDNN's, which wants
+  the tokens first and keeps the [T, T] weights out of memory: a training step
+  of ViT-S/16 took 0.73 of the time (H200, 224 pixels, batch size 512).
   """
 
   layers: Layers
@@ -70,38 +79,47 @@ class Attention(nn.Module):
   def __call__(self, x_q, x_kv):
     d = x_q.shape[-1]
     heads = (self.layers.num_heads, d // self.layers.num_heads)
+    fused = _has_fused_attention(self.layers.dtype, heads[1])
+    axes = "btnh" if fused else "bnth"
     # Flax initialises attention kernels as matrices, and so did the papers.
     matrix, _ = INITS[self.layers.weight_init]
     init = lambda key, shape, dtype: matrix(key, (d, d), dtype).reshape(shape)
     project = functools.partial(
       nn.Einsum,
       (d, *heads),
-      "btd,dnh->bnth",
+      f"btd,dnh->{axes}",
       dtype=self.layers.dtype,
       kernel_init=init,
     )
-    q = project(name="query")(x_q) * heads[1] ** -0.5
+    q = project(name="query")(x_q)
     k = project(name="key")(x_kv)
     v = project(name="value")(x_kv)
-
-    # Without the algorithm the gradient would mix float32 with bfloat16.
-    bf16 = q.dtype == jnp.bfloat16
-    logits = jnp.einsum(
-      "bnth,bnsh->bnts",
-      q,
-      k,
-      precision=jax.lax.DotAlgorithmPreset.BF16_BF16_F32 if bf16 else None,
-      preferred_element_type=common.accumulator(q.dtype),
-    )
-    weights = jax.nn.softmax(logits).astype(v.dtype)
-    x = jnp.einsum("bnts,bnsh->bnth", weights, v)
+    if fused:
+      x = jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+    else:
+      x = _attend(q * heads[1] ** -0.5, k, v)
     return nn.Einsum(
       (*heads, d),
-      "bnth,nhd->btd",
+      f"{axes},nhd->btd",
       dtype=self.layers.dtype,
       kernel_init=init,
       name="out",
     )(x)
+
+
+def _attend(q, k, v):
+  """softmax(q k^T) v over [B, N, T, D/N]."""
+  # Without the algorithm the gradient would mix float32 with bfloat16.
+  bf16 = q.dtype == jnp.bfloat16
+  logits = jnp.einsum(
+    "bnth,bnsh->bnts",
+    q,
+    k,
+    precision=jax.lax.DotAlgorithmPreset.BF16_BF16_F32 if bf16 else None,
+    preferred_element_type=common.accumulator(q.dtype),
+  )
+  weights = jax.nn.softmax(logits).astype(v.dtype)
+  return jnp.einsum("bnts,bnsh->bnth", weights, v)
 
 
 class MlpBlock(nn.Module):
