@@ -5,8 +5,9 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from big_crop import match
+from big_crop import match, pack
 from big_crop.measure import __main__ as measure_command
 from big_crop.measure import measurement as measure
 from big_crop.measure import shapes
@@ -125,8 +126,6 @@ def test_measure_writes_everything(tmp_path, capsys):
 def test_measure_averages_over_images_and_takes_a_users_law(
   tmp_path, monkeypatch
 ):
-  from PIL import Image
-
   for i, size in enumerate([(30, 20), (30, 20), (20, 30)]):
     Image.new("RGB", size).save(tmp_path / f"{i}.png")
   assert shapes.of_folder(str(tmp_path)) == {(20, 30): 2, (30, 20): 1}
@@ -163,6 +162,28 @@ def test_measure_averages_over_images_and_takes_a_users_law(
   assert fixed["exact"]["mean"] == pytest.approx(
     fixed["sampled"]["mean"], abs=0.01
   )
+
+
+def test_shapes_of_packed_data(tmp_path, capsys):
+  """The stored, resized shapes, upright, and those of the split alone."""
+  sizes = {"train": [(60, 40), (60, 40), (40, 60), (8, 6)], "test": [(50, 50)]}
+  for split, images in sizes.items():
+    (tmp_path / "images" / split / "a").mkdir(parents=True)
+    for i, size in enumerate(images):
+      Image.new("RGB", size).save(tmp_path / f"images/{split}/a/{i}.png")
+  out = str(tmp_path / "packed")
+  pack.pack(str(tmp_path / "images"), out, 20)
+  expected = {(20, 30): 2, (30, 20): 1, (6, 8): 1}
+  assert shapes.of_dataset(out, "train", None, 10) == expected
+  assert sum(shapes.of_dataset(out, "train", None, 3).values()) == 3
+  assert shapes.of_dataset("folder", "test", out, 10) == {(20, 20): 1}
+  measure_command.main(
+    [
+      *("--crop", "inception_crop_fixed", "--dataset", out, "--split", "test"),
+      *("--samples", "1000", "--out", str(tmp_path / "found")),
+    ]
+  )
+  assert out in capsys.readouterr().out
 
 
 def test_shape_mistakes(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -10,8 +11,10 @@ import time
 
 import pytest
 import study_helpers
+from PIL import Image
 
-from big_crop import errors
+from big_crop import errors, pack
+from big_crop.data import packed
 from big_crop.runtime import stop
 from big_crop.study import fingerprint, grid, reach, runs, worker
 from big_crop.study.__main__ import main
@@ -273,6 +276,39 @@ def test_what_is_digested(tmp_path, monkeypatch):
   (images / "2.png").write_bytes(b"2")
   fingerprint._dataset.cache_clear()
   assert fingerprint.of_data(folder) != before
+
+
+def test_packed_data_are_told_apart_by_content(tmp_path, monkeypatch):
+  """Two packed datasets in which only a checksum of the pixels differs."""
+  monkeypatch.setattr(fingerprint, "_dataset", _dataset)
+  fingerprint._dataset.cache_clear()
+  monkeypatch.chdir(tmp_path)
+  os.makedirs("images/train/a")
+  Image.new("L", (8, 8), 1).save("images/train/a/1.png")
+  pack.pack("images", "one", 8)
+  index = pathlib.Path("one/index.json").read_bytes()
+
+  def with_checksum(checksum):
+    changed = json.loads(index)
+    changed["splits"]["train"]["images_crc32"] = [checksum]
+    return packed.dump_index(changed)
+
+  # As long as the first, or else the size would tell them apart.
+  texts = map(with_checksum, range(1_000_000_000, 1_000_000_999))
+  other = next(t for t in texts if len(t) == len(index))
+  shutil.copytree("one", "copy")
+  shutil.copytree("one", "other")
+  pathlib.Path("other/index.json").write_bytes(other)
+
+  def digest(name):
+    data = {"name": "folder", "data_dir": name}
+    return fingerprint.of_data({"input": {"data": data}})
+
+  assert digest("one") == digest("copy") != digest("other")
+  pathlib.Path("copy/index.json").write_text("{}")
+  fingerprint._dataset.cache_clear()
+  with pytest.raises(errors.UserError, match=r"index\.json is damaged"):
+    digest("copy")
 
 
 def test_list(study, tmp_path, capsys):

@@ -43,6 +43,8 @@ def of_folder(path: str) -> Shapes:
 def of_dataset(name: str, split: str, data_dir: str | None, num: int) -> Shapes:
   """The shapes of the first `num` images of a dataset's split.
 
+  Of a packed dataset they are the shapes that its images were resized to.
+
   Args:
     name: see `sources.get_source`.
     split: likewise.
@@ -57,10 +59,13 @@ def of_dataset(name: str, split: str, data_dir: str | None, num: int) -> Shapes:
   """
   import io
 
-  from big_crop.data import sources
+  from big_crop.data import packed, sources
 
-  counts = collections.Counter()
   source = sources.get_source(name, split, data_dir)
+  if isinstance(source, packed.PackedSource):
+    found = source.shapes[source.indices][:num].tolist()
+    return dict(collections.Counter(map(tuple, found)))
+  counts = collections.Counter()
   for example in source.epoch(None).take(num).as_numpy_iterator():
     with Image.open(io.BytesIO(example["image"])) as image:
       counts[image.height, image.width] += 1

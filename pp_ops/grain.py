@@ -1,0 +1,173 @@
+"""The crop laws for Grain, for pipelines that are not tf.data.
+
+    import grain
+    from pp_ops.grain import RandomResizedCrop
+
+    data = grain.MapDataset.source(source).seed(0).shuffle().repeat(90)
+    data = data.random_map(RandomResizedCrop("beta_crop(alpha=2)", 224))
+
+The pixels are those of torchvision's `RandomResizedCrop` on Pillow images: the
+window is cut out, then Pillow resizes it, antialiased.
+
+Needs Grain and Pillow. Neither TensorFlow nor JAX is imported here; Grain
+imports JAX if JAX is installed.
+"""
+
+import dataclasses
+import inspect
+import io
+from typing import Any
+
+import grain
+import numpy as np
+from PIL import Image
+
+from pp_ops import registry
+from pp_ops.checks import check_choice, check_size
+from pp_ops.errors import UserError
+from pp_ops.laws import Law
+
+_RESAMPLING = {
+  "bilinear": Image.Resampling.BILINEAR,
+  "bicubic": Image.Resampling.BICUBIC,
+}
+# What a crop op takes besides its law's arguments. `registry.law_of` skips
+# these, and a size that is skipped without a word would be a trap.
+_NOT_THE_LAWS = ("size", "method", "antialias", "key", "inkey", "outkey")
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomResizedCrop(grain.transforms.RandomMap):
+  """Crops one feature of an element by a law, and resizes the crop.
+
+  The window is a function of the random generator that Grain passes in, and of
+  the image's shape. TensorFlow's own law, `"inception_crop"`, is computed in
+  NumPy like the others: the same distribution, other random numbers.
+
+  Attributes:
+    law: a `pp_ops.laws` law, or a crop op's string without a size, as in
+      `"beta_crop(alpha=2, area_min=10)"` (areas in percent of the image).
+    size: of the result in pixels, an int for a square or (height, width); None
+      keeps the window's.
+    method: "bilinear" or "bicubic", always antialiased, because Pillow's
+      resize has no other way.
+    key: the feature. It holds a uint8 array [height, width, 1 or 3] or the
+      bytes of an encoded image (JPEG, PNG, ...), which Pillow decodes to RGB.
+
+  Raises:
+    ValueError: in one line, for a wrong argument, and from `random_map` for an
+      element without such a feature.
+  """
+
+  law: Law | str
+  size: int | tuple[int, int] | None = None
+  method: str = "bilinear"
+  key: str = "image"
+
+  def __post_init__(self):
+    object.__setattr__(self, "law", _as_law(self.law))
+    if self.size is not None:
+      object.__setattr__(self, "size", check_size(self.size))
+    check_choice("resize method", self.method, _RESAMPLING)
+
+  def random_map(
+    self, element: dict[str, Any], rng: np.random.Generator
+  ) -> dict[str, Any]:
+    """Returns a copy of `element` whose image is cropped.
+
+    Args:
+      element: features by name.
+      rng: source of the window.
+
+    Returns:
+      The features; `key` is uint8 [height, width, channels].
+    """
+    image = self._image(element)
+    encoded = isinstance(image, Image.Image)
+    shape = (image.height, image.width) if encoded else image.shape[:2]
+    y, x, h, w = self._window(*shape, rng)
+    # Not `resize(box=...)`: near the window's edges Pillow's filter would then
+    # read pixels outside of the window, which torchvision's crop never sees.
+    if encoded:
+      crop = image.crop((x, y, x + w, y + h)).convert("RGB")
+    else:
+      crop = image[y : y + h, x : x + w]
+      crop = Image.fromarray(crop[..., 0] if crop.shape[2] == 1 else crop)
+    if self.size is not None:
+      crop = crop.resize(self.size[::-1], _RESAMPLING[self.method])
+    crop = np.array(crop)
+    return {**element, self.key: crop if crop.ndim == 3 else crop[..., None]}
+
+  def _window(self, height, width, rng):
+    # The place is drawn first, so that a law of ten attempts and a law of a
+    # hundred share the place and the first ten attempts: common random numbers.
+    v = rng.random(2)
+    u = rng.random((self.law.max_attempts, self.law.draws))
+    shape = np.float64(height), np.float64(width)
+    *window, _ = self.law.window(u, v, *shape, np)
+    return map(int, window)
+
+  def _image(self, element):
+    """The feature: an array, or a decoded Pillow image."""
+    if not isinstance(element, dict) or self.key not in element:
+      there = ", ".join(map(repr, element)) if isinstance(element, dict) else ""
+      raise UserError(
+        f"RandomResizedCrop: no feature {self.key!r}; "
+        + (f"there are {there}" if there else f"got a {_kind(element)}")
+      )
+    image = element[self.key]
+    if isinstance(image, bytes):
+      return self._decode(image)
+    good = isinstance(image, np.ndarray) and image.dtype == np.uint8
+    good = good and image.ndim == 3 and image.shape[2] in (1, 3)
+    if not (good and image.size):
+      raise UserError(
+        f"RandomResizedCrop: feature {self.key!r} is {_kind(image)}: need "
+        "bytes or a uint8 array [height, width, 1 or 3]"
+      )
+    return image
+
+  def _decode(self, data):
+    try:
+      image = Image.open(io.BytesIO(data))
+      image.load()
+    except Exception as e:  # Pillow's decoders raise all sorts.
+      raise UserError(
+        f"RandomResizedCrop: feature {self.key!r}: Pillow cannot decode these "
+        f"{len(data)} bytes: {e}"
+      ) from e
+    if image.mode[0] in "IF":
+      # Pillow would clip all above 255 to white.
+      raise UserError(
+        f"RandomResizedCrop: feature {self.key!r} has Pillow's mode "
+        f"{image.mode!r}: need 8 bits a channel"
+      )
+    return image
+
+
+def _kind(value):
+  """What a wrong value is, in a few words."""
+  if isinstance(value, np.ndarray):
+    return f"{value.dtype} {list(value.shape)}"
+  return type(value).__name__
+
+
+def _as_law(law):
+  if isinstance(law, Law):
+    return law
+  if not isinstance(law, str):
+    raise UserError(
+      f"law={law!r}: need a pp_ops.laws law or a crop op's string, as in "
+      "'beta_crop(alpha=2)'"
+    )
+  found = registry.law_of(law)
+  [(name, args, kwargs)] = registry.parse(law)
+  names = inspect.signature(registry.lookup(name).factory).parameters
+  given = {**dict(zip(names, args, strict=False)), **kwargs}
+  for name in _NOT_THE_LAWS:
+    if given.get(name) is not None:
+      raise UserError(
+        f"law={law!r}: {name}={given[name]!r} is not the law's: leave it out, "
+        "and give size, method and key to RandomResizedCrop itself"
+      )
+  return found
