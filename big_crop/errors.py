@@ -9,6 +9,9 @@ import sys
 
 from pp_ops.errors import UserError
 
+# What requirements-device.txt leaves out.
+_OPTIONAL = ("matplotlib", "tensorflow", "tensorflow_datasets")
+
 __all__ = ["UserError", "one_line"]
 
 
@@ -18,5 +21,17 @@ def one_line():
   try:
     yield
   except UserError as e:
-    print(f"error: {' '.join(str(e).split())}", file=sys.stderr, flush=True)
-    sys.exit(2)
+    _end(str(e))
+  except ModuleNotFoundError as e:
+    if e.name not in _OPTIONAL:
+      raise
+    _end(
+      f"this needs {e.name}, which is not installed: pip install -r"
+      " requirements.txt (training needs none with packed data and"
+      ' config.input.engine = "device")'
+    )
+
+
+def _end(message):
+  print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+  sys.exit(2)

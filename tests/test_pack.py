@@ -114,6 +114,7 @@ def test_pixels_are_pillows(folder, out):
 
 
 def test_order_is_that_of_the_folder(folder, out):
+  pytest.importorskip("tensorflow")
   for split, shard in [
     ("train", (0, 1)),
     ("train[:70%]+validation[2:]", (1, 3)),
@@ -138,7 +139,7 @@ def test_order_is_that_of_the_folder(folder, out):
 
 
 def test_an_epoch_may_be_made_in_a_graph(out):
-  import tensorflow as tf
+  tf = pytest.importorskip("tensorflow")
 
   source = sources.get_source(str(out), "train")
   ds = tf.data.Dataset.range(2).flat_map(lambda i: source.epoch([i, i]))

@@ -8,15 +8,22 @@ import sys
 import tomllib
 
 ROOT = pathlib.Path(__file__).parents[1]
-# What a file needs only where big_vision, which brings absl, is there.
-GUESTS = {"big_vision.py": {"big_vision", "absl"}}
+# What one file alone imports, which nobody else needs: big_vision brings absl.
+GUESTS = {"big_vision.py": {"big_vision", "absl"}, "grain.py": {"grain", "PIL"}}
+PARTS = ("-ops", "-device", "-train")  # of requirements.txt
 
 
 def requirements(name):
-  """Normalised names of the distributions that a requirements file lists."""
+  """(normalised distribution, its range) of a requirements file's lines."""
   lines = (ROOT / f"requirements{name}.txt").read_text().splitlines()
-  found = [re.match(r"[\w.-]+", line) for line in lines if line[:1].isalpha()]
-  return [normalised(m[0]) for m in found]
+  lines = [line.partition("#")[0] for line in lines if line[:1].isalpha()]
+  found = [re.fullmatch(r"([\w.-]+)(.*?)\s*", line) for line in lines]
+  return [(normalised(m[1]), m[2]) for m in found]
+
+
+def required(*names):
+  """Normalised names of the distributions that requirements files list."""
+  return {name for part in names for name, _ in requirements(part)}
 
 
 def normalised(name):
@@ -43,29 +50,37 @@ def imported(package):
 
 
 def test_pp_ops_imports_what_it_requires_and_nothing_else():
-  assert imported("pp_ops") == set(requirements("-ops"))
+  assert imported("pp_ops") == required("-ops")
   for path in (ROOT / "pp_ops").rglob("*.py"):
     modules = re.findall(r"(?:import|from) (\w+)", path.read_text())
     assert "big_crop" not in modules, path
 
 
-def test_big_crop_imports_what_is_required():
-  parts = ("-ops", "-train", "-peers")
-  known = {name for part in parts for name in requirements(part)}
-  assert imported("big_crop") <= known
+def test_big_crop_imports_what_is_required_and_nothing_else():
+  """That the device part is enough, tests/test_without_tensorflow.py tests."""
+  found = imported("big_crop")
+  assert required("-device", "-train") <= found
+  assert found <= required(*PARTS, "-peers")
 
 
 def test_the_installer_reads_the_files_that_the_readme_installs():
   listed = (ROOT / "requirements.txt").read_text().splitlines()
-  parts = ["requirements-ops.txt", "requirements-train.txt"]
-  assert listed[-2:] == [f"-r {p}" for p in parts]
+  ops, device, train = files = [f"requirements{part}.txt" for part in PARTS]
+  assert listed[1:] == [f"-r {file}" for file in files]
   project = tomllib.loads((ROOT / "pyproject.toml").read_text())
   dynamic = project["tool"]["setuptools"]["dynamic"]
-  assert dynamic["dependencies"]["file"] == parts[:1]
-  assert dynamic["optional-dependencies"]["train"]["file"] == parts[1:]
+  assert dynamic["dependencies"]["file"] == [ops]
+  extras = dynamic["optional-dependencies"]
+  assert extras["device"]["file"] == [device]
+  assert extras["train"]["file"] == [device, train]
 
 
 def test_no_range_is_written_twice():
-  parts = ("", "-ops", "-train", "-test", "-peers")
-  names = [name for part in parts for name in requirements(part)]
+  """But for what the ops and the device part both need, in equal ranges."""
+  found = [
+    pair for part in (*PARTS, "-test", "-peers") for pair in requirements(part)
+  ]
+  twice = {pair for pair in found if found.count(pair) > 1}
+  assert twice == set(requirements("-ops")) & set(requirements("-device"))
+  names = [name for name, _ in set(found)]
   assert len(names) == len(set(names)) > 15

@@ -32,9 +32,13 @@ from pp_ops.registry import Op
 
 Features = dict[str, Any]
 
-_MODULES = tuple(
-  f"big_crop.device_ops.{name}"
-  for name in ("color", "erasing", "features", "geometry", "image", "policies")
+_MODULES = (
+  "big_crop.device_ops.color",
+  "big_crop.device_ops.erasing",
+  "big_crop.device_ops.features",
+  "big_crop.device_ops.geometry",
+  "big_crop.device_ops.image",
+  "big_crop.device_ops.policies",
 )
 _OPS: dict[str, Op] = {}
 

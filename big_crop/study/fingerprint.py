@@ -4,13 +4,15 @@ The code is what `reach` finds, and the versions of the libraries that compute.
 The data are, for each dataset that the config
 names, its split sizes and: for the embedded one, the first and the last image
 of each split; for TFDS, its dataset_info.json and the sizes of its files; for
-a folder, the names and sizes of its images.
+a folder, the names and sizes of its images; for a packed one, its index.json,
+which holds the checksums of all pixels and labels.
 """
 
 import functools
 import hashlib
 import importlib.metadata
 import json
+import pathlib
 import platform
 from typing import Any
 
@@ -50,9 +52,14 @@ def of_config(config: dict[str, Any]) -> str:
 
 @functools.cache
 def versions() -> dict[str, str]:
-  """The versions that count."""
-  found = {name: importlib.metadata.version(name) for name in _LIBRARIES}
-  return {"python": platform.python_version(), **found}
+  """The versions that count; "none" of a library that is not there."""
+  found = {"python": platform.python_version()}
+  for name in _LIBRARIES:
+    try:
+      found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      found[name] = "none"
+  return found
 
 
 def of_code(config: dict[str, Any]) -> str:
@@ -86,7 +93,7 @@ def _files(folder):
 
 @functools.cache
 def _dataset(name, data_dir):
-  from big_crop.data import sources
+  from big_crop.data import packed, sources
 
   if name == sources.EMBEDDED:
     from big_crop.data import critters
@@ -102,6 +109,10 @@ def _dataset(name, data_dir):
 
     sources.get_source(name, "all", data_dir)  # or a one-line error
     path = tfds.builder(name, data_dir=data_dir, try_gcs=False).data_path
+  if packed.is_packed(path):
+    # Verified, so that an unfinished or damaged dataset is a one-line error.
+    index = packed.read_index(pathlib.Path(path))
+    return _digest(name, packed.dump_index(index))
   info = path / "dataset_info.json"
   files = {str(p.relative_to(path)): p.stat().length for p in _files(path)}
   sizes = [f"{name} {size}" for name, size in sorted(files.items())]

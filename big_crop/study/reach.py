@@ -31,7 +31,12 @@ _NO_NUMBERS = (
   "big_crop.runtime.progress",
 )
 # Not where a walk starts, because they serve other commands and pipelines.
-_OTHERS = ("pp_ops.big_vision", "pp_ops.drop_in", "pp_ops.laws.exact")
+_OTHERS = (
+  "pp_ops.big_vision",
+  "pp_ops.drop_in",
+  "pp_ops.grain",
+  "pp_ops.laws.exact",
+)
 
 
 class _Source(NamedTuple):
