@@ -4,6 +4,7 @@
 starts that looks at a finished run.
 """
 
+import functools
 import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -37,6 +38,8 @@ class Parts(NamedTuple):
     prepare: (batch, step) -> the batch as the model sees it, and a key; see
       `step.make_prepare`.
     train_step: (state, batch) -> (state, metrics).
+    step_of: (seed, lr) -> such a step, not jitted, for another seed and
+      learning rate; these may be arrays.
     lr: step -> learning rate.
     evals: {name: (evaluator, every how many steps)}.
   """
@@ -51,6 +54,7 @@ class Parts(NamedTuple):
   init: Callable[[], steps.TrainState]
   prepare: Callable
   train_step: Callable
+  step_of: Callable
   lr: Callable[[int], float]
   evals: dict[str, tuple[Any, int]]
 
@@ -146,21 +150,27 @@ def build(config: ConfigDict) -> Parts:
   )
   shapes = steps.param_shapes(objective, specs)
   split_outputs = getattr(objective.model, "split_outputs", None)
-  tx, schedules = optim.make(
-    config, shapes, split_outputs=split_outputs, **durations
+  optimiser = functools.partial(
+    optim.make, params=shapes, split_outputs=split_outputs, **durations
   )
+  tx, schedules = optimiser(config)
   state_args = (objective, tx, mesh, config.sharding_strategy, specs)
   ema = config.ema_decay is not None
   abstract = steps.abstract_state(*state_args, ema=ema)
-  train_step = steps.make_train_step(
-    objective,
-    tx,
+  step_options = dict(
     mesh=mesh,
     state_sharding=steps.shardings_of(abstract),
-    seed=config.seed,
     grad_accum=config.grad_accum,
     ema_decay=config.ema_decay,
     frozen=optim.frozen_mask(config, shapes),
+  )
+
+  def step_of(seed, lr):
+    tx, _ = optimiser(config.to_dict() | {"lr": lr})
+    return steps.make_step(objective, tx, seed=seed, **step_options)
+
+  train_step = steps.make_train_step(
+    objective, tx, seed=config.seed, **step_options
   )
   context = {
     "predict": jax.jit(objective.predict),
@@ -187,6 +197,7 @@ def build(config: ConfigDict) -> Parts:
     init=lambda: steps.init_state(*state_args, seed=config.seed, ema=ema),
     prepare=prepare,
     train_step=train_step,
+    step_of=step_of,
     lr=lambda step: config.lr * float(schedules[0](step)),
     evals=evals,
   )

@@ -144,7 +144,7 @@ def make_prepare(
   return prepare
 
 
-def make_train_step(
+def make_step(
   objective: Objective,
   tx: optax.GradientTransformation,
   *,
@@ -155,7 +155,7 @@ def make_train_step(
   ema_decay: float | None = None,
   frozen: Any | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-  """Builds the jitted train step.
+  """Builds the train step, still to be jitted.
 
   Randomness is a function of the seed and the step, so a restart needs no
   random state.
@@ -171,17 +171,18 @@ def make_train_step(
     tx: the optimiser.
     mesh: the mesh.
     state_sharding: the shardings of the state, see `shardings_of`.
-    seed: for mixing, dropout and stochastic depth.
+    seed: for mixing, dropout and stochastic depth; an int, or an int32 scalar
+      that the step is a function of.
     grad_accum: microbatches in a batch.
     ema_decay: d of ema = d * ema + (1 - d) * new, for parameters and model
       state, after the update. None where the state holds no averages.
     frozen: tree of the parameters with True for those that get no gradient.
 
   Returns:
-    (state, batch) -> (state, metrics). The state passed in is consumed. The
-    metrics are float32 scalars on the devices: `training_loss`, the global
-    norms `l2_grads` (before clipping, without frozen parameters), `l2_params`
-    (after the update) and `l2_updates`, and those of the objective.
+    (state, batch) -> (state, metrics). The metrics are float32 scalars on the
+    devices: `training_loss`, the global norms `l2_grads` (before clipping,
+    without frozen parameters), `l2_params` (after the update) and `l2_updates`,
+    and those of the objective.
 
   Raises:
     ValueError: for a decay without averages or the reverse, and, at the first
@@ -261,8 +262,15 @@ def make_train_step(
     )
     return state, metrics
 
+  return train_step
+
+
+def make_train_step(
+  *args, mesh: Mesh, state_sharding: TrainState, **kwargs
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+  """The jitted step of `make_step`, which consumes the state passed in."""
   return jax.jit(
-    train_step,
+    make_step(*args, mesh=mesh, state_sharding=state_sharding, **kwargs),
     donate_argnums=0,
     in_shardings=(state_sharding, sharding.batch_sharding(mesh)),
     out_shardings=(state_sharding, sharding.replicated(mesh)),

@@ -37,21 +37,27 @@ from pp_ops.errors import UserError
 STEPS_IN_FLIGHT = 3
 
 
-def start_or_resume(config, workdir: epath.Path, parts: Parts) -> tuple:
-  """The state to train on, from the last checkpoint or new.
+def last_step(workdir: epath.Path) -> int:
+  """The step of the last checkpoint on the first host, 0 if there is none."""
+  # Disks of several hosts may differ for a moment.
+  return hosts.agree_on_first(checkpoint.latest_step(workdir) or 0)
+
+
+def start_or_resume(
+  config, workdir: epath.Path, parts: Parts, start: int
+) -> tuple:
+  """The state to train on, from a checkpoint or new.
 
   Args:
     config: the config.
     workdir: the run's folder; made and given its config.json here.
     parts: of `build`.
+    start: the checkpoint's step, 0 for a new state.
 
   Returns:
-    The state, its step, what the host remembers (`checkpoint`), and the open
-    checkpoints.
+    The state, what the host remembers (`checkpoint`), and the open checkpoints.
   """
-  latest, host = checkpoint.latest_step(workdir), {}
-  # Disks of several hosts may differ for a moment.
-  start = hosts.agree_on_first(0 if latest is None else latest)
+  host = {}
   if not start:
     state = parts.init()
     if config.model_init:
@@ -72,7 +78,7 @@ def start_or_resume(config, workdir: epath.Path, parts: Parts) -> tuple:
     # Another number of hosts has other streams: enter them at the same epoch.
     position = start * config.input.batch_size // num_hosts
     host["positions"] = [position] * num_hosts
-  return state, start, host, checkpoints
+  return state, host, checkpoints
 
 
 def run(config, workdir: str) -> dict | None:
@@ -96,7 +102,8 @@ def run(config, workdir: str) -> dict | None:
   hosts.agree(json.dumps(configs.as_json(config)), "the config")
   records.check_workdir(workdir, configs.as_json(config), configs.FREE_KEYS)
   parts = build(config)
-  state, start, host, checkpoints = start_or_resume(config, workdir, parts)
+  start = last_step(workdir)
+  state, host, checkpoints = start_or_resume(config, workdir, parts, start)
   position = host["positions"][jax.process_index()]
   skipped, elapsed = 0, host.get("elapsed_s", 0.0)
   skipped_before = all_skipped = host.get("skipped", 0)
@@ -135,7 +142,7 @@ def run(config, workdir: str) -> dict | None:
     if step == 1:
       prepared, _ = parts.prepare(batch, 0)
       if first_process:
-        _save_images(workdir, prepared)
+        save_images(workdir, prepared)
     state, metrics = parts.train_step(state, batch)
     position, skipped = origin.position, skipped + origin.skipped
     unchecked.append((step, metrics))
@@ -154,7 +161,8 @@ def run(config, workdir: str) -> dict | None:
       continue
 
     unchecked = jax.device_get(unchecked)
-    _check_finite(unchecked, checkpoints)
+    losses = [(s, float(m["training_loss"])) for s, m in unchecked]
+    check_finite(losses, checkpoints)
     all_skipped = skipped_before + sum(hosts.gather(skipped))
     measured = {}
     if log:
@@ -192,7 +200,7 @@ def run(config, workdir: str) -> dict | None:
   if not first_process:
     return None
   metrics_file.close()
-  return _summarise(
+  return summarise(
     workdir,
     {
       "step": total_steps,
@@ -205,7 +213,7 @@ def run(config, workdir: str) -> dict | None:
   )
 
 
-def _save_images(workdir, prepared):
+def save_images(workdir, prepared):
   """Draws what the model sees: train_images.png, and so on for other views."""
   for name, x in prepared.items():
     if x.ndim == 4 and x.shape[-1] in (1, 3):
@@ -213,10 +221,9 @@ def _save_images(workdir, prepared):
       pictures.save_image_grid(workdir / f"train_{name}s.png", mine)
 
 
-def _check_finite(logged, checkpoints):
-  """Raises at the first step whose loss is not finite."""
-  for step, metrics in logged:
-    loss = float(metrics["training_loss"])
+def check_finite(losses, checkpoints):
+  """Raises at the first (step, loss) that is not finite."""
+  for step, loss in losses:
     if not math.isfinite(loss):
       good = checkpoints.latest()
       where = "none yet" if good is None else checkpoints.path / str(good)
@@ -225,7 +232,8 @@ def _check_finite(logged, checkpoints):
       )
 
 
-def _summarise(workdir, facts):
+def summarise(workdir, facts):
+  """Writes and prints summary.json; draws the curves."""
   logged = records.read_metrics(workdir)
   if facts["step"]:
     pictures.save_curves(workdir / "curves.png", logged)

@@ -279,7 +279,7 @@ def test_finetuning_starts_from_a_run_with_a_new_head(tmp_path):
   spec = f"{path}:{args},init={tmp_path / 'run'}"
   c = configs.load(spec, [*small, "--config.total_epochs=0.5"])
   parts = build(c)
-  state, *_, checkpoints = train.start_or_resume(c, tmp_path / "new", parts)
+  state, _, checkpoints = train.start_or_resume(c, tmp_path / "new", parts, 0)
   checkpoints.close()
   old = checkpoint.load_variables(tmp_path / "run")
   fresh = trees.named_leaves(parts.init().params)

@@ -90,7 +90,7 @@ def _cut(chunks, size):
     rest = [x[whole:] for x in chunk]
 
 
-def _process(source, pp, features):
+def process_fn(source, pp, features):
   """The function from stored images to the wanted features."""
   shapes = source.shapes[source.indices]
   least = tuple(shapes.min(0).tolist()) if len(shapes) else (1, 1)
@@ -121,7 +121,7 @@ def feature_specs(
     "seed": of((1, 4), jnp.uint32),
   }
   images = of((1, *source.canvas, 3), jnp.uint8)
-  out = jax.eval_shape(_process(source, pp, features), images, batch)
+  out = jax.eval_shape(process_fn(source, pp, features), images, batch)
   return {k: of(v.shape[1:], v.dtype) for k, v in out.items()}
 
 
@@ -157,13 +157,17 @@ class _Store:
 
   data = None  # what is on the devices for good
 
+  def function(self, pp, features):
+    """(what is on the devices for good, batch) -> features."""
+    process = process_fn(self.source, pp, features)
+    return lambda data, batch: process(self.images(data, batch), batch)
+
   def program(self, pp, features):
     """(batch on the devices) -> features, compiled once."""
     key = pp, tuple(features)
     if key not in self._programs:
-      process = _process(self.source, pp, features)
       self._programs[key] = jax.jit(
-        lambda data, batch: process(self.images(data, batch), batch),
+        self.function(pp, features),
         out_shardings=sharding.batch_sharding(self.mesh),
       )
     return functools.partial(self._programs[key], self.data)
@@ -215,8 +219,8 @@ class _Held(_Store):
 _STORES = weakref.WeakKeyDictionary()  # source -> its store
 
 
-def _store(source, mesh, hold):
-  """The store of a source; kept, because evaluators read it again."""
+def store_of(source: PackedSource, mesh: Mesh, hold: bool | None) -> _Store:
+  """Where a source's images are; kept, because evaluators read them again."""
   source = check_source(source)
   if source not in _STORES:
     held = source.total_examples and _is_to_be_held(source, mesh, hold)
@@ -241,6 +245,20 @@ def _inputs(source, store, seed, epoch, index, repeat):
     "label": source.labels[index].astype(np.int32),
     **store.inputs(index),
   }
+
+
+def host_inputs(
+  source: PackedSource,
+  store: _Store,
+  batch_size: int,
+  seed: int,
+  start: int,
+  repeats: int,
+) -> Iterator[dict[str, np.ndarray]]:
+  """What the host sends for each training batch; see `device_batches`."""
+  check_repeats(repeats)
+  pieces = _cut(stream(source, seed, start, repeats), batch_size)
+  return (_inputs(source, store, seed, *piece) for piece in pieces)
 
 
 def _read_ahead(items):
@@ -284,20 +302,16 @@ def device_batches(
   Raises:
     ValueError: if a feature is missing or `repeats` is out of range.
   """
-  check_repeats(repeats)
-  store = _store(source, mesh, hold)
+  store = store_of(source, mesh, hold)
   program = store.program(pp, features)
+  sent = host_inputs(source, store, batch_size, seed, start, repeats)
 
-  def sent():
-    pieces = _cut(stream(source, seed, start, repeats), batch_size)
-    for i, piece in enumerate(pieces):
-      inputs = _inputs(source, store, seed, *piece)
-      yield inputs, Batch({}, None, start + (i + 1) * batch_size, 0)
+  def batches():
+    for i, inputs in enumerate(_read_ahead(sent), 1):
+      arrays = program(sharding.make_global_batch(inputs, mesh))
+      yield arrays, Batch({}, None, start + i * batch_size, 0)
 
-  return ahead(
-    (program(sharding.make_global_batch(inputs, mesh)), batch)
-    for inputs, batch in _read_ahead(sent())
-  )
+  return ahead(batches())
 
 
 def eval_device_batches(
@@ -318,7 +332,7 @@ def eval_device_batches(
     Global arrays [B, ...] by feature, with "mask" [B] float32, 0 for padding;
     and how many examples of this host are in the batch.
   """
-  store = _store(source, mesh, hold)
+  store = store_of(source, mesh, hold)
   program = store.program(pp, features)
   host, hosts = source.shard
   mine = source.indices[host::hosts]

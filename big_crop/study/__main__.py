@@ -9,7 +9,8 @@
 Any number of `run` on one workdir share the work, also on several hosts that
 share its filesystem. SIGTERM saves a checkpoint and ends with status 0; the
 same command goes on from there. For Slurm and other arrays:
-`run --index $SLURM_ARRAY_TASK_ID`, whose status is 0 if that run is done.
+`run --index $SLURM_ARRAY_TASK_ID`, whose status is 0 if that run is done. Small
+models on one GPU: `run --together k` trains k runs as one program.
 """
 
 import argparse
@@ -49,6 +50,13 @@ def _parser():
   which = run.add_mutually_exclusive_group()
   which.add_argument("--index", type=int, help="this run only")
   which.add_argument("--jobs", type=int, default=1, help="workers here")
+  run.add_argument(
+    "--together",
+    type=int,
+    default=1,
+    help="runs at a time as one program, where they differ in seed, learning "
+    "rate or pp string and have the device engine",
+  )
   run.add_argument(
     "--retry_failed", action="store_true", help="take failed runs again"
   )
@@ -106,11 +114,12 @@ def _run(study, args, argv):
   found = runs.states(study, args.workdir)
   if not args.allow_mixed:
     runs.check_unchanged(found)
-  if args.jobs < 1:
-    raise UserError(f"--jobs {args.jobs}: need at least 1")
+  for flag in ("jobs", "together"):
+    if (number := getattr(args, flag)) < 1:
+      raise UserError(f"--{flag} {number}: need at least 1")
   if args.jobs > 1:
     return worker.start_jobs(args.jobs, [*argv, "--jobs", "1"])
-  from big_crop import train  # slow
+  from big_crop import together, train  # slow
 
   _share_compilations(args.workdir)
   return worker.work(
@@ -119,6 +128,9 @@ def _run(study, args, argv):
     train.run,
     index=args.index,
     retry_failed=args.retry_failed,
+    together=args.together,
+    train_together=together.run,
+    difference=together.difference,
   )
 
 

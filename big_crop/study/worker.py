@@ -5,6 +5,7 @@ take the next. Workers of one process, of one host and of many hosts share the
 work through the locks alone.
 """
 
+import contextlib
 import gc
 import signal
 import subprocess
@@ -25,6 +26,9 @@ def work(
   *,
   index: int | None = None,
   retry_failed: bool = False,
+  together: int = 1,
+  train_together=None,
+  difference=None,
 ) -> int:
   """Trains what is pending, until there is nothing left to take.
 
@@ -34,6 +38,9 @@ def work(
     train: (config, workdir) -> anything; `big_crop.train.run`.
     index: only this run.
     retry_failed: takes failed runs too; they go on where they stopped.
+    together: how many runs to train at a time, as one program.
+    train_together: `big_crop.together.run`.
+    difference: `big_crop.together.difference`.
 
   Returns:
     The exit status: 0, also after a SIGTERM; 1 if a run failed, or if the run
@@ -47,46 +54,67 @@ def work(
       )
   mine = found if index is None else [found[index]]
   show = Progress(found)
-  failed = 0
-  for state in mine:
-    if stop.requested():
-      break
-    failed += _take(state, train, retry_failed, show)
+  failed, left = 0, list(mine)
+  while left and not stop.requested():
+    group = [left.pop(0)]
+    for state in list(left) if together > 1 else []:
+      fits = not difference(group[0].run.config, state.run.config)
+      if fits and len(group) < together and state.status() == runs.PENDING:
+        left.remove(state)
+        group.append(state)
+    failed += _take(group, train, train_together, retry_failed, show)
   if index is None or stop.requested():
     return int(failed > 0)
   return int(mine[0].status() != runs.DONE)
 
 
-def _take(state, train, retry_failed, show):
-  """Trains one run if it can be had; returns whether it failed."""
-  if state.summary:
-    return False
-  with locks.held(state.lock) as mine:
-    # Looked at once more: another worker may just have ended it.
-    if state.summary:
-      return False
+def _take(group, train, train_together, retry_failed, show):
+  """Trains what of a group can be had; returns how many failed."""
+  failed, mine = 0, []
+  with contextlib.ExitStack() as held:
+    for state in group:
+      if state.summary:
+        continue
+      got = held.enter_context(locks.held(state.lock))
+      # Looked at once more: another worker may just have ended it.
+      if state.summary:
+        continue
+      if not got:
+        show.line(state, "is with another worker")
+      elif state.failure and not retry_failed:
+        show.line(state, f"failed: {state.failure['error']}")
+        failed += 1
+      else:
+        mine.append(state)
     if not mine:
-      show.line(state, "is with another worker")
-      return False
-    if state.failure and not retry_failed:
-      show.line(state, f"failed: {state.failure['error']}")
-      return True
-    state.forget_failure()
-    show.bar()
-    show.line(state, "goes on" if state.begun() else "begins")
+      return failed
     start = time.time()
+    show.bar()
+    for state in mine:
+      state.forget_failure()
+      show.line(state, "goes on" if state.begun() else "begins")
     try:
-      state.begin()
-      train(state.run.config, str(state.path))
+      for state in mine:
+        state.begin()
+      pairs = [(s.run.config, str(s.path)) for s in mine]
+      if len(mine) == 1:
+        results = [train(*pairs[0])]
+      else:
+        results = train_together(*zip(*pairs, strict=True))
     except Exception as e:
-      show.line(state, f"failed: {state.fail(e)}")
-      return True
+      results = [e] * len(mine)
     finally:
       _clear()
-  if state.summary:
+    for state, result in zip(mine, results, strict=True):
+      if isinstance(result, Exception):
+        show.line(state, f"failed: {state.fail(result)}")
+        failed += 1
+  ended = [state for state in mine if state.summary]
+  for state in ended:
     show.line(state, f"done in {time.time() - start:.0f} s")
+  if ended:
     show.bar()
-  return False
+  return failed
 
 
 def _clear():

@@ -1,0 +1,293 @@
+"""Several runs as one program, because a small model leaves a GPU idle.
+
+`python -m big_crop.study run --together k` trains k runs at a time that differ
+in seed, learning rate or pp string. Each has its own workdir with all that a
+run leaves there, and can be resumed alone. The data are packed and lie on one
+device, and several steps run in one call, so that the host does not limit.
+"""
+
+import functools
+import itertools
+import time
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from big_crop import config as configs
+from big_crop import train, trees
+from big_crop.data import device_pipeline
+from big_crop.parts import build
+from big_crop.runtime import checkpoint, progress, records, sharding, stop
+from pp_ops.errors import UserError
+
+MAY_DIFFER = ("seed", "lr", "input.pp")
+# Steps in one call, so that starting it costs little. Each number is a program
+# to compile, and a CPU starts its programs at once.
+_BLOCKS = {"cpu": (1,)}
+_OTHERS = (16, 4, 1)
+
+
+def difference(one, other) -> str | None:
+  """What keeps two configs from being trained together, or None."""
+  free = (*MAY_DIFFER, *configs.FREE_KEYS)
+  as_json = configs.as_json
+  return records.changed_key(as_json(one), as_json(other), free)
+
+
+def _check(config, mesh):
+  if config.input.engine != "device":
+    raise UserError(
+      'runs are trained together on config.input.engine = "device" alone'
+    )
+  if mesh.size > 1 or jax.process_count() > 1:
+    raise UserError(
+      f"runs are trained together on one device, not {mesh.size}: train them "
+      "apart, or give a process one device"
+    )
+
+
+class _Run:
+  """One of the runs: what it has on disk, and where it stands.
+
+  Attributes:
+    failure: what ended it before the others, or None.
+  """
+
+  def __init__(self, config, workdir):
+    self.config, self.workdir = config, epath.Path(workdir)
+    self.failure = None
+    as_json = configs.as_json(config)
+    records.check_workdir(self.workdir, as_json, configs.FREE_KEYS)
+    self.parts = build(config)
+    self.last = checkpoint.latest_step(self.workdir) or 0
+
+  def start(self, step):
+    """Opens its files; returns its state at `step`."""
+    state, host, self.checkpoints = train.start_or_resume(
+      self.config, self.workdir, self.parts, step
+    )
+    self.position = host["positions"][0]
+    self.elapsed = host.get("elapsed_s", 0.0)
+    self.metrics_file = records.Metrics(self.workdir, step)
+    self.began = time.time()
+    return state
+
+  def save(self, step, state, position):
+    """Saves a checkpoint as `train.run` does."""
+    elapsed = self.elapsed + time.time() - self.began
+    self.checkpoints.save(
+      step,
+      state,
+      {"positions": [position], "skipped": 0, "elapsed_s": elapsed},
+    )
+
+  def check(self, losses):
+    """Notes the first (step, loss) that is not finite."""
+    try:
+      train.check_finite(losses, self.checkpoints)
+    except UserError as e:
+      self.failure = e
+
+  def close(self):
+    """Waits for what is being written."""
+    self.metrics_file.close()
+    self.checkpoints.close()
+
+
+def _program(runs, store):
+  """(states, inputs) -> (states, metrics), over a block of steps.
+
+  States have the runs in front, inputs and metrics the steps and then the runs.
+  """
+  features = runs[0].parts.objective.features
+  by_string = {}
+  for i, run in enumerate(runs):
+    by_string.setdefault(run.config.input.pp, []).append(i)
+  # Runs with one string are one batch for it.
+  functions = [
+    (indices, store.function(runs[indices[0]].parts.pp, features))
+    for indices in by_string.values()
+  ]
+  order = np.argsort(list(itertools.chain(*by_string.values())))
+  seeds = jnp.array([run.config.seed for run in runs])
+  rates = jnp.array([run.config.lr for run in runs], jnp.float32)
+
+  def preprocess(data, inputs):
+    parts = []
+    for indices, function in functions:
+      mine = {k: v[np.array(indices)] for k, v in inputs.items()}
+      flat = {k: v.reshape(-1, *v.shape[2:]) for k, v in mine.items()}
+      out = function(data, flat)
+      parts.append(
+        {k: v.reshape(len(indices), -1, *v.shape[1:]) for k, v in out.items()}
+      )
+    joined = {k: jnp.concatenate([p[k] for p in parts]) for k in parts[0]}
+    return {k: v[order] for k, v in joined.items()}
+
+  def one_run(args):
+    seed, rate, state, batch = args
+    return runs[0].parts.step_of(seed, rate)(state, batch)
+
+  # A CPU has no use for wider products, and convolutions with a kernel for each
+  # run are slow there.
+  every_run = jax.vmap(one_run)
+  if jax.default_backend() == "cpu":
+    every_run = functools.partial(jax.lax.map, one_run)
+
+  def step(data, states, inputs):
+    batch = preprocess(data, inputs)
+    return every_run((seeds, rates, states, batch))
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def block(states, data, inputs):
+    return jax.lax.scan(functools.partial(step, data), states, inputs)
+
+  first = jax.jit(lambda data, inputs: preprocess(data, inputs))
+  return (
+    lambda states, inputs: block(states, store.data, inputs),
+    lambda inputs: first(store.data, inputs),
+  )
+
+
+def run(all_configs: Sequence, workdirs: Sequence[str]) -> list:
+  """Trains runs together to the end, or to a SIGTERM.
+
+  A run whose loss is not finite ends there; the others go on.
+
+  Args:
+    all_configs: configs that differ in `MAY_DIFFER` alone. What evaluators
+      draw, if anything, goes by the first one's seed.
+    workdirs: a folder for each run.
+
+  Returns:
+    For each run the contents of its summary.json, the `UserError` that ended
+    it, or None after a SIGTERM.
+
+  Raises:
+    ValueError: for anything wrong with the configs, the data or the workdirs.
+  """
+  for other in all_configs[1:]:
+    if change := difference(all_configs[0], other):
+      raise UserError(f"runs cannot be trained together: {change}")
+  runs = [_Run(*pair) for pair in zip(all_configs, workdirs, strict=True)]
+  config, parts = runs[0].config, runs[0].parts
+  _check(config, parts.mesh)
+  num, total_steps = len(runs), parts.total_steps
+  # Two checkpoints stay: what one run saved last, all have.
+  start = min(run.last for run in runs)
+  states = [run.start(start) for run in runs]
+  state_bytes = sharding.bytes_per_device(states[0])
+  states = jax.tree.map(lambda *x: jnp.stack(x), *states)
+
+  store = device_pipeline.store_of(parts.source, parts.mesh, config.input.hold)
+  streams = [
+    device_pipeline.host_inputs(
+      parts.source,
+      store,
+      config.input.batch_size,
+      run.config.seed,
+      run.position,
+      config.input.repeats,
+    )
+    for run in runs
+  ]
+  train_block, preprocess = _program(runs, store)
+
+  def next_inputs():
+    each = [next(stream) for stream in streams]
+    return {k: np.stack([x[k] for x in each]) for k in each[0]}
+
+  line = progress.Progress(total_steps, num * config.input.batch_size, start)
+  line.show(
+    f"{num} runs on 1 device, {num * state_bytes / 1e6:.1f} MB of train state, "
+    + parts.describe_data()
+  )
+  at = lambda i: jax.tree.map(lambda x: x[i], states)
+  alive = lambda: [(i, run) for i, run in enumerate(runs) if not run.failure]
+  every = [config.log_training_steps, config.ckpt_steps]
+  every += [steps for _, steps in parts.evals.values()]
+  blocks = _BLOCKS.get(jax.default_backend(), _OTHERS)
+  step, stopping, losses, shown = start, False, [], not start
+
+  while step < total_steps and not stopping and alive():
+    ahead = min(total_steps - step, *(e - step % e for e in every))
+    size = next(b for b in blocks if b <= ahead)
+    inputs = [next_inputs() for _ in range(size)]
+    if not start and shown:
+      shown = False
+      batch = preprocess(inputs[0])
+      for i, run_ in enumerate(runs):
+        mine = {k: v[i] for k, v in batch.items()}
+        train.save_images(run_.workdir, run_.parts.prepare(mine, 0)[0])
+    inputs = {k: np.stack([x[k] for x in inputs]) for k in inputs[0]}
+    states, metrics = train_block(states, inputs)
+    losses.append((step, metrics["training_loss"]))
+    step += size
+
+    stopping = stop.requested()
+    last = step == total_steps
+    log = last or step % config.log_training_steps == 0
+    due = [
+      name
+      for name, (_, steps) in parts.evals.items()
+      if last or step % steps == 0
+    ]
+    save = last or stopping or step % config.ckpt_steps == 0
+    if not (log or due or save):
+      continue
+    for before, values in jax.device_get(losses):
+      for i, run_ in alive():
+        run_.check(
+          [(before + j + 1, float(v[i])) for j, v in enumerate(values)]
+        )
+    losses = []
+    metrics = jax.device_get(metrics)
+    if log:
+      mean = float(np.mean(metrics["training_loss"][-1]))
+      rate = line.update(step, mean, parts.lr(step - 1)) / num
+    for i, run_ in alive():
+      state = at(i)
+      measured = {}
+      if log:
+        measured = {k: float(v[-1][i]) for k, v in metrics.items()}
+        measured["lr"] = run_.parts.lr(step - 1)
+        measured["epoch"] = (
+          step * config.input.batch_size / parts.source.total_examples
+        )
+        measured["images_per_s"] = rate
+      for name in due:
+        results = parts.evals[name][0].run(state.variables())
+        measured |= {f"{name}/{k}": v for k, v in results.items()}
+        text = "  ".join(f"{k} {v:.4g}" for k, v in results.items())
+        line.show(f"step {step}  {run_.workdir.name}  {name}: {text}")
+      if measured:
+        run_.metrics_file.write(step, measured)
+      if save:
+        position = run_.position + (step - start) * config.input.batch_size
+        run_.save(step, state, position)
+    if due or save:
+      line.resume(step)
+
+  results = []
+  for i, run_ in enumerate(runs):
+    run_.close()
+    if run_.failure or step < total_steps:
+      results.append(run_.failure)
+      continue
+    params = at(i).params
+    facts = {
+      "step": total_steps,
+      "num_params": sum(x.size for x in jax.tree.leaves(params)),
+      "params_sha256": trees.params_sha256(params),
+      "skipped_corrupt": 0,
+      "state_bytes_per_device": state_bytes,
+      "wall_time_s": run_.elapsed + time.time() - run_.began,
+      "trained_together": num,
+    }
+    results.append(train.summarise(run_.workdir, facts))
+  if stopping and step < total_steps:
+    line.show(f"SIGTERM: saved checkpoints of step {step}")
+  return results
