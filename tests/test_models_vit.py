@@ -451,3 +451,34 @@ def test_get_model(tmp_path, monkeypatch):
     models.get_model("pkg_w.empty", 10)
   with pytest.raises(ModuleNotFoundError, match="not_installed_z"):
     models.get_model("pkg_w.broken", 10)
+
+
+def test_fused_attention_is_the_same_function(monkeypatch):
+  """The path that GPUs take, with XLA's kernel in place of cuDNN's."""
+  model = vit.Model(10, variant="mu/16", dtype_mm="bfloat16")
+  image = jax.random.normal(jax.random.key(0), (4, 64, 64, 3))
+  variables = model.init(jax.random.key(1), image)
+  asked = []
+
+  def attention(q, k, v, implementation):
+    asked.append(implementation)
+    return own(q, k, v)
+
+  def loss(variables):
+    logits, out = model.apply(variables, image)
+    return out["encoded"].sum(), out["encoded"]
+
+  (_, expected), gradient = jax.value_and_grad(loss, has_aux=True)(variables)
+  own = jax.nn.dot_product_attention
+  monkeypatch.setattr(jax.nn, "dot_product_attention", attention)
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  again = model.init(jax.random.key(1), image)
+  (_, found), other = jax.value_and_grad(loss, has_aux=True)(variables)
+  assert set(asked) == {"cudnn"}
+  trees = lambda *x: jax.tree.map(np.testing.assert_array_equal, *x)
+  trees(variables, again)
+  # bfloat16 has three digits.
+  close = functools.partial(np.testing.assert_allclose, rtol=0.05, atol=0.05)
+  close(expected, found)
+  for one, two in zip(*map(jax.tree.leaves, (gradient, other)), strict=True):
+    close(one, two, atol=0.05 * max(1.0, float(jnp.abs(one).max())))

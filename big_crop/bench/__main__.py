@@ -5,7 +5,7 @@ import sys
 
 from big_crop import errors
 
-COMMANDS = ("pipeline", "sampler", "scaling", "step", "train")
+COMMANDS = ("device", "pipeline", "sampler", "scaling", "step", "train")
 
 
 def main(argv: list[str]) -> None:

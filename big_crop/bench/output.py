@@ -1,14 +1,25 @@
 """What every benchmark writes: its figures, and where they were measured."""
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
+from collections.abc import Iterator
 from typing import Any
 
 _PACKAGES = ("jax", "jaxlib", "flax", "tensorflow", "torch", "timm")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+  """Hides what runs print."""
+  with open(os.devnull, "w") as nowhere:
+    with contextlib.redirect_stdout(nowhere):
+      with contextlib.redirect_stderr(nowhere):
+        yield
 
 
 def add_flag(parser: argparse.ArgumentParser) -> None:

@@ -58,7 +58,7 @@ class Layers:
 
 def _has_fused_attention(dtype, head_dim):
   """Whether cuDNN's attention is there for these."""
-  half = dtype == jnp.bfloat16
+  half = jnp.dtype(dtype) == jnp.bfloat16
   gpu = jax.default_backend() == "gpu"
   return gpu and half and head_dim % 8 == 0 and head_dim <= 128
 
