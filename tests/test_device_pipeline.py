@@ -166,6 +166,7 @@ def quickstart(packed, *overrides):
   )
 
 
+@pytest.mark.long
 def test_training_resumes_to_the_bit(packed, tmp_path, monkeypatch):
   whole = train.run(quickstart(packed), str(tmp_path / "whole"))
   assert whole["metrics"]["val/count"] == 10
@@ -183,7 +184,9 @@ def test_training_resumes_to_the_bit(packed, tmp_path, monkeypatch):
 
 BAD = {
   "--config.input.engine=gpu": "config.input.engine 'gpu'",
-  "--config.input.data.name=critters": "needs packed data",
+  "--config.input.data={'name':'critters','split':'validation[:9]'}": (
+    "needs packed data"
+  ),
   "--config.input.pp=decode|resize(8)|flatten": "no form that runs",
   "--config.input.repeats=0": "repeats is 0",
   "--config.evals.val.pp_fn=decode|resize_small(20)": "different sizes",

@@ -465,7 +465,7 @@ def test_fused_attention_is_the_same_function(monkeypatch):
     return own(q, k, v)
 
   def loss(variables):
-    logits, out = model.apply(variables, image)
+    _, out = model.apply(variables, image)
     return out["encoded"].sum(), out["encoded"]
 
   (_, expected), gradient = jax.value_and_grad(loss, has_aux=True)(variables)

@@ -66,17 +66,19 @@ def assert_alike(one, other, rtol=1e-5):
     np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4)
 
 
-def test_each_run_is_as_it_is_alone(packed, tmp_path):
+@pytest.mark.parametrize("num", [2, pytest.param(4, marks=pytest.mark.long)])
+def test_each_run_is_as_it_is_alone(packed, tmp_path, num):
   """50 steps: the losses within 1e-5 of their size."""
+  coupled = dict(crop="inception_crop_coupled")
   made = [
     config(packed),
-    config(packed, seed=1),
-    config(packed, "--config.lr=5e-4"),
-    config(packed, crop="inception_crop_coupled"),
-  ]
-  paths = [str(tmp_path / f"together{i}") for i in range(4)]
+    config(packed, "--config.lr=5e-4", seed=1, **coupled),
+    config(packed, seed=2),
+    config(packed, **coupled),
+  ][:num]
+  paths = [str(tmp_path / f"together{i}") for i in range(num)]
   results = together.run(made, paths)
-  assert len({r["params_sha256"] for r in results}) == 4
+  assert len({r["params_sha256"] for r in results}) == num
   for i, c in enumerate(made):
     alone = str(tmp_path / f"alone{i}")
     train.run(c, alone)
@@ -85,6 +87,7 @@ def test_each_run_is_as_it_is_alone(packed, tmp_path):
   assert {"config.json", "summary.json", "train_images.png"} <= names
 
 
+@pytest.mark.long
 def test_stopped_runs_go_on_together_or_alone(packed, tmp_path, monkeypatch):
   made = [config(packed, seed=i) for i in range(2)]
   whole, cut = (
@@ -109,6 +112,7 @@ def test_stopped_runs_go_on_together_or_alone(packed, tmp_path, monkeypatch):
   assert again[1]["params_sha256"] == results[1]["params_sha256"]
 
 
+@pytest.mark.long
 def test_a_run_that_diverges_ends_alone(packed, tmp_path):
   made = [config(packed), config(packed, "--config.lr=1e38")]
   paths = [str(tmp_path / name) for name in ("good", "bad")]
@@ -145,6 +149,7 @@ def get_config():
 """
 
 
+@pytest.mark.long
 def test_a_study_trains_what_fits_together(packed, tmp_path, capfd):
   base = str(pathlib.Path("configs/quickstart.py").resolve())
   overrides = [
