@@ -74,6 +74,7 @@ def _crop_image(sample):
 
 def _decode_and_crop(sample):
   def crop(data, rng):
+    data = tf.convert_to_tensor(data)
     if data.dtype == tf.uint8:  # packed data are decoded
       return _crop_image(sample)(image_ops.decode(data), rng)
 

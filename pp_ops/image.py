@@ -41,6 +41,7 @@ def decode(
   Returns:
     uint8 [height, width, channels].
   """
+  data = tf.convert_to_tensor(data)
   if data.dtype == tf.uint8:
     return tf.ensure_shape(data, [None, None, channels])
   jpeg = JPEG if precise else {}
