@@ -169,6 +169,8 @@ def run(all_configs: Sequence, workdirs: Sequence[str]) -> list:
   Raises:
     ValueError: for anything wrong with the configs, the data or the workdirs.
   """
+  if all_configs[0].total_steps == 0:
+    raise UserError("runs that only evaluate are not trained together")
   for other in all_configs[1:]:
     if change := difference(all_configs[0], other):
       raise UserError(f"runs cannot be trained together: {change}")

@@ -1,7 +1,9 @@
 """The device engine's stream and batches: tf.data's, on any devices."""
 
+import gc
 import itertools
 import json
+import weakref
 
 import jax
 import numpy as np
@@ -130,6 +132,17 @@ def test_evaluation_reads_each_example_once(packed, hold):
   theirs = next(iter(host)).data["image"].astype(int)
   ours = np.concatenate([a["image"] for a, _ in found])[:10]
   assert np.abs(theirs - ours).max() <= 1
+
+
+def test_the_devices_hold_no_longer_what_nobody_has(packed):
+  """A study opens its data for each run."""
+  source = sources.get_source(packed, "train")
+  mesh = sharding.make_mesh([("data", -1)])
+  images = weakref.ref(device_pipeline.store_of(source, mesh, True).data)
+  assert images() is not None
+  del source
+  gc.collect()
+  assert images() is None
 
 
 def test_part_of_a_split(packed):

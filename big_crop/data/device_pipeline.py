@@ -10,7 +10,6 @@ host reads the examples of each batch from the memory map and sends them.
 import concurrent.futures
 import functools
 import itertools
-import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -216,16 +215,17 @@ class _Held(_Store):
     return self._take(data, batch["row"])
 
 
-_STORES = weakref.WeakKeyDictionary()  # source -> its store
-
-
 def store_of(source: PackedSource, mesh: Mesh, hold: bool | None) -> _Store:
-  """Where a source's images are; kept, because evaluators read them again."""
+  """Where a source's images are.
+
+  Kept with the source, because evaluators read it again, and gone with it,
+  because a study opens it anew for each run.
+  """
   source = check_source(source)
-  if source not in _STORES:
+  if source.store is None:
     held = source.total_examples and _is_to_be_held(source, mesh, hold)
-    _STORES[source] = (_Held if held else _Store)(source, mesh)
-  return _STORES[source]
+    source.store = (_Held if held else _Store)(source, mesh)
+  return source.store
 
 
 def describe(

@@ -124,7 +124,10 @@ class PackedSource(base.IndexedSource):
     first: {split name: index of its first example}, for all splits.
     shapes: int32 [examples of all splits, 2], true heights and widths.
     labels: int64 [examples of all splits].
+    store: where `device_pipeline` keeps the images on the devices.
   """
+
+  store = None
 
   def __init__(self, path, index, images, labels, shapes, ranges, shard):
     """See `open_packed`."""
