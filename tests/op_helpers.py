@@ -13,12 +13,9 @@ from pp_ops.registry import get_preprocess_fn
 ALARM = 1e-4  # chance that a test of frequencies fails by chance
 
 
-def first_quick(values, num):
-  """Parameters of a test, of which all but the first few are long."""
-  return [
-    *values[:num],
-    *(pytest.param(v, marks=pytest.mark.long) for v in values[num:]),
-  ]
+def first_quick(values, num, mark=pytest.mark.long):
+  """Parameters of a test, of which all but the first few are long, or slow."""
+  return [*values[:num], *(pytest.param(v, marks=mark) for v in values[num:])]
 
 
 # An op that chooses among others keeps their graphs, which take seconds.

@@ -65,7 +65,7 @@ def resizes():
 
 
 # Of 48 images of 8 sizes; in brackets is what may differ by a grey level.
-@pytest.mark.parametrize("spec", first_quick([*resizes()], 4))
+@pytest.mark.parametrize("spec", first_quick([*resizes()], 4, pytest.mark.slow))
 def test_resize(spec):
   host, ours = both(spec, photographs(num=24))
   difference = np.abs(host - ours)
@@ -93,7 +93,7 @@ CROPS = [
 ]
 
 
-@pytest.mark.parametrize("spec", first_quick(CROPS, 6))
+@pytest.mark.parametrize("spec", first_quick(CROPS, 6, pytest.mark.slow))
 def test_strings_of_crops(spec):
   """The very windows, but for one image in a hundred, whose side may round."""
   host, ours = both(spec, photographs(num=96), least=(33, 33))

@@ -186,7 +186,7 @@ RANDOM = {
 }
 
 
-@pytest.mark.parametrize("spec", first_quick([*RANDOM], 4))
+@pytest.mark.parametrize("spec", first_quick([*RANDOM], 4, pytest.mark.slow))
 def test_random_ops(spec):
   images = np.concatenate([BATCHES["33x47x3"]] * 8)
   ours, theirs = on_device(spec, images), random_on_host(spec, images)
@@ -194,7 +194,7 @@ def test_random_ops(spec):
   assert (difference(ours, theirs) > 1).mean() <= RANDOM[spec]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", ["randaug(2, 10)", RAND])
 @pytest.mark.parametrize("batch", ["24x20x1", "2x3x3", "1x1x3"])
 def test_random_ops_on_odd_images(spec, batch):

@@ -66,8 +66,13 @@ def assert_alike(one, other, rtol=1e-5):
     np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("num", [2, 4])
+@pytest.mark.parametrize(
+  "num",
+  [
+    pytest.param(2, marks=pytest.mark.long),
+    pytest.param(4, marks=pytest.mark.slow),
+  ],
+)
 def test_each_run_is_as_it_is_alone(packed, tmp_path, num):
   """50 steps: the losses within 1e-5 of their size."""
   coupled = dict(crop="inception_crop_coupled")
@@ -88,7 +93,7 @@ def test_each_run_is_as_it_is_alone(packed, tmp_path, num):
   assert {"config.json", "summary.json", "train_images.png"} <= names
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_stopped_runs_go_on_together_or_alone(packed, tmp_path, monkeypatch):
   made = [config(packed, seed=i) for i in range(2)]
   whole, cut = (
@@ -113,7 +118,7 @@ def test_stopped_runs_go_on_together_or_alone(packed, tmp_path, monkeypatch):
   assert again[1]["params_sha256"] == results[1]["params_sha256"]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_run_that_diverges_ends_alone(packed, tmp_path):
   made = [config(packed), config(packed, "--config.lr=1e38")]
   paths = [str(tmp_path / name) for name in ("good", "bad")]
