@@ -15,6 +15,7 @@ CONFIG = {
   "model_name": "vit",
   "optax_name": "scale_by_adam",
   "pp_modules": [],
+  "input": {"engine": "tf.data"},
   "evals": {"val": {"type": "classification"}},
 }
 ENTROPY = {**CONFIG, "evals": {"entropy": {"type": "saliency"}}}
