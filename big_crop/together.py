@@ -69,6 +69,8 @@ class _Run:
     state, host, self.checkpoints = train.start_or_resume(
       self.config, self.workdir, self.parts, step
     )
+    # What is saved again must not be there.
+    self.checkpoints.forget_after(step)
     self.position = host["positions"][0]
     self.elapsed = host.get("elapsed_s", 0.0)
     self.metrics_file = records.Metrics(self.workdir, step)
@@ -227,6 +229,8 @@ def run(all_configs: Sequence, workdirs: Sequence[str]) -> list:
     inputs = {k: np.stack([x[k] for x in inputs]) for k in inputs[0]}
     states, metrics = train_block(states, inputs)
     losses.append((step, metrics["training_loss"]))
+    if len(losses) > 1:  # the host runs ahead by one block
+      jax.block_until_ready(losses[-2][1])
     step += size
 
     stopping = stop.requested()
@@ -251,7 +255,7 @@ def run(all_configs: Sequence, workdirs: Sequence[str]) -> list:
       mean = float(np.mean(metrics["training_loss"][-1]))
       rate = line.update(step, mean, parts.lr(step - 1)) / num
     for i, run_ in alive():
-      state = at(i)
+      state = at(i) if due or save else None
       measured = {}
       if log:
         measured = {k: float(v[-1][i]) for k, v in metrics.items()}

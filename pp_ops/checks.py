@@ -117,3 +117,13 @@ def check_shape(shape, what, none_too=False):
   whole = lambda n: type(n) is int or (none_too and n is None)
   if not isinstance(shape, (list, tuple)) or not all(map(whole, shape)):
     raise UserError(f"{what}={shape!r}: need a list of whole numbers")
+
+
+def check_onehot(depth, key, key_result, inkey, outkey) -> None:
+  """Raises unless the arguments of `onehot` fit each other."""
+  if type(depth) is not int or depth < 1:
+    raise UserError(f"depth={depth}: need a number of classes, at least one")
+  if (key or key_result) and (inkey or outkey):
+    raise UserError("give key and key_result, or inkey and outkey, not both")
+  if not isinstance(key, str | None):
+    raise UserError(f"key={key!r}: need the name of a feature")

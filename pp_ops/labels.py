@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from pp_ops.checks import check_there
+from pp_ops.checks import check_onehot, check_there
 from pp_ops.errors import UserError
 from pp_ops.registry import register
 
@@ -36,12 +36,7 @@ def get_onehot(
   Returns:
     An op on the features: int, scalar or [n] -> float32 [depth] or [n, depth].
   """
-  if type(depth) is not int or depth < 1:
-    raise UserError(f"depth={depth}: need a number of classes, at least one")
-  if (key or key_result) and (inkey or outkey):
-    raise UserError("give key and key_result, or inkey and outkey, not both")
-  if not isinstance(key, str | None):
-    raise UserError(f"key={key!r}: need the name of a feature")
+  check_onehot(depth, key, key_result, inkey, outkey)
   given = key or inkey
 
   def onehot(features):

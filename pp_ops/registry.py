@@ -47,6 +47,7 @@ _MODULES = (
   "pp_ops.pixels",
   "pp_ops.randaug",
   "pp_ops.random_erasing",
+  "pp_ops.selection",
   "pp_ops.timm_randaug",
 )
 _CROPS = "pp_ops.crops"  # what a law's crop is made by; loads TensorFlow

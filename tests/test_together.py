@@ -40,7 +40,7 @@ def config(packed, *overrides, seed=0, crop="inception_crop_fixed"):
       "--config.evals.val.log_percent=0.5",
       "--config.total_epochs=None",
       "--config.total_steps=50",
-      "--config.ckpt_steps=20",
+      "--config.ckpt_steps=10",
       "--config.log_training_steps=10",
       "--config.model.width=16",
       "--config.model.depth=1",

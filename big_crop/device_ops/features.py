@@ -3,44 +3,11 @@
 import jax.numpy as jnp
 
 from big_crop.device_ops.registry import register
-from pp_ops.checks import check_names, check_shape, check_there
-from pp_ops.errors import UserError
+from pp_ops import selection
+from pp_ops.checks import check_onehot, check_shape, check_there
 
-
-@register("keep", inkey=None)
-def get_keep(*keys: str):
-  """Keeps only the named features."""
-  check_names(keys, "keys")
-
-  def keep(features):
-    check_there(features, keys, "keep")
-    return {k: features[k] for k in keys}
-
-  return keep
-
-
-@register("drop", inkey=None)
-def get_drop(*keys: str):
-  """Drops the named features."""
-  check_names(keys, "keys")
-
-  def drop(features):
-    check_there(features, keys, "drop")
-    return {k: v for k, v in features.items() if k not in keys}
-
-  return drop
-
-
-@register("copy", inkey=None)
-def get_copy(inkey: str, outkey: str):
-  """Copies feature `inkey` to `outkey`."""
-  check_names([inkey, outkey], "[inkey, outkey]")
-
-  def copy(features):
-    check_there(features, [inkey], "copy")
-    return {**features, outkey: features[inkey]}
-
-  return copy
+for _factory in (selection.get_keep, selection.get_drop, selection.get_copy):
+  register(_factory.__name__.removeprefix("get_"), inkey=None)(_factory)
 
 
 @register("reshape")
@@ -62,12 +29,7 @@ def get_onehot(
   outkey: str | None = None,
 ):
   """One-hot float32 vectors; see `pp_ops.labels.get_onehot`."""
-  if type(depth) is not int or depth < 1:
-    raise UserError(f"depth={depth}: need a number of classes, at least one")
-  if (key or key_result) and (inkey or outkey):
-    raise UserError("give key and key_result, or inkey and outkey, not both")
-  if not isinstance(key, str | None):
-    raise UserError(f"key={key!r}: need the name of a feature")
+  check_onehot(depth, key, key_result, inkey, outkey)
   given = key or inkey
 
   def onehot(features):

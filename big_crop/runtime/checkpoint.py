@@ -97,6 +97,19 @@ class Checkpoints:
     )
     return restored["state"], restored["host"]
 
+  def forget_after(self, step: int) -> None:
+    """Deletes the checkpoints that are later than one to go on from.
+
+    Raises:
+      ValueError: if that one is not there.
+    """
+    steps = self._manager.all_steps()
+    if step and step not in steps:
+      raise UserError(f"{self.path} has no checkpoint of step {step}")
+    for later in steps:
+      if later > step:
+        self._manager.delete(later)
+
   def wait(self) -> None:
     """Waits until what was saved is complete on disk."""
     with self._naming_the_last():
