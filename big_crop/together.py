@@ -62,15 +62,13 @@ class _Run:
     as_json = configs.as_json(config)
     records.check_workdir(self.workdir, as_json, configs.FREE_KEYS)
     self.parts = build(config)
-    self.last = checkpoint.latest_step(self.workdir) or 0
+    self.steps = set(checkpoint.all_steps(self.workdir)) or {0}
 
   def start(self, step):
     """Opens its files; returns its state at `step`."""
     state, host, self.checkpoints = train.start_or_resume(
       self.config, self.workdir, self.parts, step
     )
-    # What is saved again must not be there.
-    self.checkpoints.forget_after(step)
     self.position = host["positions"][0]
     self.elapsed = host.get("elapsed_s", 0.0)
     self.metrics_file = records.Metrics(self.workdir, step)
@@ -180,8 +178,14 @@ def run(all_configs: Sequence, workdirs: Sequence[str]) -> list:
   config, parts = runs[0].config, runs[0].parts
   _check(config, parts.mesh)
   num, total_steps = len(runs), parts.total_steps
-  # Two checkpoints stay: what one run saved last, all have.
-  start = min(run.last for run in runs)
+  # Each run keeps its last two, so that a kill leaves one that all have.
+  common = set.intersection(*(run.steps for run in runs))
+  if not common:
+    raise UserError(
+      "runs cannot go on together: they have no checkpoint of the same step in "
+      "common; train them apart"
+    )
+  start = max(common)
   states = [run.start(start) for run in runs]
   state_bytes = sharding.bytes_per_device(states[0])
   states = jax.tree.map(lambda *x: jnp.stack(x), *states)

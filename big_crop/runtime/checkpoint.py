@@ -97,19 +97,6 @@ class Checkpoints:
     )
     return restored["state"], restored["host"]
 
-  def forget_after(self, step: int) -> None:
-    """Deletes the checkpoints that are later than one to go on from.
-
-    Raises:
-      ValueError: if that one is not there.
-    """
-    steps = self._manager.all_steps()
-    if step and step not in steps:
-      raise UserError(f"{self.path} has no checkpoint of step {step}")
-    for later in steps:
-      if later > step:
-        self._manager.delete(later)
-
   def wait(self) -> None:
     """Waits until what was saved is complete on disk."""
     with self._naming_the_last():
@@ -141,11 +128,15 @@ def _check_same(saved, target, where):
       )
 
 
+def all_steps(workdir: str) -> list[int]:
+  """The steps of the complete checkpoints in a workdir."""
+  folder = epath.Path(workdir).resolve() / DIRECTORY
+  return list(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
+
+
 def latest_step(workdir: str) -> int | None:
   """The step of the last complete checkpoint in a workdir, if any."""
-  folder = epath.Path(workdir).resolve() / DIRECTORY
-  steps = ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
-  return max(steps, default=None)
+  return max(all_steps(workdir), default=None)
 
 
 def load_variables(path: str) -> dict[str, Any]:
