@@ -62,7 +62,6 @@ class _Run:
     as_json = configs.as_json(config)
     records.check_workdir(self.workdir, as_json, configs.FREE_KEYS)
     self.parts = build(config)
-    self.steps = set(checkpoint.all_steps(self.workdir)) or {0}
 
   def start(self, step):
     """Opens its files; returns its state at `step`."""
@@ -179,13 +178,7 @@ def run(all_configs: Sequence, workdirs: Sequence[str]) -> list:
   _check(config, parts.mesh)
   num, total_steps = len(runs), parts.total_steps
   # Each run keeps its last two, so that a kill leaves one that all have.
-  common = set.intersection(*(run.steps for run in runs))
-  if not common:
-    raise UserError(
-      "runs cannot go on together: they have no checkpoint of the same step in "
-      "common; train them apart"
-    )
-  start = max(common)
+  start = checkpoint.latest_step(*workdirs, set_aside=True) or 0
   states = [run.start(start) for run in runs]
   state_bytes = sharding.bytes_per_device(states[0])
   states = jax.tree.map(lambda *x: jnp.stack(x), *states)

@@ -38,9 +38,20 @@ STEPS_IN_FLIGHT = 3
 
 
 def last_step(workdir: epath.Path) -> int:
-  """The step of the last checkpoint on the first host, 0 if there is none."""
-  # Disks of several hosts may differ for a moment.
-  return hosts.agree_on_first(checkpoint.latest_step(workdir) or 0)
+  """The step of the last whole checkpoint, 0 if there is none.
+
+  The first host reads all of it, and renames later ones that are damaged.
+  """
+  step, failure = 0, None
+  if jax.process_index() == 0:
+    try:
+      step = checkpoint.latest_step(workdir, set_aside=True) or 0
+    except UserError as e:
+      step, failure = -1, e
+  step = hosts.agree_on_first(step)
+  if step < 0:
+    raise failure or UserError(f"{workdir}: see the first host's error")
+  return step
 
 
 def start_or_resume(

@@ -1,10 +1,13 @@
 """Checkpoints with Orbax: asynchronous, complete or not there at all.
 
 A checkpoint holds the train state and what the host must remember: where each
-host is in its stream of examples, and for how long the run has been going.
+host is in its stream of examples, and for how long the run has been going. Its
+checksums.json tells whether the disk has kept all that.
 """
 
 import contextlib
+import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,9 +16,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from big_crop.runtime import checksums
 from pp_ops.errors import UserError
 
 DIRECTORY = "checkpoints"
+# Orbax writes to this file after `Checkpoints._write_checksums`. No value that
+# is restored depends on it.
+_ORBAX_NOTES = "_CHECKPOINT_METADATA"
 
 
 class Checkpoints:
@@ -30,11 +37,24 @@ class Checkpoints:
         stay, so that one is complete whatever happens to the other.
     """
     # Orbax wants absolute local paths.
-    self.path = epath.Path(workdir).resolve() / DIRECTORY
+    self.path = _folder(workdir)
+    self._saving = None
     self._manager = ocp.CheckpointManager(
       self.path,
       options=ocp.CheckpointManagerOptions(
-        max_to_keep=2, keep_period=keep_every, enable_async_checkpointing=True
+        max_to_keep=2,
+        keep_period=keep_every,
+        enable_async_checkpointing=True,
+        # What a killed process was saving.
+        cleanup_tmp_directories=True,
+        # On a shared filesystem, other hosts may see a folder a while longer
+        # than the host that renamed it.
+        single_host_load_and_broadcast=True,
+        # Runs on the first host, in the thread that saves, when all files are
+        # written and before the folder gets its name.
+        async_options=ocp.AsyncOptions(
+          post_finalization_callback=self._write_checksums
+        ),
       ),
       item_handlers={
         "state": ocp.StandardCheckpointHandler(),
@@ -54,12 +74,20 @@ class Checkpoints:
         say; so do `wait` and `close`.
     """
     with self._naming_the_last():
+      self._manager.wait_until_finished()
+      self._saving = self.path / str(step)
       self._manager.save(
         step,
         args=ocp.args.Composite(
-          state=ocp.args.StandardSave(state), host=ocp.args.JsonSave(host)
+          state=ocp.args.StandardSave(state),
+          host=ocp.args.JsonSave({**host, checksums.NAME: True}),
         ),
       )
+
+  def _write_checksums(self):
+    find = ocp.path.atomicity_defaults.get_default_temporary_path_class
+    temporary = find(self._saving).from_final(self._saving).get()
+    checksums.write(temporary, leave_out=_ORBAX_NOTES)
 
   @contextlib.contextmanager
   def _naming_the_last(self) -> Iterator[None]:
@@ -87,15 +115,18 @@ class Checkpoints:
     Raises:
       ValueError: if the checkpoint is of another model.
     """
-    saved = self._manager.item_metadata(step)["state"]
-    _check_same(saved, target, f"{self.path / str(step)}")
-    restored = self._manager.restore(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardRestore(target), host=ocp.args.JsonRestore()
-      ),
-    )
-    return restored["state"], restored["host"]
+    folder = self.path / str(step)
+    with _naming_the_unchecked(folder):
+      saved = self._manager.item_metadata(step)["state"]
+      _check_same(saved, target, f"{folder}")
+      restored = self._manager.restore(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardRestore(target), host=ocp.args.JsonRestore()
+        ),
+      )
+    host = {k: v for k, v in restored["host"].items() if k != checksums.NAME}
+    return restored["state"], host
 
   def wait(self) -> None:
     """Waits until what was saved is complete on disk."""
@@ -128,15 +159,118 @@ def _check_same(saved, target, where):
       )
 
 
-def all_steps(workdir: str) -> list[int]:
-  """The steps of the complete checkpoints in a workdir."""
-  folder = epath.Path(workdir).resolve() / DIRECTORY
-  return list(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
+def latest_step(*workdirs: str, set_aside: bool = False) -> int | None:
+  """The last step of which each workdir has a whole checkpoint.
+
+  Says in a line for each which later ones are damaged.
+
+  Args:
+    workdirs: folders of runs.
+    set_aside: renames later ones that are damaged, so that their steps can be
+      saved again: for the one process that goes on from here.
+
+  Returns:
+    The step, or None if there are no checkpoints at all.
+
+  Raises:
+    ValueError: if there are, but no step is whole in each workdir.
+  """
+  steps = {folder: _steps(folder) for folder in map(_folder, workdirs)}
+  damaged = {}
+  for step in sorted(set().union(*steps.values()), reverse=True):
+    here = [folder / str(step) for folder in steps if step in steps[folder]]
+    found = {path: what for path in here if (what := _damage(path))}
+    damaged |= found
+    if len(here) == len(steps) and not found:
+      break
+  else:
+    if not any(steps.values()):
+      return None
+    raise UserError(_none_is_whole(list(steps), damaged))
+  for path, what in damaged.items():
+    kept = ""
+    if set_aside:
+      aside = path.parent / f"{path.name}.damaged"
+      aside.rmtree() if aside.is_dir() else aside.unlink(missing_ok=True)
+      path.rename(aside)
+      kept = f" (it is kept as {aside.name})"
+    _say(
+      f"checkpoint {path} is damaged: {what}; going on from "
+      f"{path.parent / str(step)}{kept}"
+    )
+  for path in here:
+    if not (path / checksums.NAME).exists():
+      _say(
+        f"checkpoint {path} is read unchecked: an earlier version saved it, "
+        "without checksums"
+      )
+  return step
 
 
-def latest_step(workdir: str) -> int | None:
-  """The step of the last complete checkpoint in a workdir, if any."""
-  return max(all_steps(workdir), default=None)
+def _folder(workdir):
+  return epath.Path(workdir).resolve() / DIRECTORY
+
+
+def _steps(folder):
+  """The steps that have a name in the folder, be it a stray file's."""
+  if not folder.is_dir():
+    return set()
+  return {
+    int(path.name)
+    for path in folder.iterdir()
+    if path.name.isdecimal()
+    and path.name == str(int(path.name))
+    and (ocp.utils.is_checkpoint_finalized(path) or not path.is_dir())
+  }
+
+
+def _damage(path):
+  """What is wrong with a checkpoint, in words; None if it is whole."""
+  if not path.is_dir():
+    return "it is not a folder"
+  if (path / checksums.NAME).exists():
+    return checksums.damage(path)
+  host = path / "host" / "metadata"
+  try:
+    lost = checksums.NAME in json.loads(host.read_text())
+  except (OSError, ValueError) as e:
+    return f"host/metadata cannot be read: {e}"
+  return f"{checksums.NAME} is missing" if lost else None
+
+
+def _none_is_whole(folders, damaged):
+  details = "; ".join(f"{path}: {what}" for path, what in damaged.items())
+  if len(folders) > 1:
+    return (
+      "runs cannot go on together: they have no whole checkpoint of the same "
+      f"step in common; train them apart{details and f' ({details})'}"
+    )
+  return (
+    f"no checkpoint in {folders[0]} is whole ({details}): put a good copy of "
+    "one there, or remove that folder to train from the start"
+  )
+
+
+def _say(text):
+  if jax.process_index() == 0:
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _naming_the_unchecked(path: epath.Path) -> Iterator[None]:
+  """One line for a checkpoint without checksums that Orbax cannot read."""
+  try:
+    yield
+  except UserError:
+    raise
+  except Exception as e:
+    if (path / checksums.NAME).exists():
+      raise
+    reason = str(e).partition("\n")[0]
+    raise UserError(
+      f"checkpoint {path} cannot be read: {reason}; remove it to go on from "
+      "the one before"
+    ) from e
 
 
 def load_variables(path: str) -> dict[str, Any]:
@@ -149,14 +283,19 @@ def load_variables(path: str) -> dict[str, Any]:
     `{"params": ..., "batch_stats": ...}`, the averages where there are any.
 
   Raises:
-    ValueError: if there is no checkpoint.
+    ValueError: if there is no checkpoint, or no whole one.
   """
   folder = epath.Path(path).resolve()
   if (step := latest_step(path)) is not None:
     folder = folder / DIRECTORY / str(step)
-  if not (folder / "state").is_dir():
+  elif not (folder / "state").is_dir():
     raise UserError(f"no checkpoint in {path}")
-  with ocp.PyTreeCheckpointer() as checkpointer:
+  elif what := _damage(folder):
+    raise UserError(f"checkpoint {folder} is damaged: {what}")
+  with (
+    _naming_the_unchecked(folder),
+    ocp.PyTreeCheckpointer() as checkpointer,
+  ):
     structure = checkpointer.metadata(folder / "state").item_metadata.tree
     as_numpy = jax.tree.map(
       lambda _: ocp.RestoreArgs(restore_type=np.ndarray), structure
