@@ -1,5 +1,7 @@
 """Checkpoints: the same bits back, on any devices, and of no other model."""
 
+import json
+import re
 import resource
 
 import flax.linen as nn
@@ -8,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from damage_helpers import UNUSED, WAYS, damage, files
 from objective_helpers import classify, specs
 
 from big_crop import step
@@ -83,15 +86,136 @@ def test_keeps_the_last_two_and_every_nth(tmp_path):
   assert kept == {"4", "6", "7"}
 
 
-def test_a_torn_checkpoint_is_not_seen(tmp_path):
-  saved = checkpoint.Checkpoints(tmp_path)
-  saved.save(1, {"a": jnp.zeros(3)}, {})
+def save(workdir, *steps):
+  """Saves checkpoints full of their step's number; returns their folder."""
+  saved = checkpoint.Checkpoints(workdir, keep_every=1)
+  for i in steps:
+    state = {"params": {"w": jnp.full(1000, i)}, "model_state": {}}
+    saved.save(i, state, {"step": i})
   saved.close()
-  torn = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp-123"
-  (torn / "state").mkdir(parents=True)
-  opened = checkpoint.Checkpoints(tmp_path)
-  assert opened.latest() == 1
+  return workdir / "checkpoints"
+
+
+def content(workdir, step):
+  """Restores a checkpoint; the number that it is full of."""
+  opened = checkpoint.Checkpoints(workdir)
+  w = jax.ShapeDtypeStruct((1000,), jnp.int32)
+  state, host = opened.restore(step, {"params": {"w": w}, "model_state": {}})
   opened.close()
+  assert set(state["params"]["w"].tolist()) == {host["step"]}
+  return host["step"]
+
+
+def test_damage_to_any_file_is_seen(tmp_path, capfd):
+  folder = save(tmp_path, 1, 2)
+  rng = np.random.default_rng(0)
+  reasons = set()
+  for path in files(folder / "2"):
+    name, whole = str(path.relative_to(folder / "2")), path.read_bytes()
+    for way in WAYS:
+      damage(path, way, rng)
+      step = checkpoint.latest_step(tmp_path)
+      path.write_bytes(whole)
+      said = capfd.readouterr().err
+      if name in UNUSED:
+        assert (step, said) == (2, "")
+        continue
+      assert step == 1, (name, way)
+      (reason,) = re.findall(
+        f"^checkpoint {folder}/2 is damaged: (.*); going on from {folder}/1$",
+        said.rstrip("\n"),
+      )
+      if name != "checksums.json":
+        reasons.add(re.sub(r"\d+ b", "N b", reason.replace(name, "FILE")))
+  assert {re.sub(r"\d+$", "N", x) for x in reasons} == {
+    "FILE is missing",
+    "FILE has N bytes and was saved with N",
+    "FILE has other bytes than were saved",
+  }
+  for name in UNUSED:
+    (folder / "2" / name).unlink()
+  assert content(tmp_path, 2) == 2
+
+
+def test_a_damaged_step_is_set_aside_and_saved_again(tmp_path, capfd):
+  folder = save(tmp_path, 1, 2, 3)
+  (folder / "2" / "state" / "_METADATA").unlink()
+  (folder / "3" / "checksums.json").unlink()
+  (folder / "4").mkdir()
+  (folder / "5").write_text("a stray file")
+  (folder / "notes").write_text("of no step")
+  (folder / "6.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
+  (folder / "3.damaged").mkdir()  # from an earlier time
+  (folder / "5.damaged").write_text("")
+  # Who only reads renames nothing.
+  assert checkpoint.load_variables(str(tmp_path))["params"]["w"][0] == 1
+  with pytest.raises(ValueError, match="2 is damaged: state/_METADATA is"):
+    checkpoint.load_variables(str(folder / "2"))
+  capfd.readouterr()
+  assert checkpoint.latest_step(tmp_path, set_aside=True) == 1
+  said = capfd.readouterr().err
+  for i, what in {
+    2: "state/_METADATA is missing",
+    3: "checksums.json is missing",
+    4: "neither checksums.json nor host/metadata can be read",
+    5: "it is not a folder",
+  }.items():
+    assert re.search(
+      f"{folder}/{i} is damaged: {what}; going on from {folder}/1 .it is kept "
+      f"as {i}.damaged.$",
+      said,
+      re.MULTILINE,
+    )
+  save(tmp_path, 2, 3, 4, 5)
+  assert [content(tmp_path, i) for i in (2, 5)] == [2, 5]
+  aside = {f"{i}.damaged" for i in (2, 3, 4, 5)}
+  names = {path.name for path in folder.iterdir()}
+  assert names == {"1", "2", "3", "4", "5", "notes", *aside}
+  assert list((folder / "3.damaged").iterdir())
+
+
+def test_no_checkpoint_is_whole(tmp_path):
+  folder = save(tmp_path, 1)
+  (folder / "1" / "state" / "manifest.ocdbt").write_bytes(b"")
+  (folder / "2").mkdir()
+  for read in (checkpoint.latest_step, checkpoint.load_variables):
+    with pytest.raises(
+      ValueError,
+      match=r"no checkpoint in .* is whole .*/2: .*/1: .*remove that folder",
+    ):
+      read(str(tmp_path))
+
+
+def test_runs_together_take_a_step_that_is_whole_in_each(tmp_path):
+  one, other = tmp_path / "one", tmp_path / "other"
+  a, b = save(one, 1, 2, 3, 4), save(other, 1, 2, 3)
+  (a / "3" / "host" / "metadata").unlink()
+  assert checkpoint.latest_step(one, other) == 2
+  (b / "2" / "host" / "metadata").unlink()
+  (b / "1" / "host" / "metadata").unlink()
+  with pytest.raises(ValueError, match="train them apart"):
+    checkpoint.latest_step(one, other)
+  with pytest.raises(ValueError, match="train them apart"):
+    checkpoint.latest_step(one, tmp_path / "new")
+
+
+def test_a_checkpoint_of_an_earlier_version_is_read_unchecked(tmp_path, capfd):
+  folder = save(tmp_path, 1)
+  (folder / "1" / "checksums.json").unlink()
+  host = folder / "1" / "host" / "metadata"
+  kept = json.loads(host.read_text())
+  del kept["checksums.json"]
+  host.write_text(json.dumps(kept))
+  assert checkpoint.latest_step(tmp_path) == 1
+  assert re.fullmatch(
+    f"checkpoint {folder}/1 is read unchecked: .*\n", capfd.readouterr().err
+  )
+  assert content(tmp_path, 1) == 1
+  (folder / "1" / "state" / "manifest.ocdbt").unlink()
+  with pytest.raises(ValueError, match=r"/1 cannot be read: .*; remove it"):
+    content(tmp_path, 1)
+  with pytest.raises(ValueError, match=r"/1 cannot be read: .*; remove it"):
+    checkpoint.load_variables(str(tmp_path))
 
 
 def test_no_checkpoint(tmp_path):

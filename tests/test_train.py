@@ -1,9 +1,11 @@
 """The trainer as a whole: repeatable, resumable, clear about what is wrong."""
 
+import itertools
 import json
 import math
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from damage_helpers import UNUSED, WAYS, damage, files
 
 from big_crop import config as configs
 from big_crop import errors, train
@@ -106,6 +109,14 @@ def test_same_command_gives_the_same_parameters(undisturbed, folder, tmp_path):
   assert other["params_sha256"] != summary["params_sha256"]
 
 
+@pytest.fixture
+def _built_once(folder, monkeypatch):
+  """Runs of `tiny` share what is built and compiled."""
+  parts = train.build(tiny(folder))
+  monkeypatch.setattr(train, "build", lambda config: parts)
+
+
+@pytest.mark.usefixtures("_built_once")
 def test_sigterm_saves_that_step_and_the_run_goes_on(
   undisturbed, folder, tmp_path, monkeypatch
 ):
@@ -118,10 +129,37 @@ def test_sigterm_saves_that_step_and_the_run_goes_on(
   summary = train.run(tiny(folder), tmp_path)
   assert summary["params_sha256"] == undisturbed[1]["params_sha256"]
   assert records(tmp_path) == records(undisturbed[0])
-  # And once more: nothing is left to do, nothing changes.
-  again = train.run(tiny(folder), tmp_path)
-  assert again["params_sha256"] == summary["params_sha256"]
-  assert records(tmp_path) == records(undisturbed[0])
+  # And once more: nothing is left to do, nothing changes. Then the last
+  # checkpoint is gone, and the run goes on from the one before.
+  for _ in range(2):
+    again = train.run(tiny(folder), tmp_path)
+    assert again["params_sha256"] == summary["params_sha256"]
+    assert records(tmp_path) == records(undisturbed[0])
+    (tmp_path / "checkpoints" / "6" / "host" / "metadata").unlink()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_built_once")
+def test_a_damaged_last_checkpoint_changes_nothing(
+  undisturbed, folder, tmp_path, capfd
+):
+  """Each file deleted, cut and flipped: the undisturbed run's parameters."""
+  rng = np.random.default_rng(0)
+  workdir = tmp_path / "run"
+  last = workdir / "checkpoints" / "6"
+  whole = undisturbed[0] / "checkpoints" / "6"
+  for file, way in itertools.product(files(whole), WAYS):
+    name = str(file.relative_to(whole))
+    shutil.copytree(undisturbed[0], workdir)
+    damage(last / name, way, rng)
+    capfd.readouterr()
+    summary = train.run(tiny(folder), workdir)
+    assert summary["params_sha256"] == undisturbed[1]["params_sha256"]
+    assert records(workdir) == records(undisturbed[0])
+    said = capfd.readouterr().err
+    seen = f"checkpoint {last} is damaged: " in said
+    assert seen == (name not in UNUSED), (name, way)
+    shutil.rmtree(workdir)
 
 
 @pytest.mark.long

@@ -6,7 +6,6 @@ checksums.json tells whether the disk has kept all that.
 """
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -230,12 +229,12 @@ def _damage(path):
     return "it is not a folder"
   if (path / checksums.NAME).exists():
     return checksums.damage(path)
-  host = path / "host" / "metadata"
   try:
-    lost = checksums.NAME in json.loads(host.read_text())
-  except (OSError, ValueError) as e:
-    return f"host/metadata cannot be read: {e}"
-  return f"{checksums.NAME} is missing" if lost else None
+    host = (path / "host" / "metadata").read_text()
+  except (OSError, ValueError):
+    return f"neither {checksums.NAME} nor host/metadata can be read"
+  # A version that wrote no checksums did not announce them either.
+  return f"{checksums.NAME} is missing" if checksums.NAME in host else None
 
 
 def _none_is_whole(folders, damaged):
