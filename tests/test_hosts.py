@@ -156,7 +156,15 @@ def test_two_hosts_stop_at_one_step_and_go_on_as_if_nothing_happened(
   resumed = stop_at("going on from", 2, 2, spec, tmp_path / "run")
   assert step < resumed <= step + 2
   assert not (tmp_path / "run" / "summary.json").exists()
+  # All go on from the step that the first host finds whole; it alone says so.
+  folder = tmp_path / "run" / "checkpoints"
+  file = "state/ocdbt.process_1/manifest.ocdbt"
+  (folder / str(resumed) / file).unlink()
   losses, val, summary = train(2, 2, spec, tmp_path / "run")
+  logs = [(tmp_path / f"run.{i}.log").read_text() for i in range(2)]
+  said = f"checkpoint {folder / str(resumed)} is damaged: {file} is missing"
+  assert [log.count(said) for log in logs] == [1, 0]
+  assert f"going on from checkpoint {folder / str(step)}\n" in logs[0]
   assert len(losses) == 40 and losses[-1] < losses[0]
   assert summary["step"] == 120
   # Each file once; the others write nothing.
