@@ -178,7 +178,7 @@ def run(all_configs: Sequence, workdirs: Sequence[str]) -> list:
   _check(config, parts.mesh)
   num, total_steps = len(runs), parts.total_steps
   # Each run keeps its last two, so that a kill leaves one that all have.
-  start = checkpoint.latest_step(*workdirs, set_aside=True) or 0
+  start = checkpoint.latest_step(*workdirs, tidy=True) or 0
   states = [run.start(start) for run in runs]
   state_bytes = sharding.bytes_per_device(states[0])
   states = jax.tree.map(lambda *x: jnp.stack(x), *states)

@@ -40,12 +40,12 @@ STEPS_IN_FLIGHT = 3
 def last_step(workdir: epath.Path) -> int:
   """The step of the last whole checkpoint, 0 if there is none.
 
-  The first host reads all of it, and renames later ones that are damaged.
+  The first host reads all of it, and makes way for what will be saved.
   """
   step, failure = 0, None
   if jax.process_index() == 0:
     try:
-      step = checkpoint.latest_step(workdir, set_aside=True) or 0
+      step = checkpoint.latest_step(workdir, tidy=True) or 0
     except UserError as e:
       step, failure = -1, e
   step = hosts.agree_on_first(step)

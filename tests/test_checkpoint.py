@@ -152,7 +152,7 @@ def test_a_damaged_step_is_set_aside_and_saved_again(tmp_path, capfd):
   with pytest.raises(ValueError, match="2 is damaged: state/_METADATA is"):
     checkpoint.load_variables(str(folder / "2"))
   capfd.readouterr()
-  assert checkpoint.latest_step(tmp_path, set_aside=True) == 1
+  assert checkpoint.latest_step(tmp_path, tidy=True) == 1
   said = capfd.readouterr().err
   for i, what in {
     2: "state/_METADATA is missing",

@@ -6,6 +6,7 @@ checksums.json tells whether the disk has kept all that.
 """
 
 import contextlib
+import itertools
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -44,8 +45,6 @@ class Checkpoints:
         max_to_keep=2,
         keep_period=keep_every,
         enable_async_checkpointing=True,
-        # What a killed process was saving.
-        cleanup_tmp_directories=True,
         # On a shared filesystem, other hosts may see a folder a while longer
         # than the host that renamed it.
         single_host_load_and_broadcast=True,
@@ -158,15 +157,16 @@ def _check_same(saved, target, where):
       )
 
 
-def latest_step(*workdirs: str, set_aside: bool = False) -> int | None:
+def latest_step(*workdirs: str, tidy: bool = False) -> int | None:
   """The last step of which each workdir has a whole checkpoint.
 
   Says in a line for each which later ones are damaged.
 
   Args:
     workdirs: folders of runs.
-    set_aside: renames later ones that are damaged, so that their steps can be
-      saved again: for the one process that goes on from here.
+    tidy: for the one process that goes on from here: removes what killed saves
+      have left, and renames later checkpoints that are damaged, so that their
+      steps can be saved again.
 
   Returns:
     The step, or None if there are no checkpoints at all.
@@ -175,6 +175,10 @@ def latest_step(*workdirs: str, set_aside: bool = False) -> int | None:
     ValueError: if there are, but no step is whole in each workdir.
   """
   steps = {folder: _steps(folder) for folder in map(_folder, workdirs)}
+  if tidy:
+    for path in itertools.chain(*map(_entries, steps)):
+      if ocp.utils.is_tmp_checkpoint(path):
+        path.rmtree()
   damaged = {}
   for step in sorted(set().union(*steps.values()), reverse=True):
     here = [folder / str(step) for folder in steps if step in steps[folder]]
@@ -188,7 +192,7 @@ def latest_step(*workdirs: str, set_aside: bool = False) -> int | None:
     raise UserError(_none_is_whole(list(steps), damaged))
   for path, what in damaged.items():
     kept = ""
-    if set_aside:
+    if tidy:
       aside = path.parent / f"{path.name}.damaged"
       aside.rmtree() if aside.is_dir() else aside.unlink(missing_ok=True)
       path.rename(aside)
@@ -210,16 +214,18 @@ def _folder(workdir):
   return epath.Path(workdir).resolve() / DIRECTORY
 
 
+def _entries(folder):
+  return list(folder.iterdir()) if folder.is_dir() else []
+
+
 def _steps(folder):
   """The steps that have a name in the folder, be it a stray file's."""
-  if not folder.is_dir():
-    return set()
   return {
     int(path.name)
-    for path in folder.iterdir()
+    for path in _entries(folder)
     if path.name.isdecimal()
     and path.name == str(int(path.name))
-    and (ocp.utils.is_checkpoint_finalized(path) or not path.is_dir())
+    and (not path.is_dir() or ocp.utils.is_checkpoint_finalized(path))
   }
 
 
