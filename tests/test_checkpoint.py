@@ -133,7 +133,7 @@ def test_damage_to_any_file_is_seen(tmp_path, capfd):
     "FILE has other bytes than were saved",
   }
   for name in UNUSED:
-    (folder / "2" / name).unlink()
+    (folder / "2" / name).unlink(missing_ok=True)
   assert content(tmp_path, 2) == 2
 
 
@@ -207,10 +207,9 @@ def test_a_checkpoint_of_an_earlier_version_is_read_unchecked(tmp_path, capfd):
   del kept["checksums.json"]
   host.write_text(json.dumps(kept))
   assert checkpoint.latest_step(tmp_path) == 1
-  assert re.fullmatch(
-    f"checkpoint {folder}/1 is read unchecked: .*\n", capfd.readouterr().err
-  )
   assert content(tmp_path, 1) == 1
+  said = capfd.readouterr().err
+  assert f"checkpoint {folder}/1 is read unchecked: an earlier" in said
   (folder / "1" / "state" / "manifest.ocdbt").unlink()
   with pytest.raises(ValueError, match=r"/1 cannot be read: .*; remove it"):
     content(tmp_path, 1)

@@ -72,6 +72,7 @@ class Checkpoints:
         say; so do `wait` and `close`.
     """
     with self._naming_the_last():
+      # Till then, `_write_checksums` may be about the step before.
       self._manager.wait_until_finished()
       self._saving = self.path / str(step)
       self._manager.save(
@@ -114,7 +115,7 @@ class Checkpoints:
       ValueError: if the checkpoint is of another model.
     """
     folder = self.path / str(step)
-    with _naming_the_unchecked(folder):
+    with _perhaps_unchecked(folder):
       saved = self._manager.item_metadata(step)["state"]
       _check_same(saved, target, f"{folder}")
       restored = self._manager.restore(
@@ -201,12 +202,6 @@ def latest_step(*workdirs: str, tidy: bool = False) -> int | None:
       f"checkpoint {path} is damaged: {what}; going on from "
       f"{path.parent / str(step)}{kept}"
     )
-  for path in here:
-    if not (path / checksums.NAME).exists():
-      _say(
-        f"checkpoint {path} is read unchecked: an earlier version saved it, "
-        "without checksums"
-      )
   return step
 
 
@@ -262,15 +257,20 @@ def _say(text):
 
 
 @contextlib.contextmanager
-def _naming_the_unchecked(path: epath.Path) -> Iterator[None]:
-  """One line for a checkpoint without checksums that Orbax cannot read."""
+def _perhaps_unchecked(path: epath.Path) -> Iterator[None]:
+  """A word, and one line if it fails, for reading without checksums."""
+  if (path / checksums.NAME).exists():
+    yield
+    return
+  _say(
+    f"checkpoint {path} is read unchecked: an earlier version saved it, "
+    "without checksums"
+  )
   try:
     yield
   except UserError:
     raise
   except Exception as e:
-    if (path / checksums.NAME).exists():
-      raise
     reason = str(e).partition("\n")[0]
     raise UserError(
       f"checkpoint {path} cannot be read: {reason}; remove it to go on from "
@@ -298,7 +298,7 @@ def load_variables(path: str) -> dict[str, Any]:
   elif what := _damage(folder):
     raise UserError(f"checkpoint {folder} is damaged: {what}")
   with (
-    _naming_the_unchecked(folder),
+    _perhaps_unchecked(folder),
     ocp.PyTreeCheckpointer() as checkpointer,
   ):
     structure = checkpointer.metadata(folder / "state").item_metadata.tree
