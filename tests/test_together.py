@@ -112,10 +112,13 @@ def test_stopped_runs_go_on_together_or_alone(packed, tmp_path, monkeypatch):
     patch.setattr(train.hosts, "stop_requested", lambda: next(asked))
     assert train.run(made[0], cut[0]) is None
   assert [checkpoint.latest_step(path) for path in cut] == [30, 25]
+  ahead = pathlib.Path(cut[0]) / "checkpoints" / "30"
+  (ahead / "state" / "_METADATA").unlink()
   again = together.run(made, cut)
   for one, other in zip(whole, cut, strict=True):
     assert_alike(one, other)
   assert again[1]["params_sha256"] == results[1]["params_sha256"]
+  assert ahead.with_name("30.damaged").is_dir()
 
 
 @pytest.mark.slow
