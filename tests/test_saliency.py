@@ -8,13 +8,12 @@ import shutil
 
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from scipy import stats
 
 from big_crop import config as configs
-from big_crop import errors, evaluators, models, train
+from big_crop import errors, evaluators, models, plots, train
 from big_crop.data import critters
 from big_crop.runtime import sharding
 from big_crop.saliency import __main__ as saliency
@@ -368,7 +367,7 @@ def test_a_panel_for_each_crop(crops, titles, tmp_path, monkeypatch):
     )
   ]
   kept = []
-  monkeypatch.setattr(figures, "_save", lambda figure, _: kept.append(figure))
+  monkeypatch.setattr(plots, "save", lambda figure, _: kept.append(figure))
   figures.save_all(tmp_path, found)
   (figure,) = kept
   assert [ax.get_title() for ax in figure.axes] == titles
@@ -377,7 +376,6 @@ def test_a_panel_for_each_crop(crops, titles, tmp_path, monkeypatch):
   assert counts == [2 if crops[0] != crops[1] else 4] * len(titles)
   colors = [ax.patches[0].get_edgecolor() for ax in figure.axes]
   assert len(set(colors)) == 1
-  plt.close(figure)
 
 
 def run_config(folder, **model):

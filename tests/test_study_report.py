@@ -142,10 +142,10 @@ def test_the_papers_best_settings():
   for (family, key), expected in best.items():
     metric = next(m for m in theirs.metrics if m.key == key)
     found = [
-      analysis.ranked(layout.families[family], theirs, metric, b)[0][0]
+      analysis.ranked(layout.families[family], theirs, metric, (None, b))[0]
       for b in paper.BUDGETS
     ]
-    assert [s["area_min"] for s in found] == expected
+    assert [order[0][0]["area_min"] for order in found] == expected
 
 
 def test_the_reference_is_the_papers_grid():
@@ -153,8 +153,8 @@ def test_the_reference_is_the_papers_grid():
     f"{study_helpers.ROOT}/configs/studies/wrong_inception_crop.py"
     f":tensorflow={paper.PORT}"
   )
-  ours = {results.key_of(r.factors) for r in study.runs}
-  assert ours == {results.key_of(s) for s in paper.load().settings}
+  ours = {grid.key_of(r.factors) for r in study.runs}
+  assert ours == {grid.key_of(s) for s in paper.load().settings}
 
 
 def test_crop_scale_percentiles():
@@ -202,7 +202,7 @@ def test_recommendations_hold_the_papers_best():
     for metric in theirs.metrics:
       for epochs in paper.BUDGETS:
         r = recommend.recommend(epochs, family, metric.key)
-        order = analysis.ranked(f, theirs, metric, epochs)
+        order, _ = analysis.ranked(f, theirs, metric, (None, epochs))
         near = min(order, key=lambda s: abs(math.log(s[0][f.x] / r.best)))
         lead = statistics.compare(near[1], order[0][1])
         inside = r.low * 0.99 <= order[0][0][f.x] <= r.high * 1.01
@@ -326,8 +326,8 @@ def test_claim_three_is_a_rank_correlation(trained):
   assert float(found[0]["rho"]) < -0.5 and float(found[0]["p"]) < 0.01
   # Beside the figure, in one row of the page.
   page = files["index.html"].decode()
-  row = page.partition("rank correlation with")[0]
-  assert "<img" in row.rpartition("<div class=side>")[2]
+  row = page.partition("rank correlation with")[2]
+  assert "<img" in row.partition("<div class=side>")[0]
 
 
 def test_no_rank_correlation_of_too_few_or_of_a_constant():
@@ -345,11 +345,12 @@ def test_figures_7_and_18_on_the_right_reuse_the_fixed_crop():
     theirs.metrics, ("67.35±0.33", "75.11±0.32"), strict=True
   ):
     table = analysis.means(family, theirs, metric)
-    assert [e.text for e in table.entries()[0]][:2] == ["30ep", expected]
+    assert [e.text for e in table.lines()[1]][:2] == ["30ep", expected]
     assert {r["alpha"] for r in table.records} == {1, 2, 3, 5}
     # Strong crops are best for a high budget, weak ones for a low one.
-    best = [analysis.ranked(family, theirs, metric, b)[0] for b in (30, 300)]
-    assert [s["alpha"] for s, _ in best] == [5, 1]
+    for budget, best in ((30, 5), (300, 1)):
+      order, count = analysis.ranked(family, theirs, metric, (None, budget))
+      assert order[0][0]["alpha"] == best and len(order) == count == 4
 
 
 def test_figure_14():
@@ -404,10 +405,12 @@ def test_missing_and_failed_runs_are_no_numbers(tmp_path):
       assert b"nan" not in files[name].lower()
 
 
-def test_a_study_with_nothing_done_has_a_report(tmp_path):
+def test_a_study_with_nothing_done_has_no_report(tmp_path):
   study = grid.load(study_helpers.write_study(tmp_path))
-  files = report(study, tmp_path / "w")
-  assert b"24 runs: 0 done, 0 failed, 24 missing." in files["index.html"]
+  message = "no finished run of .*study.py .*: 0 done, 0 failed, 24 missing"
+  with pytest.raises(errors.UserError, match=message) as e:
+    report(study, tmp_path / "w")
+  assert "\n" not in str(e.value) and not (tmp_path / "w/report").exists()
 
 
 @pytest.mark.long
@@ -419,7 +422,8 @@ def test_the_paper_beside_a_study(trained):
   assert "figures/the_paper-contrast.svg" in files
   page = files["index.html"].decode()
   # One row of the page holds both.
-  row = page.partition("[this study] fixed: top-1")[2].partition("</div>")[0]
+  row = page.partition("[this study] fixed: top-1")[2]
+  row = row.partition("<div class=side>")[0]
   assert "[the paper] PyTorch Inception crop: top-1" in row
   assert "79.80±0.06" in row
 

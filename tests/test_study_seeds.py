@@ -184,12 +184,12 @@ def test_two_laws_are_compared(finished):
     welch = stats.ttest_ind(b, a, equal_var=False)
     ends = welch.confidence_interval(0.95)
     known = {
-      "mean": b.mean() - a.mean(),
+      "difference": b.mean() - a.mean(),
       "low": ends.low,
       "high": ends.high,
       "p": welch.pvalue,
       "pairs": 8,
-      "paired_p": stats.ttest_rel(b, a).pvalue,
+      "p_paired": stats.ttest_rel(b, a).pvalue,
       "std_ratio": b.std(ddof=1) / a.std(ddof=1),
       "p_std": stats.levene(a, b, center="median").pvalue,
     }
@@ -260,7 +260,7 @@ def test_seeds_that_are_missing_are_said(tmp_path):
   assert not any("differences" in name for name in files)
 
 
-@pytest.mark.parametrize("done", [0, 1, 2])
+@pytest.mark.parametrize("done", [1, 2])
 def test_a_study_that_is_hardly_begun_has_a_report(tmp_path, done):
   study = made_up.study(tmp_path, "resnet_strikes_back_seeds", ARGUMENTS)
   made_up.finish(study, tmp_path / "w", skip=range(done, 99))

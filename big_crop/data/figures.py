@@ -12,6 +12,7 @@ import numpy as np
 KINDS = ("fish", "bird", "butterfly", "beetle", "snail")
 COATS = ("plain", "striped", "spotted", "ringed")
 VARIANTS = 3  # of each coat
+_RIM = 0.06  # width of the outline
 
 # Roles of the polygons in a figure, which index the colours it is drawn with.
 _OUTLINE, _BODY, _MARK, _SKIN, _WHITE = range(5)
@@ -94,10 +95,11 @@ def figure_of(name, coat, variant):
   """
   polygons = []
 
-  def worn(*place, rim=0.06, **shape):
+  def worn(*place, **shape):
     x, y, rx, ry = place
     disc = _disc(14 * shape["lobes"]) if "lobes" in shape else _disc()
-    polygons.append((_OUTLINE, _warp(disc, x, y, rx + rim, ry + rim, **shape)))
+    outline = _warp(disc, x, y, rx + _RIM, ry + _RIM, **shape)
+    polygons.append((_OUTLINE, outline))
     polygons.append((_BODY, _warp(disc, *place, **shape)))
     for role, points in _coat(coat, variant):
       polygons.append((role, _warp(points, *place, **shape)))

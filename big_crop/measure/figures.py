@@ -2,13 +2,10 @@
 
 import re
 
-import matplotlib
 import numpy as np
 from etils import epath
 
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
+from big_crop import plots
 
 _BINS = np.linspace(0, 1, 101)
 
@@ -37,20 +34,21 @@ def _file(label):
 
 
 def _save_areas(path, found, label):
-  figure, ax = plt.subplots(figsize=(8, 4), layout="constrained")
+  ((ax,),) = plots.axes(size=(8, 4), grid=False)
+  exact = [m for m in found if m.exact is not None]
   for i, m in enumerate(found):
     color = f"C{i}"
-    density = m.sampled.binned(_BINS) / np.diff(_BINS)
-    ax.stairs(density, _BINS, fill=True, color=color, alpha=0.25)
-    if m.exact is not None:
-      density = m.exact.binned(_BINS) / np.diff(_BINS)
-    ax.stairs(density, _BINS, color=color, label=label(m), linewidth=1.3)
-  kind = "exact (line) over sampled (filled)"
+    sampled, best = (
+      d.binned(_BINS) / np.diff(_BINS) for d in (m.sampled, m.best())
+    )
+    ax.stairs(sampled, _BINS, fill=True, color=color, alpha=0.25)
+    name = label(m) if m in exact or not exact else f"{label(m)} (sampled)"
+    ax.stairs(best, _BINS, color=color, label=name, linewidth=1.3)
+  kind = "exact (line) over sampled (filled)" if exact else "sampled"
   ax.set(xlabel="crop area / image area", ylabel="density", title=kind)
   ax.set_xlim(0, 1)
-  ax.spines[["top", "right"]].set_visible(False)
   ax.legend(frameon=False)
-  _save(figure, path)
+  plots.save(ax.figure, path, dpi=130)
 
 
 def _save_heatmaps(path, crop, found):
@@ -58,31 +56,21 @@ def _save_heatmaps(path, crop, found):
   tables = []
   for m in found:
     ((height, width),) = m.shapes
-    prob = m.sampled.parts[0][1].prob
+    prob = m.best().parts[0][1].prob
     name = m.images
     if height > width:
       prob, name = prob.T, f"{name}, transposed"
     tables.append((name, prob))
   # One scale for all, that a heap at one size (a fallback) does not stretch.
   top = max(np.quantile(p[p > 0], 0.999) for _, p in tables)
-  figure, axes = plt.subplots(
-    1,
-    len(tables),
-    figsize=(5 * len(tables) + 1, 3.2),
-    layout="constrained",
-    squeeze=False,
-  )
-  for ax, (name, prob) in zip(axes[0], tables, strict=True):
+  (axes,) = plots.axes(len(tables), size=(5 * len(tables) + 1, 3.2), grid=False)
+  for ax, (name, prob) in zip(axes, tables, strict=True):
     picture = ax.imshow(prob, origin="lower", cmap="viridis", vmin=0, vmax=top)
     ax.set(xlabel="width", ylabel="height", title=name)
     if "transposed" in name:
       ax.set(xlabel="height", ylabel="width")
-  figure.colorbar(picture, ax=axes[0], label="probability")
-  figure.suptitle(crop)
-  _save(figure, path)
-
-
-def _save(figure, path):
-  with path.open("wb") as f:
-    figure.savefig(f, dpi=130, format="png")
-  plt.close(figure)
+  figure = axes[0].figure
+  figure.colorbar(picture, ax=axes, label="probability")
+  kind = "sampled" if found[0].exact is None else "exact"
+  figure.suptitle(f"{crop}: window sizes, {kind}")
+  plots.save(figure, path, dpi=130)

@@ -22,12 +22,9 @@ def save_curves(path: epath.Path, records: list[dict[str, float]]) -> None:
   """
   if importlib.util.find_spec("matplotlib") is None:
     return
-  import matplotlib
+  from big_crop import plots
 
-  matplotlib.use("Agg")
-  import matplotlib.pyplot as plt
-
-  figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+  (axes,) = plots.axes(2, size=(10, 4))
   _plot(axes[0], records, ["training_loss"])
   axes[0].set(xlabel="step", ylabel="training loss")
   names = {}
@@ -41,13 +38,7 @@ def save_curves(path: epath.Path, records: list[dict[str, float]]) -> None:
   axes[1].set(xlabel="step", ylabel="top-1" if top1 else "metric")
   if names:
     axes[1].legend(frameon=False)
-  for ax in axes:
-    ax.grid(alpha=0.3)
-    ax.spines[["top", "right"]].set_visible(False)
-  data = io.BytesIO()
-  figure.savefig(data, dpi=120, format="png")
-  plt.close(figure)
-  path.write_bytes(data.getvalue())
+  plots.save(axes[0].figure, path)
 
 
 def _plot(ax, records, names):

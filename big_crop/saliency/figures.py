@@ -3,13 +3,10 @@
 import itertools
 import math
 
-import matplotlib
 import numpy as np
 from etils import epath
 
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
+from big_crop import plots
 
 _PER_ROW = 3  # pictures
 _PANEL = 4.4  # inches
@@ -40,13 +37,11 @@ def _save_maps(path, m):
   down = -(-len(m.pictures) // across)
   # Each image, its maps, and a gap before the next image.
   widths = [*[1] * (1 + len(kinds)), 0.15] * across
-  figure, axes = plt.subplots(
-    down,
+  axes = plots.axes(
     len(widths),
-    figsize=(1.2 * sum(widths), 1.42 * down + 0.4),
+    down,
+    size=(1.2 * sum(widths), 1.42 * down + 0.4),
     width_ratios=widths,
-    layout="constrained",
-    squeeze=False,
   )
   for ax in axes.flat:
     ax.set_axis_off()
@@ -65,10 +60,11 @@ def _save_maps(path, m):
       number = "zero map" if entropy is None else f"{entropy:.2f}"
       ax.set_title(f"{_TITLES[kind]} {number}", fontsize=8)
   budget = "" if m.epochs is None else f", {m.epochs:.4g} epochs"
+  figure = axes[0, 0].figure
   figure.suptitle(
     f"{m.name}{budget}: maps of the label's logit, with their entropies in nats"
   )
-  _save(figure, path)
+  plots.save(figure, path)
 
 
 def _shortened(title, length=18):
@@ -99,39 +95,27 @@ def _save_histograms(path, found):
   crops = list(dict.fromkeys(m.crop for m in found))
   # The kinds side by side; or under one another, the crops side by side.
   down, across = (len(kinds), len(crops)) if crops[1:] else (1, len(kinds))
-  figure, axes = plt.subplots(
-    down,
-    across,
-    figsize=(_PANEL * across, 3.6 * down),
-    layout="constrained",
-    sharex="row" if crops[1:] else False,
-    sharey="row" if crops[1:] else False,
-    squeeze=False,
+  shared = "row" if crops[1:] else False
+  size = (_PANEL * across, 3.6 * down)
+  axes = plots.axes(
+    across, down, size=size, grid=False, sharex=shared, sharey=shared
   )
   panels = itertools.product(kinds, crops)
   for ax, (kind, crop) in zip(axes.flat, panels, strict=True):
     runs = [m for m in found if kind in m.shapes and m.entropies(kind).size]
     _histograms(ax, kind, runs, crop, crops[1:])
-  handles = {}
-  for ax in axes.flat:
-    for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-      handles.setdefault(label, handle)
+  labels = {x for ax in axes.flat for x in ax.get_legend_handles_labels()[1]}
   # About as many columns as fit, in characters of the legend's font.
   room = _PANEL * across / 0.09
-  ncols = max(1, int(room // (8 + max(map(len, handles), default=1))))
-  figure.set_figheight(3.6 * down + 0.22 * -(-len(handles) // ncols))
-  figure.legend(
-    handles.values(),
-    handles.keys(),
-    loc="outside lower center",
-    ncols=ncols,
-    frameon=False,
-  )
+  ncols = max(1, int(room // (8 + max(map(len, labels), default=1))))
+  figure = axes[0, 0].figure
+  figure.set_figheight(3.6 * down + 0.22 * -(-len(labels) // ncols))
+  plots.legend(figure, "outside lower center", ncols=ncols, fontsize=10)
   figure.suptitle(
     "entropy of each image's map (dashed: means; dotted: largest possible)",
     fontsize=10,
   )
-  _save(figure, path)
+  plots.save(figure, path)
 
 
 def _histograms(ax, kind, runs, crop, several):
@@ -150,8 +134,7 @@ def _histograms(ax, kind, runs, crop, several):
   # Colour is the training budget, as in the paper.
   budgets = sorted({m.epochs or 0 for m in runs})
   for m in (m for m in runs if m.crop == crop):
-    place = budgets.index(m.epochs or 0) / max(len(budgets) - 1, 1)
-    color = plt.get_cmap("viridis")(0.85 * place)
+    color = plots.color_of(budgets.index(m.epochs or 0), len(budgets))
     density, _ = np.histogram(m.entropies(kind), bins, density=True)
     budget = "" if m.epochs is None else f"{m.epochs:.4g} epochs"
     label = f"{m.name} ({budget})" if len(runs) <= _MOST_IN_LEGEND else budget
@@ -160,10 +143,3 @@ def _histograms(ax, kind, runs, crop, several):
   ax.margins(x=0.02)
   ax.set(xlabel="entropy (nats)", ylabel="density")
   ax.set_title(title, fontsize=10)
-  ax.spines[["top", "right"]].set_visible(False)
-
-
-def _save(figure, path):
-  with path.open("wb") as f:
-    figure.savefig(f, dpi=120, format="png")
-  plt.close(figure)

@@ -1,12 +1,16 @@
 """From results and a layout to tables: means, best settings, tests, claims."""
 
+from typing import Any
+
 from big_crop.study import layout as layouts
 from big_crop.study import results as results_lib
 from big_crop.study import statistics, tables
+from big_crop.study.grid import is_number
 from big_crop.study.layout import BUDGET, Comparison, Family, Layout, Scatter
 from big_crop.study.results import Factors, Metric, Results
 from big_crop.study.statistics import Cell, Difference
 from big_crop.study.tables import Entry, Table
+from pp_ops.errors import UserError
 
 _UNITS = {"area_min": "%"}
 _SHORT = {"epochs": "ep"}
@@ -22,8 +26,13 @@ def level(factor: str, value) -> str:
 
 def amount(factor: str, value) -> str:
   """`5%`, `30ep`: a level whose factor is known."""
-  text = f"{value:g}" if isinstance(value, int | float) else str(value)
+  text = f"{value:g}" if is_number(value) else str(value)
   return text + _SHORT.get(factor, _UNITS.get(factor, ""))
+
+
+def levels(factors: Factors) -> str:
+  """`beta=3, area_min=5%`: the levels that there are."""
+  return ", ".join(filter(None, (level(k, v) for k, v in factors.items())))
 
 
 def show(cell: Cell, metric: Metric) -> Entry:
@@ -37,10 +46,41 @@ def show(cell: Cell, metric: Metric) -> Entry:
   return entry._replace(text=text)
 
 
-def difference(d: Difference, digits: int) -> list[Entry | str]:
-  """A difference of two means and its interval, as entries of a row."""
-  ends = tables.interval(d.low, d.high, digits)
-  return [tables.number(d.mean, digits, "+"), ends]
+# What of a difference a table can show: the columns of `tables.of_records`.
+TESTED = {
+  "difference": "+!difference",
+  "95% interval": "+low…high",
+  "p": "p",
+  "p Holm": "p_holm",
+  "p BH": "p_bh",
+  "pairs": "pairs",
+  "p paired": "p_paired",
+  "sd": "sd",
+  "sd paired": "sd_paired",
+  "variance left": "variance_left:2",
+}
+# Without what only a comparison of families goes into.
+TESTED_SHORT = {
+  k: TESTED[k]
+  for k in ("difference", "95% interval", "p", "p Holm", "p paired")
+}
+
+
+def record(d: Difference, metric: Metric, **more) -> dict[str, Any]:
+  """A difference of a metric, for a table that shows what is in `TESTED`."""
+  return {
+    "_digits": metric.digits,
+    "difference": d.mean,
+    "low": d.low,
+    "high": d.high,
+    "p": d.p,
+    "pairs": d.pairs or None,
+    "p_paired": d.paired_p,
+    "sd": d.std,
+    "sd_paired": d.paired_std,
+    "variance_left": d.variance_left,
+    **more,
+  }
 
 
 def _sign(metric):
@@ -48,56 +88,76 @@ def _sign(metric):
 
 
 def ranked(
-  family: Family, results: Results, metric: Metric, budget
-) -> list[tuple[Factors, Cell]]:
-  """A family's settings at a budget that have a value, the best first."""
+  family: Family, results: Results, metric: Metric, *lines: tuple
+) -> tuple[list[tuple[Factors, Cell]], int]:
+  """A family's settings on some of its lines, the best first.
+
+  Returns:
+    Those that have a value, and how many there are with those that have none.
+  """
   found = []
-  for by, _ in (line for line in family.lines(results) if line[1] == budget):
+  for by, budget in lines:
     for x in family.levels(results, family.x):
       if setting := family.setting(results, budget, x, by):
         cell = results.cell(setting, metric)
         found.append(({**setting, family.x: x}, cell))
-  found = [(s, c) for s, c in found if c.mean is not None]
   order = lambda pair: _sign(metric) * pair[1].mean
-  return sorted(found, key=order, reverse=True)
+  known = sorted((f for f in found if f[1].n), key=order, reverse=True)
+  return known, len(found)
 
 
-def _head(family, levels):
-  by = [family.by] if family.by else []
-  return [*by, BUDGET, *(level(family.x, x) for x in levels)]
+def _grid(name, title, family, places, cell, note):
+  """A table with the budgets down and `x` across.
 
-
-def _start(family, by, budget):
-  return [*([level(family.by, by)] if family.by else []), level(BUDGET, budget)]
+  Args:
+    name: of the table.
+    title: of the table.
+    family: whose factors they are.
+    places: the ((by, budget), x) that there are.
+    cell: what gives the entry and the record of each.
+    note: of the table.
+  """
+  columns = layouts.ordered(x for _, x in places)
+  rows, records = [], []
+  for line in dict.fromkeys(line for line, _ in places):
+    by, budget = line
+    row = [level(family.by, by), level(BUDGET, budget)]
+    for x in columns:
+      shown, found = cell(line, x) if (line, x) in places else ("", None)
+      row.append(shown)
+      records += [found] if found else []
+    rows.append(row)
+  head = [family.by or "", BUDGET, *(level(family.x, x) for x in columns)]
+  return Table(name, title, head, rows, records, note)
 
 
 def means(family: Family, results: Results, metric: Metric) -> Table:
   """Mean and deviation, budgets down and `x` across (Tables 5-8, 15-18)."""
-  levels = family.levels(results, family.x)
-  rows, records, wanted = [], [], set()
-  for by, budget in family.lines(results):
-    settings = [family.setting(results, budget, x, by) for x in levels]
-    cells = [s and results.cell(s, metric) for s in settings]
-    known = [_sign(metric) * c.mean for c in cells if c and c.n]
-    best = max(known, default=None) if metric.better else None
-    row = _start(family, by, budget)
-    for x, setting, cell in zip(levels, settings, cells, strict=True):
-      if not cell:  # not in the grid
-        row.append("")
-        continue
-      is_best = bool(cell.n) and _sign(metric) * cell.mean == best
-      row.append(show(cell, metric)._replace(bold=is_best))
-      wanted.add(cell.wanted)
-      records.append({**setting, family.x: x, **metric.measured(cell)})
-    rows.append(row)
-  return Table(
-    name=tables.file_name("means", family.name, metric.key),
-    title=f"{family.label}: {metric.label}",
-    head=_head(family, levels),
-    rows=rows,
-    records=records,
-    note=f"mean±sample standard deviation, n={_joined(wanted)}"
-    + ("; best of a row in bold" if metric.better else ""),
+  settings, best = {}, {}
+  for line in family.lines(results):
+    by, budget = line
+    for x in family.levels(results, family.x):
+      if setting := family.setting(results, budget, x, by):
+        settings[line, x] = setting
+    if metric.better and (order := ranked(family, results, metric, line)[0]):
+      best[line] = order[0][1].mean
+
+  def cell(line, x):
+    setting = settings[line, x]
+    c = results.cell(setting, metric)
+    bold = c.n > 0 and c.mean == best.get(line)
+    found = {**setting, family.x: x, **metric.measured(c)}
+    return show(c, metric)._replace(bold=bold), found
+
+  wanted = {results.cell(s, metric).wanted for s in settings.values()}
+  note = f"mean±sample standard deviation, n={_joined(wanted)}"
+  return _grid(
+    tables.file_name("means", family.name, metric.key),
+    f"{family.label}: {metric.label}",
+    family,
+    settings,
+    cell,
+    note + ("; best of a row in bold" if metric.better else ""),
   )
 
 
@@ -108,34 +168,37 @@ def _joined(values):
 def best_settings(layout: Layout, results: Results, metric: Metric) -> Table:
   """The best setting of each family for each budget, and its lead."""
   families = layout.families.values()
-  budgets = {b for f in families for b in f.levels(results, BUDGET)}
+  budgets = layouts.ordered(
+    b for f in families for b in f.levels(results, BUDGET)
+  )
   rows, records = [], []
   for family in families:
     row = [family.label]
-    for budget in sorted(budgets):
-      order = ranked(family, results, metric, budget)
+    for budget in budgets:
+      lines = [ln for ln in family.lines(results) if ln[1] == budget]
+      order, count = ranked(family, results, metric, *lines)
       if not order:
         row.append("")
         continue
       best, cell = order[0]
       lead = statistics.compare(order[1][1], cell) if order[1:] else None
-      x = amount(family.x, best[family.x])
-      by = f"{level(family.by, best[family.by])}, " if family.by else ""
-      mark = tables.p_value(lead.p).mark if lead else ""
-      row.append(Entry(f"{by}{x}: {show(cell, metric).text}", mark=mark))
-      record = {"family": family.name, **best, **metric.measured(cell)}
+      text = levels({k: best.get(k) for k in (family.by, family.x)})
+      text += "" if len(order) == count else f" (of {len(order)}/{count})"
+      text += f":\n{show(cell, metric).text}"
+      row.append(tables.p_value(lead and lead.p)._replace(text=text))
+      found = {"family": family.name, **best, **metric.measured(cell)}
       tests = {"lead": lead and abs(lead.mean), "p": lead and lead.p}
-      records.append({**record, **tests})
+      records.append({**found, "known": len(order), "of": count, **tests})
     if any(row[1:]):
       rows.append(row)
   return Table(
     name=tables.file_name("best", metric.key),
     title=f"Best setting per budget: {metric.label}",
-    head=["", *(level(BUDGET, b) for b in sorted(budgets))],
+    head=["", *(level(BUDGET, b) or "best" for b in budgets)],
     rows=rows,
     records=records,
-    note="shaded where the lead over the next best setting has p < 0.05, 0.01, "
-    "0.001",
+    note="shaded by p of the lead over the family's next best setting; of 2/3: "
+    "2 of 3 settings have a finished run",
   )
 
 
@@ -153,77 +216,62 @@ def tests(
   found = [statistics.compare(a, b) for a, b in cells]
   name = tables.file_name("tests", comparison.title.split(" (")[0], metric.key)
   title = f"{comparison.title}: {metric.label}"
+  by_place = {
+    ((p.by, p.budget), p.x): d for p, d in zip(pairs, found, strict=True)
+  }
+
+  def cell(line, x):
+    d = by_place[line, x]
+    shown = tables.number(None, 0) if d.p is None else tables.p_value(d.p)
+    return shown, {BUDGET: line[1], family.x: x, "p": d.p}
+
   return [
-    Table(f"{name}-grid", title, *_p_grid(pairs, found, family)),
-    Table(
-      name, f"{title}, in full", *_detail(pairs, cells, found, family, metric)
+    _grid(
+      f"{name}-grid",
+      title,
+      family,
+      by_place,
+      cell,
+      "p of Student's t-test, two-sided, equal variances; not corrected",
     ),
+    _detail(name, f"{title}, in full", pairs, cells, found, family, metric),
   ]
 
 
-def _p_grid(pairs, found, family):
-  """Head, rows, records and note of the paper's grid."""
-  places = [((p.by, p.budget), p.x) for p in pairs]
-  by_place = dict(zip(places, found, strict=True))
-  levels = sorted({p.x for p in pairs})
-  rows, records = [], []
-  for line in dict.fromkeys(line for line, _ in places):
-    tested = [by_place.get((line, x)) for x in levels]
-    cells = [tables.p_value(d.p) if d else "" for d in tested]
-    rows.append([*_start(family, *line), *cells])
-    records += [
-      {BUDGET: line[1], family.x: x, "p": d and d.p}
-      for x, d in zip(levels, tested, strict=True)
-    ]
-  note = (
-    "p of Student's t-test, two-sided, equal variances; shaded below "
-    "0.05, 0.01 and 0.001; not corrected"
-  )
-  return _head(family, levels), rows, records, note
-
-
-def _detail(pairs, cells, found, family, metric):
-  """Head, rows, records and note of the table of everything."""
+def _detail(name, title, pairs, cells, found, family, metric):
+  """The table of everything."""
   p = [d.p for d in found]
   corrected = statistics.holm(p), statistics.benjamini_hochberg(p)
-  rows, records = [], []
+  records = []
   for pair, d, holm, bh in zip(pairs, found, *corrected, strict=True):
-    where = (level(family.by, pair.by), level(family.x, pair.x))
-    start = [level(BUDGET, pair.budget), ", ".join(filter(None, where))]
-    rows.append([*start, *_tested(d, holm, bh, metric.digits)])
     by = {family.by: pair.by} if family.by else {}
-    record = {BUDGET: pair.budget, family.x: pair.x, **by, **d._asdict()}
-    records.append(record | {"p_holm": holm, "p_bh": bh} | _left(d))
-  d = statistics.average(cells)
-  start = [Entry("all", bold=True), f"{len(pairs)} settings"]
-  rows.append([*start, *_tested(d, None, None, metric.digits)])
-  records.append({BUDGET: "all", **d._asdict(), **_left(d)})
-  head = [BUDGET, "", "difference", "95% interval", "p", "p Holm", "p BH"]
-  head += ["pairs", "p paired", "sd", "sd paired", "variance left"]
-  note = (
-    "difference of means, second minus first; interval and `p paired` from "
-    "pairs of equal seeds where there are any (paired t-test); p unpaired; "
-    "Holm and Benjamini-Hochberg correct p over this table; sd: of an "
-    "unpaired difference, sqrt(s1^2+s2^2), and of the paired one; variance "
-    "left: the ratio of their squares"
+    setting = {BUDGET: pair.budget, family.x: pair.x, **by}
+    shown = {
+      "_budget": level(BUDGET, pair.budget),
+      "_setting": levels({family.by: pair.by, family.x: pair.x}),
+    }
+    tests = record(d, metric, p_holm=holm, p_bh=bh)
+    records.append({**shown, **setting, **tests})
+  # Only settings that have a test, so that all of the line is of the same.
+  whole = [c for c, d in zip(cells, found, strict=True) if d.p is not None]
+  count = f"{len(whole)} of " if len(whole) < len(pairs) else ""
+  shown = {
+    "_budget": Entry("all", bold=True),
+    "_setting": f"{count}{len(pairs)} settings",
+  }
+  average = record(statistics.average(whole), metric)
+  records.append({**shown, BUDGET: "all", **average})
+  return tables.of_records(
+    name,
+    title,
+    records,
+    {BUDGET: "_budget", "": "_setting", **TESTED},
+    note="difference of means, second minus first; interval and `p paired` "
+    "from pairs of equal seeds where there are any (paired t-test); p "
+    "unpaired; Holm and Benjamini-Hochberg correct p over this table; sd: of "
+    "an unpaired difference, sqrt(s1^2+s2^2), and of the paired one; variance "
+    "left: the ratio of their squares",
   )
-  return head, rows, records, note
-
-
-def _left(d):
-  return {"variance_left": d.variance_left}
-
-
-def _tested(d, holm, bh, digits):
-  return [
-    *difference(d, digits),
-    tables.p_value(d.p),
-    *map(tables.optional_p, (holm, bh)),
-    str(d.pairs or ""),
-    tables.optional_p(d.paired_p),
-    *(tables.optional(s, digits) for s in (d.std, d.paired_std)),
-    tables.optional(d.variance_left, 2),
-  ]
 
 
 def claim_one(layout: Layout, results: Results, metric: Metric) -> Table | None:
@@ -233,55 +281,58 @@ def claim_one(layout: Layout, results: Results, metric: Metric) -> Table | None:
   (least `x`) is than its weakest, and how that changes from the lowest budget
   to the highest.
   """
-  rows, records, budgets, sign = [], [], [], _sign(metric)
-  signed = lambda d: tables.number(d.mean, metric.digits, "+")
-  for family in (layout.families[name] for name in layout.strength):
+  families = [layout.families[name] for name in layout.strength]
+  budgets = layouts.ordered(
+    b for f in families for b in f.levels(results, BUDGET)
+  )
+  if len(budgets) < 2:
+    return None
+  ends, sign = (budgets[0], budgets[-1]), _sign(metric)
+  records = []
+  for family in families:
     xs = family.levels(results, family.x)
-    ends = family.levels(results, BUDGET)
-    if len(xs) < 2 or len(ends) < 2:
+    if len(xs) < 2:
       continue
-    budgets = [ends[0], ends[-1]]
-    strongest, weakest = xs[0], xs[-1]
-
-    def cell(budget, x, family=family):
-      return results.cell(family.setting(results, budget, x) or {}, metric)
-
-    gains = [
-      [(sign, cell(b, strongest)), (-sign, cell(b, weakest))] for b in budgets
-    ]
-    low, high = (statistics.contrast([gain]) for gain in gains)
-    change = statistics.contrast([[*gains[1], *((-w, c) for w, c in gains[0])]])
-    rows.append(
-      [
-        family.label,
-        " → ".join(level(family.x, x) for x in (weakest, strongest)),
-        *map(signed, (low, high)),
-        signed(change)._replace(bold=True),
-        tables.p_value(change.p),
-        tables.optional_p(change.paired_p),
-        _joined({c.n for gain in gains for _, c in gain}),
-      ]
-    )
+    weakest, strongest = xs[-1], xs[0]
+    gains = []
+    for budget in ends:
+      strong, weak = (
+        results.cell(family.setting(results, budget, x) or {}, metric)
+        for x in (strongest, weakest)
+      )
+      gains.append([(sign, strong), (-sign, weak)])
+    low, high = gains
+    change = statistics.contrast([[*high, *((-w, c) for w, c in low)]])
     records.append(
       {
+        "_label": family.label,
+        "_range": f"{level(family.x, weakest)} → {level(family.x, strongest)}",
         "family": family.name,
         "metric": metric.key,
         "weakest": weakest,
         "strongest": strongest,
-        "gain_lowest_budget": low.mean,
-        "gain_highest_budget": high.mean,
-        **change._asdict(),
+        "gain_lowest_budget": statistics.contrast([low]).mean,
+        "gain_highest_budget": statistics.contrast([high]).mean,
+        **record(change, metric),
+        "_n": _joined({c.n for gain in gains for _, c in gain}),
       }
     )
-  if not rows:
+  if not records:
     return None
-  gains_at = [f"gain at {level(BUDGET, b)}" for b in budgets]
-  return Table(
-    name=tables.file_name("claim1", metric.key),
-    title=f"Does a higher budget want stronger augmentation? {metric.label}",
-    head=["", "from → to", *gains_at, "change", "p", "p paired", "n"],
-    rows=rows,
-    records=records,
+  return tables.of_records(
+    tables.file_name("claim1", metric.key),
+    f"Does a higher budget want stronger augmentation? {metric.label}",
+    records,
+    {
+      "": "_label",
+      "from → to": "_range",
+      f"gain at {level(BUDGET, ends[0])}": "+!gain_lowest_budget",
+      f"gain at {level(BUDGET, ends[1])}": "+!gain_highest_budget",
+      "change": "+!difference",
+      "p": "p",
+      "p paired": "p_paired",
+      "n": "_n",
+    },
     note="gain: by how much a family's strongest setting is better than its "
     "weakest; the paper's claim 1 is that it rises with the budget",
   )
@@ -302,9 +353,18 @@ def points(c: Scatter, results: Results) -> list[tuple[Factors, float, float]]:
 
 
 def shade(c: Scatter, settings: list[Factors]) -> list[float]:
-  """What colours the runs of a scatter."""
+  """What colours the runs of a scatter.
+
+  Raises:
+    ValueError: in one line, if a setting has no number there.
+  """
   if c.color is None:
     return list(map(results_lib.crop_scale_percentile, settings))
+  if other := [s for s in settings if not is_number(s.get(c.color))]:
+    raise UserError(
+      f"scatter {c.title!r}: color needs a factor whose levels are numbers, "
+      f"and {c.color!r} is none of {other[0]}"
+    )
   return [s[c.color] for s in settings]
 
 
@@ -316,35 +376,35 @@ def claim_three(c: Scatter, results: Results) -> Table | None:
   weaker beside the budget's effect. None if no correlation can be had.
   """
   found = points(c, results)
-  budgets = sorted({s[BUDGET] for s, _, _ in found})
+  budget_of = lambda point: point[0].get(BUDGET)
   by = STRENGTH if c.color is None else c.color
-  asked = [("all", BUDGET, found, [s[BUDGET] for s, _, _ in found])]
+  asked = [("all", BUDGET, found, list(map(budget_of, found)))]
   asked.append(
     ("all", results.metric(c.y).label, found, [y for *_, y in found])
   )
-  for budget in budgets:
-    mine = [p for p in found if p[0][BUDGET] == budget]
-    levels = shade(c, [s for s, _, _ in mine])
-    asked.append((level(BUDGET, budget), by, mine, levels))
-  rows, records = [], []
+  for budget in layouts.ordered(map(budget_of, found)):
+    mine = [p for p in found if budget_of(p) == budget]
+    shades = shade(c, [s for s, _, _ in mine])
+    asked.append((level(BUDGET, budget), by, mine, shades))
+  records = []
   for runs, other, some, values in asked:
-    test = statistics.spearman([x for _, x, _ in some], values)
-    if test is None:
-      continue
-    rho, p = test
-    entries = [tables.number(rho, 3, "+"), tables.p_value(p)]
-    rows.append([other, runs, *entries, str(len(some))])
-    record = {"metric": c.x, "with": other, "runs": runs}
-    records.append({**record, "rho": rho, "p": p, "n": len(some)})
-  if not rows:
+    if test := statistics.spearman([x for _, x, _ in some], values):
+      rho, p = test
+      which = {"metric": c.x, "with": other, "runs": runs}
+      records.append({**which, "rho": rho, "p": p, "n": len(some)})
+  if not records:
     return None
-  across = results.metric(c.x).label
-  return Table(
-    name=tables.file_name("claim3", c.title, c.x, c.y),
-    title=f"{c.title}: what goes with the {across}?",
-    head=["rank correlation with", "runs", "rho", "p", "n"],
-    rows=rows,
-    records=records,
+  return tables.of_records(
+    tables.file_name("claim3", c.title, c.x, c.y),
+    f"{c.title}: what goes with the {results.metric(c.x).label}?",
+    records,
+    {
+      "rank correlation with": "with",
+      "runs": "runs",
+      "rho": "+rho:3",
+      "p": "p",
+      "n": "n",
+    },
     note="Spearman's rho over runs, p two-sided; the paper's claim 3 is that "
     "saliency gets sparser with the budget (rho < 0), whatever the crop or the "
     "decay",

@@ -1,21 +1,15 @@
-"""A report's figures, like the paper's 4-11, 14, 16-18, 20 and 26, as SVG.
+"""A report's figures, like the paper's 4-11, 14, 16-18, 20 and 26."""
 
-The same numbers give the same bytes: no dates, and fixed ids.
-"""
-
-import io
-
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
+from big_crop import plots
+from big_crop.plots import color_of, legend
 from big_crop.study import ablation as ablation_lib
 from big_crop.study import analysis, statistics
 from big_crop.study import layout as layouts
 from big_crop.study import results as results_lib
+from big_crop.study.grid import is_number, key_of
 from big_crop.study.layout import (
   BUDGET,
   Ablation,
@@ -26,37 +20,13 @@ from big_crop.study.layout import (
 )
 from big_crop.study.results import Metric, Results
 
-_STYLE = {
-  "svg.hashsalt": "big_crop",
-  "svg.fonttype": "path",
-  "font.size": 9,
-  "axes.spines.top": False,
-  "axes.spines.right": False,
-  "axes.grid": True,
-  "grid.alpha": 0.25,
-  "legend.frameon": False,
-  "figure.constrained_layout.use": True,
-}
-_LINES = ("-", "--", ":", "-.")
+_STYLES = ("solid", "dashed", "dotted", "dashdot")
 _MARKERS = "osD^vP"
-_BARS = {"capsize": 2, "linewidth": 1.2, "markersize": 3.5}
 
 
-def color_of(position, count):
-  return plt.get_cmap("viridis")(0.82 * position / max(count - 1, 1))
-
-
-def draw(panels, paint, height=3.4):
-  """One SVG with `panels` axes, painted by `paint(*axes)`."""
-  with matplotlib.rc_context(_STYLE):
-    figure, axes = plt.subplots(
-      1, panels, figsize=(4.5 * panels + 0.9, height), squeeze=False
-    )
-    paint(*axes[0])
-    data = io.BytesIO()
-    figure.savefig(data, format="svg", metadata={"Date": None})
-    plt.close(figure)
-  return data.getvalue().decode()
+def axes_of(panels: int = 1, height: float = 3.8) -> np.ndarray:
+  """The axes of a figure of the page, beside one another."""
+  return plots.axes(panels, size=(4.5 * panels + 0.9, height))[0]
 
 
 def _curve(ax, points, label, color, style=0):
@@ -69,10 +39,12 @@ def _curve(ax, points, label, color, style=0):
       mean,
       yerr=[s or 0 for s in std],
       label=label,
-      linestyle=_LINES[style % len(_LINES)],
+      linestyle=_STYLES[style % len(_STYLES)],
       marker=_MARKERS[style % len(_MARKERS)],
       color=color,
-      **_BARS,
+      capsize=2,
+      linewidth=1.2,
+      markersize=3.5,
     )
 
 
@@ -84,13 +56,13 @@ def _family_curves(ax, family, results, metric, place, style=0):
     points = []
     for x in family.levels(results, family.x):
       setting = family.setting(results, budget, x, by)
-      if setting is not None:
+      if setting is not None and place(x, setting) is not None:
         cell = results.cell(setting, metric)
         points.append((place(x, setting), cell.mean, cell.std))
     points.sort(key=lambda p: p[0])
-    label = analysis.level(BUDGET, budget)
-    label += f", {analysis.level(family.by, by)}" if family.by else ""
+    names = analysis.level(BUDGET, budget), analysis.level(family.by, by)
     color = color_of(budgets.index(budget), len(budgets))
+    label = ", ".join(filter(None, names))
     _curve(ax, points, label, color, style + groups.index(by))
 
 
@@ -98,77 +70,77 @@ def _axis(factor):
   return {"area_min": "area_min (%)"}.get(factor, factor)
 
 
-def family(f: Family, results: Results, metric: Metric) -> str:
+def _places(family, results, *axes):
+  """{level: where it stands}: numbers to scale, others one after the other."""
+  levels = family.levels(results, family.x)
+  numbers = all(map(is_number, levels))
+  for ax in axes:
+    ax.set_xlabel(_axis(family.x))
+    if not numbers:
+      names = [str(x) for x in levels]
+      ax.set_xticks(range(len(names)), names, rotation=20, ha="right")
+  return {x: x if numbers else i for i, x in enumerate(levels)}
+
+
+def family(f: Family, results: Results, metric: Metric) -> Figure:
   """A metric against a family's factor, a line for each budget."""
-
-  def paint(ax):
-    _family_curves(ax, f, results, metric, lambda x, _: x)
-    ax.set(xlabel=_axis(f.x), ylabel=metric.label, title=f.label)
-    legend(ax)
-
-  return draw(1, paint, height=3.8)
+  (ax,) = axes_of()
+  places = _places(f, results, ax)
+  _family_curves(ax, f, results, metric, lambda x, _: places[x])
+  ax.set(ylabel=metric.label, title=f.label)
+  legend(ax.figure)
+  return ax.figure
 
 
 def difference(
   c: Comparison, layout: Layout, results: Results, metric: Metric
-) -> str:
+) -> Figure:
   """Two families and their difference (Figures 4, 5 and 8).
 
   Error bars of the difference are sqrt(s_a^2 + s_b^2), as in the paper.
   """
   first, second = layout.families[c.a], layout.families[c.b]
   pairs = layouts.pairs(c, layout, results)
+  left, right = axes_of(2)
+  places = _places(first, results, left, right)
   # Where their own factors differ, b's setting stands over a's.
-  place = {results_lib.key_of(p.b): p.a[first.x] for p in pairs}
-
-  def paint(left, right):
-    own = lambda x, _: x
-    _family_curves(left, first, results, metric, own, style=1)
-    over = lambda _, s: place.get(results_lib.key_of(s), np.nan)
-    _family_curves(left, second, results, metric, over)
-    title = f"dashed: {first.label}\nsolid: {second.label}"
-    left.set(xlabel=_axis(first.x), ylabel=metric.label, title=title)
-    budgets = first.levels(results, BUDGET)
-    for i, budget in enumerate(budgets):
-      points = []
-      for p in (p for p in pairs if p.budget == budget):
-        cells = (results.cell(s, metric) for s in (p.a, p.b))
-        d = statistics.compare(*cells)
-        points.append((p.a[first.x], d.mean, d.std))
-      color = color_of(i, len(budgets))
-      _curve(right, points, analysis.level(BUDGET, budget), color)
-    right.axhline(0, color="0.4", linewidth=0.8)
-    title = "solid minus dashed"
-    right.set(xlabel=_axis(first.x), ylabel="difference", title=title)
-    legend(right)
-
-  return draw(2, paint, height=3.8)
+  over = {key_of(p.b): places[p.x_a] for p in pairs}
+  own = lambda x, _: places[x]
+  _family_curves(left, first, results, metric, own, style=1)
+  place = lambda _, s: over.get(key_of(s))
+  _family_curves(left, second, results, metric, place)
+  title = f"dashed: {first.label}\nsolid: {second.label}"
+  left.set(ylabel=metric.label, title=title)
+  budgets = first.levels(results, BUDGET)
+  for i, budget in enumerate(budgets):
+    points = []
+    for p in (p for p in pairs if p.budget == budget):
+      d = statistics.compare(*(results.cell(s, metric) for s in (p.a, p.b)))
+      points.append((places[p.x_a], d.mean, d.std))
+    color = color_of(i, len(budgets))
+    _curve(right, points, analysis.level(BUDGET, budget), color)
+  right.axhline(0, color="0.4", linewidth=0.8)
+  right.set(ylabel="difference", title="solid minus dashed")
+  legend(left.figure)
+  return left.figure
 
 
-def strength(layout: Layout, results: Results, metric: Metric) -> str:
+def strength(layout: Layout, results: Results, metric: Metric) -> Figure:
   """A metric against the 5th-percentile crop scale (Figure 16)."""
+  (ax,) = axes_of(height=4.2)
   families = [layout.families[name] for name in layout.strength]
-  styles = ("solid", "dashed", "dotted", "dash-dotted")
-
-  def paint(ax):
-    for i, f in enumerate(families):
-      place = lambda _, s: results_lib.crop_scale_percentile(s)
-      _family_curves(ax, f, results, metric, place, style=i)
-    ax.set(
-      xlabel="5th-percentile crop scale (%), ideal law",
-      ylabel=metric.label,
-      title="\n".join(
-        f"{style}: {f.label}"
-        for style, f in zip(styles, families, strict=False)
-      ),
-    )
-    ax.title.set_fontsize(7)
-    legend(ax)
-
-  return draw(1, paint, height=4.2)
+  place = lambda _, setting: results_lib.crop_scale_percentile(setting)
+  for i, f in enumerate(families):
+    _family_curves(ax, f, results, metric, place, style=i)
+  named = zip(_STYLES, families, strict=False)
+  ax.set_title("\n".join(f"{s}: {f.label}" for s, f in named), fontsize=8)
+  across = f"{analysis.STRENGTH} (%), ideal law"
+  ax.set(xlabel=across, ylabel=metric.label)
+  legend(ax.figure)
+  return ax.figure
 
 
-def scatter(c: Scatter, results: Results) -> str | None:
+def scatter(c: Scatter, results: Results) -> Figure | None:
   """One metric against another (Figures 9, 10, 20 and 26).
 
   Coloured by the 5th-percentile crop scale or a factor, and by the budget;
@@ -179,54 +151,49 @@ def scatter(c: Scatter, results: Results) -> str | None:
   if not points:
     return None
   settings, x, y = zip(*points, strict=True)
-
-  def paint(left, right):
-    label = f"{analysis.STRENGTH} (%)" if c.color is None else _axis(c.color)
-    shade = analysis.shade(c, settings)
-    dots = left.scatter(x, y, c=shade, s=12, cmap="viridis")
-    left.figure.colorbar(dots, ax=left, label=label)
-    budgets = sorted({s[BUDGET] for s in settings})
-    for i, budget in enumerate(budgets):
-      mine = [k for k, s in enumerate(settings) if s[BUDGET] == budget]
-      own, color = [x[k] for k in mine], color_of(i, len(budgets))
-      label = analysis.level(BUDGET, budget)
-      right.scatter(own, [y[k] for k in mine], s=12, color=color, label=label)
-      right.axvline(np.mean(own), color=color, linestyle="--", linewidth=0.8)
-    legend(right)
-    for ax in (left, right):
-      ax.set(xlabel=across.label, ylabel=up.label)
-
-  return draw(2, paint)
+  left, right = axes_of(2, height=3.4)
+  label = f"{analysis.STRENGTH} (%)" if c.color is None else _axis(c.color)
+  shade = analysis.shade(c, settings)
+  dots = left.scatter(x, y, c=shade, s=12, cmap="viridis")
+  left.figure.colorbar(dots, ax=left, label=label)
+  budgets = layouts.ordered(s.get(BUDGET) for s in settings)
+  for i, budget in enumerate(budgets):
+    mine = [k for k, s in enumerate(settings) if s.get(BUDGET) == budget]
+    own, color = [x[k] for k in mine], color_of(i, len(budgets))
+    label = analysis.level(BUDGET, budget)
+    right.scatter(own, [y[k] for k in mine], s=12, color=color, label=label)
+    right.axvline(np.mean(own), color=color, linestyle="--", linewidth=0.8)
+  legend(left.figure)
+  for ax in (left, right):
+    ax.set(xlabel=across.label, ylabel=up.label)
+  return left.figure
 
 
-def ablation(a: Ablation, results: Results, metric: Metric) -> str | None:
+def ablation(a: Ablation, results: Results, metric: Metric) -> Figure | None:
   """What each row of an ablation changes, with Welch's 95% intervals.
 
   None if no row can be told from the default.
   """
-  rows = [r for r in ablation_lib.rows(a, results, metric) if r.changes]
-  place = range(len(rows))
-  d = [r.difference for r in rows]
-  theirs = [r.reference_difference for r in rows]
-  number = lambda x: np.nan if x is None else x
-  if all(x.mean is None for x in d):
+  rows = [r for r in ablation_lib.records(a, results, metric) if r["_changes"]]
+  if all(r["difference"] is None for r in rows):
     return None
-
-  def paint(ax):
-    for i in (i for i in place if d[i].low is not None):
-      ax.plot([d[i].low, d[i].high], [i, i], color=color_of(0, 2), linewidth=1)
-    mean = [number(x.mean) for x in d]
-    ax.plot(mean, place, "o", color=color_of(0, 2), markersize=4, label="here")
-    if any(x is not None for x in theirs):
-      style = {"markerfacecolor": "none", "color": color_of(1, 2)}
-      ax.plot(list(map(number, theirs)), place, "D", label=a.source, **style)
-    ax.axvline(0, color="0.4", linewidth=0.8)
-    ax.set_yticks(place, [r.label() for r in rows])
-    ax.set_ylim(len(rows) - 0.5, -0.5)
-    ax.set(xlabel="difference from the default")
-    legend(ax, "outside lower center")
-
-  return draw(1, paint, height=1.5 + 0.2 * len(rows))
+  (ax,) = axes_of(height=1.5 + 0.2 * len(rows))
+  here, there = color_of(0, 2), color_of(1, 2)
+  for i, r in enumerate(rows):
+    if r["low"] is not None:
+      ax.plot([r["low"], r["high"]], [i, i], color=here, linewidth=1)
+    if (x := r["difference"]) is not None:
+      label = "here, with 95% interval"
+      ax.plot(x, i, "o", color=here, markersize=4, label=label)
+    if (x := r["reference_difference"]) is not None:
+      style = {"color": there, "markerfacecolor": "none"}
+      ax.plot(x, i, "D", label=a.source, **style)
+  ax.axvline(0, color="0.4", linewidth=0.8)
+  ax.set_yticks(range(len(rows)), [r["_changes"] for r in rows])
+  ax.set_ylim(len(rows) - 0.5, -0.5)
+  ax.set(xlabel="difference from the default")
+  legend(ax.figure, "outside lower center")
+  return ax.figure
 
 
 # Sixteen colours, light and dark, grey and not.
@@ -269,29 +236,17 @@ def contrasts(factor: float = 1.9) -> dict[str, np.ndarray]:
   }
 
 
-def contrast() -> str:
+def contrast() -> Figure:
   """What `contrasts` gives, with the RGB values (Figure 14)."""
   panels = contrasts()
-
-  def paint(*axes):
-    for ax, (title, colors) in zip(axes, panels.items(), strict=True):
-      ax.imshow(colors)
-      luma = colors @ np.array([0.299, 0.587, 0.114])
-      for (y, x), grey in np.ndenumerate(luma):
-        ink = "w" if grey < 128 else "k"
-        text = "\n".join(map(str, colors[y, x]))
-        ax.text(x, y, text, ha="center", va="center", color=ink, fontsize=8)
-      ax.set_axis_off()
-      ax.set_title(title)
-
-  return draw(len(panels), paint)
-
-
-def legend(ax, loc="outside right upper"):
-  """One legend outside of the axes, where it hides no line."""
-  handles, labels = ax.get_legend_handles_labels()
-  first = {}
-  for label, handle in zip(labels, handles, strict=True):
-    first.setdefault(label, handle)
-  if first:
-    ax.figure.legend(first.values(), first, loc=loc, fontsize=7)
+  axes = axes_of(len(panels), height=3.4)
+  for ax, (title, colors) in zip(axes, panels.items(), strict=True):
+    ax.imshow(colors)
+    luma = colors @ np.array([0.299, 0.587, 0.114])
+    for (y, x), grey in np.ndenumerate(luma):
+      ink = "w" if grey < 128 else "k"
+      text = "\n".join(map(str, colors[y, x]))
+      ax.text(x, y, text, ha="center", va="center", color=ink, fontsize=8)
+    ax.set_axis_off()
+    ax.set_title(title)
+  return ax.figure

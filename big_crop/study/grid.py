@@ -184,6 +184,17 @@ def _runs(folder, config):
   return runs
 
 
+def is_number(level: Any) -> bool:
+  """Whether a level is a number, which booleans are not."""
+  return isinstance(level, int | float) and not isinstance(level, bool)
+
+
+def key_of(factors: dict[str, Any]) -> str:
+  """What tells settings apart: 5 and 5.0 are the same level."""
+  plain = {k: float(v) if is_number(v) else v for k, v in factors.items()}
+  return json.dumps(plain, sort_keys=True)
+
+
 def _settings(sets):
   """The distinct settings of a union of cross products, in order."""
   settings = {}
@@ -193,8 +204,7 @@ def _settings(sets):
       factors = dict(zip(levels, values, strict=True))
       if "seed" in factors:
         raise UserError("'seed' is no factor: seeds are the study's `seeds`")
-      key = json.dumps(factors, sort_keys=True)
-      settings.setdefault(key, factors)
+      settings.setdefault(key_of(factors), factors)
   return list(settings.values())
 
 

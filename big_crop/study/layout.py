@@ -9,14 +9,22 @@ A study config lists them as dicts:
 
 import dataclasses
 import itertools
+from collections.abc import Iterable
 from typing import Any
 
 from big_crop import names
 from big_crop.study import results as results_lib
+from big_crop.study.grid import is_number
 from big_crop.study.results import Factors, Results
 from pp_ops.errors import UserError
 
 BUDGET = "epochs"  # the factor down a table's rows
+
+
+def ordered(levels: Iterable) -> list:
+  """Each level once: numbers ascending, then others."""
+  key = lambda v: (0, v, "") if is_number(v) else (1, 0, str(v))
+  return sorted(set(levels), key=key)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +49,22 @@ class Family:
   reused: list[tuple[Any, Factors]] = dataclasses.field(default_factory=list)
 
   def setting(self, results: Results, budget, x, by=None) -> Factors | None:
-    """The one setting at these levels, or None."""
+    """The one setting at these levels, or None.
+
+    Raises:
+      ValueError: in one line, if there are several.
+    """
     where = {**self.where, self.x: x}
     where = {**dict(self.reused).get(x, where), BUDGET: budget}
     if self.by:
       where[self.by] = by
-    return next(iter(results.find(where)), None)
+    found = results.find(where)
+    if len(found) > 1:
+      raise UserError(
+        f"family {self.name!r}: {found[0]} and {found[1]} have the same place "
+        "in its table; name what tells them apart in its `where`"
+      )
+    return found[0] if found else None
 
   def lines(self, results: Results) -> list[tuple]:
     """(level of `by`, budget) of each row of a table."""
@@ -54,11 +72,14 @@ class Family:
     return list(itertools.product(*(self.levels(results, f) for f in factors)))
 
   def levels(self, results: Results, factor: str | None) -> list:
-    """The levels that a factor has in this family, ascending."""
+    """The levels that a factor has in this family, ascending.
+
+    [None] for no factor, and for the budget if it is no factor of the study.
+    """
     found = {s[factor] for s in results.find(self.where) if factor in s}
     if factor == self.x:
       found |= {x for x, where in self.reused if results.find(where)}
-    return sorted(found) if factor else [None]
+    return ordered(found or ({None} if factor in (None, BUDGET) else ()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,9 +268,10 @@ def _check_ablation(a):
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-  """Two settings to be compared; `x` is b's level of its own factor."""
+  """Two settings to be compared; `x_a` and `x` are a's and b's levels."""
 
   budget: Any
+  x_a: Any
   x: Any
   by: Any
   a: Factors
@@ -273,5 +295,5 @@ def pairs(
       a = first.setting(results, budget, x_a, by)
       b = second.setting(results, budget, x_b, by)
       if a is not None and b is not None:
-        found.append(Pair(budget, x_b, by, a, b))
+        found.append(Pair(budget, x_a, x_b, by, a, b))
   return found

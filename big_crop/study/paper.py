@@ -155,7 +155,7 @@ def load() -> Results:
     }
     names = {"alpha": "alpha", "beta": "beta", "wd": "weight_decay"}
     factors |= {k: float(row[v]) for k, v in names.items() if row[v]}
-    key = results.key_of(factors)
+    key = grid.key_of(factors)
     settings[key] = factors
     n = int(row["n"])
     cells[key, _METRICS[row["metric"]]] = Cell(

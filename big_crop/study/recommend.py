@@ -1,13 +1,14 @@
 """Which crop the paper's data favour for a budget.
 
-The accuracy of a family (the fixed crop by area_min, or Beta crop of matching
-strength by alpha) is fitted as a quadratic in the log of that factor whose
-coefficients are quadratics in the log of the budget, with a free level at each
-budget trained, by least squares weighted with each budget's pooled variance.
-The recommendation is where the quadratic is highest within the levels that were
-trained.
+The accuracy of a family (a crop by area_min, or Beta crop of matching strength
+by alpha) is fitted as a quadratic in the log of that factor whose coefficients
+are quadratics in the log of the budget, with a free level at each budget
+trained, by least squares weighted with each budget's pooled variance. The
+recommendation is where the quadratic is highest within the levels that were
+trained. For a budget between two that were trained the level, which families
+are compared by, is interpolated in the log of the budget.
 
-Its interval comes from a parametric bootstrap: every mean is drawn again from a
+Intervals come from a parametric bootstrap: every mean is drawn again from a
 normal distribution with its standard error, widened by the square root of the
 fit's reduced chi^2 where that is above 1, and fitted again.
 """
@@ -16,12 +17,18 @@ from typing import NamedTuple
 
 import numpy as np
 
+from big_crop import tables
 from big_crop.study import paper
 from big_crop.study.layout import Family
 from big_crop.study.results import Metric
 from pp_ops.errors import UserError
 
-FAMILIES = ("fixed", "matched")
+# {family: the op that it is of, its factor's level left open}
+FAMILIES = {
+  "fixed": "inception_crop_fixed(area_min={:.3g})",
+  "matched": "beta_crop(alpha={:.3g}, beta=1, area_min=0)",
+  "native": "inception_crop_port(area_min={:.3g})",
+}
 _DEGREE = 2  # of the coefficients, in log epochs
 _DRAWS = 2000
 _GRID = 401
@@ -32,14 +39,15 @@ class Recommendation(NamedTuple):
   """A setting for a budget.
 
   Attributes:
-    family: `fixed` (its factor is area_min in percent) or `matched` (alpha).
-    metric: the accuracy that it is best for.
+    family: one of `FAMILIES`; the factor of `matched` is alpha, that of the
+      others area_min in percent.
+    metric: label of the accuracy that it is best for.
     best: the level of the factor.
     low: 5th percentile of the bootstrap.
     high: 95th percentile.
     lowest: least level that the paper trained.
     highest: greatest level.
-    chi2: reduced chi^2 of the fit.
+    accuracy: the metric there: of the fit, and of each draw of the bootstrap.
   """
 
   family: str
@@ -49,7 +57,15 @@ class Recommendation(NamedTuple):
   high: float
   lowest: float
   highest: float
-  chi2: float
+  accuracy: np.ndarray
+
+  def op(self) -> str:
+    """The op, for a pp string."""
+    return FAMILIES[self.family].format(self.best)
+
+  def at_the_edge(self) -> bool:
+    """Whether the paper did not try what lies beyond."""
+    return not self.lowest * 1.001 < self.best < self.highest * 0.999
 
 
 def _data(family: Family, metric: Metric):
@@ -92,7 +108,8 @@ def recommend(epochs: float, family: str, metric: str) -> Recommendation:
   middle, t = x.mean(), np.log(budgets / 100)
   powers = t[:, None] ** np.arange(_DEGREE + 1)
   z = x - middle
-  levels = (budgets[:, None] == np.unique(budgets)).astype(float)
+  trained = np.unique(budgets)
+  levels = (budgets[:, None] == trained).astype(float)
   design = np.concatenate(
     [levels, z[:, None] * powers, z[:, None] ** 2 * powers], 1
   )
@@ -101,7 +118,8 @@ def recommend(epochs: float, family: str, metric: str) -> Recommendation:
   free = len(mean) - design.shape[1]
   chi2 = float((((mean - design @ fit) / error) ** 2).sum() / free)
 
-  rng = np.random.default_rng(0)
+  # Families are drawn independently, as their runs are.
+  rng = np.random.default_rng(list(FAMILIES).index(family))
   noise = rng.standard_normal((_DRAWS, len(mean))) * error * max(chi2, 1) ** 0.5
   fits = np.concatenate([fit[None], (mean + noise) @ solve.T])
   count = levels.shape[1]
@@ -111,22 +129,19 @@ def recommend(epochs: float, family: str, metric: str) -> Recommendation:
   grid = np.linspace(z.min(), z.max(), _GRID)
   curves = slope[:, None] * grid + bend[:, None] * grid**2
   peaks = np.exp(grid[curves.argmax(1)] + middle)
+  between = [
+    np.interp(np.log(epochs), np.log(trained), one) for one in np.eye(count)
+  ]
   interval = np.percentile(peaks[1:], _INTERVAL)
   return Recommendation(
     family,
-    metric,
+    paper.load().metric(metric).label,
     float(peaks[0]),
     *map(float, interval),
     float(np.exp(x.min())),
     float(np.exp(x.max())),
-    chi2,
+    fits[:, :count] @ between + curves.max(1),
   )
-
-
-_OPS = {
-  "fixed": "inception_crop_fixed(area_min={})",
-  "matched": "beta_crop(alpha={}, beta=1, area_min=0)",
-}
 
 
 def text(epochs: float) -> str:
@@ -135,22 +150,26 @@ def text(epochs: float) -> str:
   Raises:
     ValueError: see `recommend`.
   """
-  lines = [
-    f"ViT-S/16 on ImageNet-1k, {epochs:g} epochs, from the paper's data:"
+  metrics = paper.load().metrics
+  found = [
+    [recommend(epochs, family, m.key) for family in FAMILIES] for m in metrics
   ]
-  edge = False
-  for family in FAMILIES:
-    for metric in paper.load().metrics:
-      r = recommend(epochs, family, metric.key)
-      op = _OPS[family].format(f"{r.best:.3g}")
-      mark = " " if r.lowest * 1.001 < r.best < r.highest * 0.999 else "*"
-      edge |= mark == "*"
-      lines.append(
-        f"  {op:44}{mark} 90% interval {r.low:.3g} to {r.high:.3g}   "
-        f"({metric.label})"
-      )
-  if edge:
-    lines.append(
-      "  * at the edge of what the paper tried: the best may lie beyond"
-    )
-  return "\n".join(lines)
+  rows = [["best for", "crop", "90% interval of its number", "accuracy"]]
+  for r in (r for of_metric in found for r in of_metric):
+    edge = "*" if r.at_the_edge() else ""
+    interval = f"{r.low:.3g} to {r.high:.3g}"
+    rows.append([r.metric, f"{r.op()}{edge}", interval, f"{r.accuracy[0]:.2f}"])
+  edge = any(r.at_the_edge() for of_metric in found for r in of_metric)
+  note = "* at the edge of what the paper tried: the best may lie beyond\n"
+  # By the paper's first metric: accuracy on the original labels.
+  best, second, *_ = sorted(found[0], key=lambda r: -r.accuracy[0])
+  lead = best.accuracy - second.accuracy
+  low, high = np.percentile(lead[1:], _INTERVAL)
+  unclear = "" if low > 0 else ", so that the data do not tell the two apart"
+  return (
+    f"ViT-S/16 on ImageNet-1k, {epochs:g} epochs, fitted to the paper's data:\n"
+    f"\n{tables.markdown(rows)}{note if edge else ''}\n"
+    f"Recommended for {epochs:g} epochs: {best.op()}, whose top-1 is "
+    f"{lead[0]:.2f} points above that of the next, {second.op()} (90% interval "
+    f"{low:+.2f} to {high:+.2f}){unclear}."
+  )

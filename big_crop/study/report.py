@@ -1,8 +1,10 @@
 """The report: tables, tests and figures of a study, of the paper, of both."""
 
+import collections
 import pathlib
 from typing import NamedTuple
 
+from big_crop import plots
 from big_crop.study import (
   ablation,
   analysis,
@@ -51,7 +53,13 @@ def main(study: grid.Study | None, args) -> int:
     if warnings and not args.allow_mixed:
       raise UserError(f"{warnings[0]}; --allow_mixed reports them all the same")
     layout = layouts.of_config(study.config)
-    sources.append(Source(results_lib.of_study(study, states), layout))
+    found = results_lib.of_study(study, states)
+    if not found.shown():
+      raise UserError(
+        f"no finished run of {study.path} has a metric of the study in "
+        f"--workdir {args.workdir}: {_count(states)}"
+      )
+    sources.append(Source(found, layout))
     title = f"Study {study.path.stem}"
   if args.reference:
     sources.append(Source(paper.load(), paper.layout_of_paper()))
@@ -64,7 +72,7 @@ def main(study: grid.Study | None, args) -> int:
   warnings = [f"Mixed: {w}." for w in warnings]
   sections = _sections(sources)
   if states:
-    sections.append(_runs_section(states))
+    sections.append(_runs_section(states, sources[0].results.shown()))
   text = page.render(title, _lines(states, sources), warnings, sections)
   _write(pathlib.Path(out), text, sections)
   for section in sections[:1]:
@@ -76,15 +84,18 @@ def main(study: grid.Study | None, args) -> int:
   return 0
 
 
+def _count(states):
+  """`36 runs: 30 done, 2 failed, 4 missing`, and those that are running."""
+  count = collections.Counter(s.status() for s in states)
+  running = f"{count[runs.RUNNING]} running, " if count[runs.RUNNING] else ""
+  return (
+    f"{len(states)} runs: {count[runs.DONE]} done, {count[runs.FAILED]} "
+    f"failed, {running}{count[runs.PENDING]} missing"
+  )
+
+
 def _lines(states, sources):
-  lines = []
-  if states:
-    done = sum(bool(s.summary) for s in states)
-    failed = sum(bool(s.failure) and not s.summary for s in states)
-    lines.append(
-      f"{len(states)} runs: {done} done, {failed} failed, "
-      f"{len(states) - done - failed} missing."
-    )
+  lines = [f"{_count(states)}."] if states else []
   if any(s.results is paper.load() for s in sources):
     factor, count = paper.worst_factor()
     lines.append(
@@ -111,7 +122,9 @@ def _sections(sources):
       for k, items in make(source):
         for place, item in enumerate(filter(None, items)):
           found.setdefault((k, place), []).append(named(source, item))
-    return list(found.values())
+    # Tables that are to be compared stand beside each other.
+    is_picture = lambda item: isinstance(item, Picture)
+    return [sorted(row, key=is_picture) for row in found.values()]
 
   sections = [
     Section("Best settings", rows(_best)),
@@ -154,12 +167,10 @@ def _family(source, name):
   family = source.layout.families.get(name)
   if family is None or not source.results.find(family.where):
     return
-  metrics = source.results.shown()
-  for m in metrics:
+  for m in source.results.shown():
+    figure = figures.family(family, source.results, m)
     yield m.key, [analysis.means(family, source.results, m)]
-  for m in metrics:
-    svg = figures.family(family, source.results, m)
-    yield "figures", [_picture(m.label, svg, "family", name, m.key)]
+    yield m.key, [_picture(m.label, figure, "family", name, m.key)]
 
 
 def _comparisons(source):
@@ -169,29 +180,27 @@ def _comparisons(source):
       items = analysis.tests(*args)
       if items and c.b:
         name = items[1].name.replace("tests", "difference", 1)
-        svg = figures.difference(*args)
-        items.append(Picture(name, items[0].title, svg))
+        figure = figures.difference(*args)
+        items.append(_picture(items[0].title, figure, name))
       yield (c.a, c.b, c.base is None, m.key), items
 
 
 def _strength(source):
   for m in source.results.shown() if source.layout.strength else ():
-    svg = figures.strength(source.layout, source.results, m)
-    yield m.key, [_picture(m.label, svg, "strength", m.key)]
+    figure = figures.strength(source.layout, source.results, m)
+    yield "figures", [_picture(m.label, figure, "strength", m.key)]
 
 
 def _ablations(source):
   for a in source.layout.ablations:
-    pictures = []
     for m in source.results.shown():
       if a.metrics and m.key not in a.metrics:
         continue
       found = ablation.table(a, source.results, m)
       yield (a.title, m.key), [found]
-      if svg := figures.ablation(a, source.results, m):
-        pictures.append(Picture(found.name, found.title, svg))
-    for picture in pictures:
-      yield (a.title, "figures"), [picture]
+      if figure := figures.ablation(a, source.results, m):
+        picture = _picture(found.title, figure, found.name)
+        yield (a.title, "figures"), [picture]
 
 
 def _seeds(source):
@@ -199,16 +208,16 @@ def _seeds(source):
     for make in seed_tables.TABLES:
       yield (s.title, make.__name__), [make(s, source.results)]
     for make in seed_figures.FIGURES:
-      if svg := make(s, source.results):
+      if figure := make(s, source.results):
         title = f"{s.title}: {make.__name__.replace('_', ' ')}"
-        picture = _picture(title, svg, "seeds", s.title, make.__name__)
+        picture = _picture(title, figure, "seeds", s.title, make.__name__)
         yield (s.title, "figures"), [picture]
 
 
 def _scatter(source):
   for c in source.layout.scatter:
-    if svg := figures.scatter(c, source.results):
-      picture = _picture(c.title, svg, "scatter", c.title, c.x, c.y)
+    if figure := figures.scatter(c, source.results):
+      picture = _picture(c.title, figure, "scatter", c.title, c.x, c.y)
       yield (c.title, c.x, c.y), [picture]
       yield (c.title, c.x, c.y), [analysis.claim_three(c, source.results)]
 
@@ -219,20 +228,24 @@ def _randaug(source):
     yield "contrast", [_picture(title, figures.contrast(), "contrast")]
 
 
-def _picture(title, svg, *name):
-  return Picture(tables_lib.file_name(*name), title, svg)
+def _picture(title, figure, *name):
+  return Picture(tables_lib.file_name(*name), title, plots.svg(figure))
 
 
-def _runs_section(states):
-  rows, records = [], []
+def _runs_section(states, metrics):
+  """Which runs are in the numbers, and why others are not."""
+  groups, records = {}, []
   for s in states:
-    summary, failure = s.summary, s.failure
-    if not summary:
-      what = f"failed: {failure['error']}" if failure else "missing"
-      what = Entry(what, mark="missing")
-      rows.append([s.run.name, str(s.run.index), what])
-    record = {"index": s.run.index, "name": s.run.name, "done": bool(summary)}
-    summary = summary or {}
+    summary = s.summary or {}
+    what = s.status()
+    if what == runs.PENDING:
+      what = "missing"
+    elif what == runs.FAILED:
+      what = f"failed: {s.failure['error']}"
+    elif lacking := [m.key for m in metrics if summary and m.of(s) is None]:
+      what = f"done, without a finite {', '.join(lacking)}"
+    groups.setdefault(what, []).append(s.run.index)
+    record = {"index": s.run.index, "name": s.run.name, "status": what}
     record["params_sha256"] = summary.get("params_sha256")
     records.append(record | summary.get("metrics", {}))
   begun = next((s.begun() for s in states if s.summary), None) or {}
@@ -243,12 +256,27 @@ def _runs_section(states):
   text = f"Digests of the first finished run: {digests}; {versions}."
   table = Table(
     name="runs",
-    title="Runs that are not in the numbers above",
-    head=["run", "index", "what"],
-    rows=rows or [["none", "", ""]],
+    title="Runs",
+    head=["status", "runs", "index, as `study list` and `run` take it"],
+    rows=[
+      [Entry(what, mark="" if what == runs.DONE else "missing")]
+      + [str(len(found)), _ranges(found)]
+      for what, found in groups.items()
+    ],
     records=records,
   )
   return Section("Runs", [[table]], text if begun else "")
+
+
+def _ranges(numbers):
+  """[1, 2, 3, 7] -> `1-3, 7`."""
+  found = []
+  for n in numbers:
+    if found and found[-1][1] == n - 1:
+      found[-1][1] = n
+    else:
+      found.append([n, n])
+  return ", ".join(f"{a}-{b}" if b > a else f"{a}" for a, b in found)
 
 
 def _write(out, text, sections):

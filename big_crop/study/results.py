@@ -1,7 +1,7 @@
 """Settings and their measured values: of a study's runs, or of the paper's."""
 
 import dataclasses
-import json
+import math
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from scipy import optimize
 
 from big_crop import names
 from big_crop.study import grid, runs, statistics
+from big_crop.study.grid import key_of
 from big_crop.study.statistics import Cell
 from pp_ops import registry
 from pp_ops.errors import UserError
@@ -45,7 +46,7 @@ class Metric:
       names.check("better of a metric", self.better, ("higher", "lower"))
 
   def of(self, state: runs.RunState) -> float | None:
-    """The value of a finished run, None of any other."""
+    """The value of a finished run if it is finite, None of any other."""
     summary = state.summary
     if not summary:
       return None
@@ -59,7 +60,9 @@ class Metric:
         if self.key in r and r["step"] > since
       ]
       value = float(np.mean(logged)) if logged else None
-    return None if value is None else self.scale * value
+    # A run that diverged has no mean with others.
+    known = value is not None and math.isfinite(value)
+    return self.scale * value if known else None
 
   def measured(self, cell: Cell) -> dict[str, Any]:
     """A cell of this metric, for the records of a table."""
@@ -73,7 +76,7 @@ class Metric:
     return {
       r["step"] * epochs: self.scale * r[self.key]
       for r in state.metrics()
-      if self.key in r
+      if math.isfinite(r.get(self.key, math.nan))
     }
 
 
@@ -124,16 +127,9 @@ class Results:
     ]
 
   def shown(self) -> list[Metric]:
-    """The metrics that any setting has a value of, or all if there is none."""
+    """The metrics that any setting has a value of."""
     measured = {key for (_, key), c in self.cells.items() if c.n}
-    return [m for m in self.metrics if m.key in measured] or self.metrics
-
-
-def key_of(factors: Factors) -> str:
-  """What tells settings apart: 5 and 5.0 are the same level."""
-  number = lambda v: isinstance(v, int | float) and not isinstance(v, bool)
-  plain = {k: float(v) if number(v) else v for k, v in factors.items()}
-  return json.dumps(plain, sort_keys=True)
+    return [m for m in self.metrics if m.key in measured]
 
 
 def metrics_of(config) -> list[Metric]:

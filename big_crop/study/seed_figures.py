@@ -1,10 +1,12 @@
-"""Figures of seed statistics, like 1-3 of "ResNet strikes back", as SVG."""
+"""Figures of seed statistics, like 1-3 of "ResNet strikes back"."""
 
 import numpy as np
+from matplotlib.figure import Figure
 from scipy import stats
 
+from big_crop.plots import color_of, legend
 from big_crop.study import seed_statistics
-from big_crop.study.figures import color_of, draw, legend
+from big_crop.study.figures import axes_of
 from big_crop.study.layout import SeedStatistics
 from big_crop.study.results import Results
 
@@ -16,15 +18,16 @@ def _label(*parts):
   return ", ".join(filter(None, parts))
 
 
-def _chosen_line(ax, s, sample, color):
-  """Where the chosen seed is, if it has a value."""
-  if sample.chosen is not None:
-    label = _label(sample.level, f"seed {s.chosen}")
-    style = {"color": color, "linestyle": "--", "linewidth": 1}
-    ax.axvline(sample.chosen, label=label, **style)
+def _seeds(count):
+  return f"{count} seed" + "s" * (count != 1)
 
 
-def histogram(s: SeedStatistics, results: Results) -> str | None:
+def _colored(found):
+  """(colour, each of them); a single one has the first of two colours."""
+  return [(color_of(i, max(len(found), 2)), x) for i, x in enumerate(found)]
+
+
+def histogram(s: SeedStatistics, results: Results) -> Figure | None:
   """The distribution over seeds, with the normal law of its moments."""
   if not s.histogram:
     return None
@@ -39,26 +42,28 @@ def histogram(s: SeedStatistics, results: Results) -> str | None:
   low, high = min(e[0] for e in edges), max(e[-1] for e in edges)
   bins = low + width * np.arange(np.ceil((high - low) / width) + 2)
 
-  def paint(ax):
-    for i, x in enumerate(found):
-      color, cell = color_of(i, max(len(found), 2)), x.cell
-      label = _label(x.level, f"{cell.n} seeds")
-      ax.hist(x.values(), bins, color=color, alpha=0.35, label=label)
-      law = stats.norm(cell.mean, cell.std)
-      grid = np.linspace(*law.ppf([1e-3, 1 - 1e-3]), 201)
-      label = f"N({cell.mean:.{metric.digits}f}, {cell.std:.{metric.digits}f}²)"
-      p = seed_statistics.normality(cell)
-      label += "" if p is None else f", Shapiro-Wilk p = {p:.2g}"
-      ax.plot(grid, cell.n * width * law.pdf(grid), color=color, label=label)
-      _chosen_line(ax, s, x, color)
-    ax.yaxis.get_major_locator().set_params(integer=True)
-    ax.set(xlabel=metric.label, ylabel="seeds")
-    legend(ax, _BELOW)
+  (ax,) = axes_of(height=4.2)
+  for color, x in _colored(found):
+    cell = x.cell
+    label = _label(x.level, _seeds(cell.n))
+    ax.hist(x.values(), bins, color=color, alpha=0.35, label=label)
+    law = stats.norm(cell.mean, cell.std)
+    grid = np.linspace(*law.ppf([1e-3, 1 - 1e-3]), 201)
+    label = f"N({cell.mean:.{metric.digits}f}, {cell.std:.{metric.digits}f}²)"
+    p = seed_statistics.normality(cell)
+    label += "" if p is None else f", Shapiro-Wilk p = {p:.2g}"
+    ax.plot(grid, cell.n * width * law.pdf(grid), color=color, label=label)
+    if x.chosen is not None:
+      label = _label(x.level, f"seed {s.chosen}")
+      style = {"color": color, "linestyle": "--", "linewidth": 1}
+      ax.axvline(x.chosen, label=label, **style)
+  ax.yaxis.get_major_locator().set_params(integer=True)
+  ax.set(xlabel=metric.label, ylabel="seeds")
+  legend(ax.figure, _BELOW)
+  return ax.figure
 
-  return draw(1, paint, height=4.2)
 
-
-def scatter(s: SeedStatistics, results: Results) -> str | None:
+def scatter(s: SeedStatistics, results: Results) -> Figure | None:
   """One metric against another, a point for each seed."""
   if not s.scatter:
     return None
@@ -66,29 +71,26 @@ def scatter(s: SeedStatistics, results: Results) -> str | None:
   across, up = (seed_statistics.samples(s, results, m) for m in metrics)
   if not all(any(z.cell.n for z in found) for found in (across, up)):
     return None
-
-  def paint(ax):
-    for i, (x, y) in enumerate(zip(across, up, strict=True)):
-      color = color_of(i, max(len(across), 2))
-      seeds = sorted(x.cell.values.keys() & y.cell.values.keys())
-      c = seed_statistics.correlation(x.cell, y.cell)
-      r = c and f"r = {c.r:+.2f}"
-      if c and c.low is not None:
-        r += f" ({c.low:+.2f} … {c.high:+.2f})"
-      points = [[z.cell.values[k] for k in seeds] for z in (x, y)]
-      label = _label(x.level, f"{len(seeds)} seeds", r)
-      ax.plot(*points, "o", color=color, markersize=3.5, label=label)
-      if x.chosen is not None and y.chosen is not None:
-        label = _label(x.level, f"seed {s.chosen}")
-        style = {"markersize": 11, "markerfacecolor": "w", "color": color}
-        ax.plot(x.chosen, y.chosen, "*", label=label, **style)
-    ax.set(xlabel=metrics[0].label, ylabel=metrics[1].label)
-    legend(ax, _BELOW)
-
-  return draw(1, paint, height=4.2)
+  (ax,) = axes_of(height=4.2)
+  for color, (x, y) in _colored(list(zip(across, up, strict=True))):
+    seeds = sorted(x.cell.values.keys() & y.cell.values.keys())
+    c = seed_statistics.correlation(x.cell, y.cell)
+    r = c and f"r = {c.r:+.2f}"
+    if c and c.low is not None:
+      r += f" ({c.low:+.2f} … {c.high:+.2f})"
+    points = [[z.cell.values[k] for k in seeds] for z in (x, y)]
+    label = _label(x.level, _seeds(len(seeds)), r)
+    ax.plot(*points, "o", color=color, markersize=3.5, label=label)
+    if x.chosen is not None and y.chosen is not None:
+      label = _label(x.level, f"seed {s.chosen}")
+      style = {"markersize": 11, "markerfacecolor": "w", "color": color}
+      ax.plot(x.chosen, y.chosen, "*", label=label, **style)
+  ax.set(xlabel=metrics[0].label, ylabel=metrics[1].label)
+  legend(ax.figure, _BELOW)
+  return ax.figure
 
 
-def along_epochs(s: SeedStatistics, results: Results) -> str | None:
+def along_epochs(s: SeedStatistics, results: Results) -> Figure | None:
   """Mean, std, max and min along the epochs; right: the last of them."""
   found = seed_statistics.curves(s, results) if s.curves else []
   if not found:
@@ -96,32 +98,29 @@ def along_epochs(s: SeedStatistics, results: Results) -> str | None:
   metric = results.metric(s.curves)
   # The label of a metric with a tail is of its average over that.
   label_of = metric.label if metric.tail is None else metric.key
-
-  def paint(*axes):
-    for ax, since in zip(axes, (0, 1 - _LAST), strict=True):
-      for i, c in enumerate(found):
-        color = color_of(i, max(len(found), 2))
-        # The point before, so that the line comes from somewhere.
-        first = np.searchsorted(c.epochs, since * c.epochs[-1], "right") - 1
-        epochs, values = c.epochs[max(first, 0) :], c.values[:, max(first, 0) :]
-        mean = values.mean(0)
-        label = _label(c.level, f"mean of {len(values)} seeds")
-        ax.plot(epochs, mean, color=color, linewidth=1.2, label=label)
-        if len(values) > 1:
-          std, ends = values.std(0, ddof=1), (values.min(0), values.max(0))
-          band = {"color": color, "linewidth": 0}
-          label = _label(c.level, "mean ± std")
-          ax.fill_between(
-            epochs, mean - std, mean + std, alpha=0.35, label=label, **band
-          )
-          label = _label(c.level, "min to max")
-          ax.fill_between(epochs, *ends, alpha=0.15, label=label, **band)
-      ax.set(xlabel="epoch", ylabel=label_of)
-    axes[0].set_title("whole run")
-    axes[1].set_title("its end")
-    legend(axes[0], _BELOW)
-
-  return draw(2, paint, height=4.2)
+  axes = axes_of(2, height=4.2)
+  for ax, title, since in zip(
+    axes, ("whole run", "its end"), (0, 1 - _LAST), strict=True
+  ):
+    for color, c in _colored(found):
+      # The point before, so that the line comes from somewhere.
+      first = np.searchsorted(c.epochs, since * c.epochs[-1], "right") - 1
+      epochs, values = c.epochs[max(first, 0) :], c.values[:, max(first, 0) :]
+      mean = values.mean(0)
+      label = _label(c.level, f"mean of {_seeds(len(values))}")
+      ax.plot(epochs, mean, color=color, linewidth=1.2, label=label)
+      if len(values) > 1:
+        std = values.std(0, ddof=1)
+        for low, high, alpha, what in (
+          (mean - std, mean + std, 0.35, "mean ± std"),
+          (values.min(0), values.max(0), 0.15, "min to max"),
+        ):
+          style = {"color": color, "alpha": alpha, "linewidth": 0}
+          label = _label(c.level, what)
+          ax.fill_between(epochs, low, high, label=label, **style)
+    ax.set(xlabel="epoch", ylabel=label_of, title=title)
+  legend(ax.figure, _BELOW)
+  return ax.figure
 
 
 FIGURES = (histogram, scatter, along_epochs)

@@ -11,7 +11,7 @@ from scipy import stats
 from big_crop.study import analysis, statistics
 from big_crop.study.layout import SeedStatistics
 from big_crop.study.results import Factors, Metric, Results
-from big_crop.study.statistics import LEVEL, Cell, Difference
+from big_crop.study.statistics import LEVEL, Cell
 
 
 class Sample(NamedTuple):
@@ -76,55 +76,8 @@ def normality(cell: Cell) -> float | None:
   return float(stats.shapiro(values).pvalue)
 
 
-class Compared(NamedTuple):
-  """Two samples.
-
-  Attributes:
-    metric: of the second.
-    what: which are compared, for people.
-    difference: of the second from the first.
-    std_ratio: the second's deviation over the first's.
-    p_std: of Brown and Forsythe's test that the deviations are equal.
-  """
-
-  metric: Metric
-  what: str
-  difference: Difference
-  std_ratio: float | None = None
-  p_std: float | None = None
-
-  def p(self) -> float | None:
-    """Welch's p, or that of pairs where only those count."""
-    d = self.difference
-    return d.paired_p if d.p is None else d.p
-
-
-def compared(s: SeedStatistics, results: Results) -> list[Compared]:
-  """The levels of `by` against the first, and metrics against `base`.
-
-  Levels are different runs: Welch's test, and one on pairs of equal seeds.
-  Metrics are of the same runs, so that only pairs count.
-  """
-  out = []
-  for key in keys(s, results):
-    metric = results.metric(key)
-    found = samples(s, results, metric)
-    for b in found[1:]:
-      a = found[0]
-      d = statistics.welch(a.cell, b.cell)
-      what = f"{a.level} → {b.level}"
-      out.append(Compared(metric, what, d, *_spread(a.cell, b.cell)))
-    if s.base and key != s.base:
-      base = results.metric(s.base)
-      for a, b in zip(samples(s, results, base), found, strict=True):
-        d = statistics.compare(a.cell, b.cell)._replace(p=None)
-        what = ", ".join(filter(None, (b.level, f"from {base.label}")))
-        out.append(Compared(metric, what, d))
-  return out
-
-
-def _spread(a, b):
-  """Ratio of the deviations, and Brown and Forsythe's p."""
+def spread(a: Cell, b: Cell) -> tuple[float | None, float | None]:
+  """Ratio of the deviations, and Brown and Forsythe's p that it is 1."""
   if not a.std or not b.std:
     return None, None
   test = stats.levene(*(list(c.values.values()) for c in (a, b)))

@@ -12,14 +12,24 @@ from typing import Any, NamedTuple
 
 from big_crop import tables as plain_tables
 
+# What an entry's mark says: the key of the page's shading.
+MARKS = {
+  "p1": "p < 0.05",
+  "p2": "p < 0.01",
+  "p3": "p < 0.001",
+  "default": "the default",
+  "missing": "missing: no finished run",
+}
+_NBSP = "\N{NO-BREAK SPACE}"
+
 
 class Entry(NamedTuple):
   """A table's cell.
 
   Attributes:
-    text: as it is shown.
+    text: as it is shown; the page breaks its lines.
     bold: whether it stands out.
-    mark: CSS class: a p-value's "p1", "p2" or "p3", "missing", or "".
+    mark: one of `MARKS`, or "".
   """
 
   text: str
@@ -35,7 +45,8 @@ class Table(NamedTuple):
     title: above it.
     head: of the columns.
     rows: as long as the head, of entries or their plain text.
-    records: the numbers in full precision, one dict for each line of the CSV.
+    records: the numbers in full precision, one dict for each line of the CSV,
+      which leaves out keys that begin with "_".
     note: below it.
   """
 
@@ -46,9 +57,52 @@ class Table(NamedTuple):
   records: list[dict[str, Any]]
   note: str = ""
 
-  def entries(self) -> list[list[Entry]]:
-    """The rows, as entries alone."""
-    return [list(map(entry, row)) for row in self.rows]
+  def lines(self) -> list[list[Entry]]:
+    """Head and rows as entries, without the columns that have nothing."""
+    rows = [list(map(entry, row)) for row in self.rows]
+    kept = [i for i in range(len(self.head)) if any(r[i].text for r in rows)]
+    head = list(map(Entry, self.head))
+    return [[line[i] for i in kept] for line in [head, *rows]]
+
+
+def of_records(
+  name: str,
+  title: str,
+  records: list[dict[str, Any]],
+  columns: dict[str, str],
+  note: str = "",
+) -> Table:
+  """A table with a row for each record.
+
+  Args:
+    name: see `Table`.
+    title: see `Table`.
+    records: see `Table`. `_digits` says how many decimals its numbers have.
+    columns: {head: what it shows of a record}: "key", "low…high", or either
+      after "+", which shows signs, or "!", which shows that there is no value;
+      "key:2" has two decimals. Keys `p` and `p_...` are p-values.
+    note: see `Table`.
+  """
+  rows = [[_cell(r, spec) for spec in columns.values()] for r in records]
+  return Table(name, title, list(columns), rows, records, note)
+
+
+def _cell(found, spec):
+  """What a column of `of_records` shows of a record."""
+  sign, must, key, high, digits = re.fullmatch(
+    r"(\+?)(!?)(\w+)(?:…(\w+))?(?::(\d))?", spec
+  ).groups()
+  value = found.get(key)
+  digits = int(digits or found.get("_digits", 2))
+  if high:
+    return interval(value, found.get(high), digits, sign)
+  if key == "p" or key.startswith("p_"):
+    return p_value(value)
+  if isinstance(value, float) or (value is None and must):
+    return number(value, digits, sign)
+  if isinstance(value, Entry):
+    return value
+  return "" if value is None else str(value)
 
 
 def entry(cell: Entry | str) -> Entry:
@@ -75,31 +129,21 @@ def number(value: float | None, digits: int, sign: str = "") -> Entry:
   return Entry(f"{value:{sign}.{digits}f}")
 
 
-def optional(value: float | None, digits: int, sign: str = "") -> Entry:
-  """As `number`, but nothing where there can be none."""
-  return Entry("") if value is None else number(value, digits, sign)
-
-
 def interval(
   low: float | None, high: float | None, digits: int, sign: str = "+"
 ) -> str:
   """`-0.10 … +0.20`; nothing for None."""
   ends = (number(x, digits, sign).text for x in (low, high))
-  return "" if low is None else " … ".join(ends)
-
-
-def optional_p(p: float | None) -> Entry:
-  """A p-value, or nothing where there can be none."""
-  return Entry("") if p is None else p_value(p)
+  return "" if low is None else f"{_NBSP}…{_NBSP}".join(ends)
 
 
 def p_value(p: float | None) -> Entry:
-  """A p-value with two digits, marked by its size as in the paper."""
+  """A p-value with two digits, marked by its size; nothing for None."""
   if p is None:
-    return number(p, 0)
+    return Entry("")
   mark = "p3" if p < 1e-3 else "p2" if p < 1e-2 else "p1" if p < 0.05 else ""
   if p >= 0.01:
-    return Entry(f"{p:.2g}", mark=mark)
+    return Entry(f"{p:#.2g}", mark=mark)
   power, exponent = f"{p:.1e}".split("e")
   return Entry(f"{power}e{int(exponent)}" if p else "0", mark=mark)
 
@@ -107,8 +151,10 @@ def p_value(p: float | None) -> Entry:
 def markdown(table: Table) -> str:
   """The table with aligned columns."""
   show = lambda e: f"**{e.text}**" if e.bold and e.text else e.text
-  rows = [table.head, *([show(e) for e in row] for row in table.entries())]
-  rows = [[text.replace("|", "\\|") for text in row] for row in rows]
+  rows = [
+    [show(e).replace("|", "\\|").replace("\n", " ") for e in line]
+    for line in table.lines()
+  ]
   parts = [f"{table.title}\n", plain_tables.markdown(rows)]
   return "\n".join([*parts, f"{table.note}\n"] if table.note else parts)
 
@@ -116,8 +162,11 @@ def markdown(table: Table) -> str:
 def csv_text(table: Table) -> str:
   """The numbers behind the table, in full precision; empty where missing."""
   out = io.StringIO()
-  fields = list(dict.fromkeys(k for r in table.records for k in r))
-  writer = csv.DictWriter(out, fields, lineterminator="\n")
+  keys = dict.fromkeys(k for r in table.records for k in r)
+  fields = [k for k in keys if not k.startswith("_")]
+  writer = csv.DictWriter(
+    out, fields, extrasaction="ignore", lineterminator="\n"
+  )
   writer.writeheader()
   writer.writerows(table.records)
   return out.getvalue()
@@ -133,6 +182,7 @@ _TEX = {
   "±": r"$\pm$",
   "→": r"$\to$",
   "…": r"\ldots{}",
+  _NBSP: "~",
 }
 
 
@@ -143,41 +193,38 @@ def _tex(text):
 def latex(table: Table) -> str:
   """A `table` environment; needs the package booktabs."""
   show = lambda e: rf"\textbf{{{_tex(e.text)}}}" if e.bold else _tex(e.text)
-  rows = [" & ".join(map(_tex, table.head)) + r" \\", r"\midrule"]
-  rows += [" & ".join(map(show, row)) + r" \\" for row in table.entries()]
-  caption = _tex(f"{table.title}. {table.note}".strip())
-  return "\n".join(
-    [
-      r"\begin{table}",
-      r"\centering",
-      rf"\caption{{{caption}}}",
-      rf"\begin{{tabular}}{{l{'r' * (len(table.head) - 1)}}}",
-      r"\toprule",
-      *rows,
-      r"\bottomrule",
-      r"\end{tabular}",
-      r"\end{table}",
-      "",
-    ]
-  )
+  head, *rows = (" & ".join(map(show, line)) + r" \\" for line in table.lines())
+  rows = "\n".join(rows)
+  return rf"""\begin{{table}}
+\centering
+\caption{{{_tex(f"{table.title}. {table.note}".strip())}}}
+\begin{{tabular}}{{l{"r" * (len(table.lines()[0]) - 1)}}}
+\toprule
+{head}
+\midrule
+{rows}
+\bottomrule
+\end{{tabular}}
+\end{{table}}
+"""
 
 
 def html_text(table: Table) -> str:
   """The table for the page."""
 
-  def entry(tag, e):
-    style = " ".join(filter(None, (e.mark, "best" if e.bold else "")))
-    attribute = f' class="{style}"' if style else ""
-    return f"<{tag}{attribute}>{html.escape(e.text)}</{tag}>"
+  def row(tag, line):
+    cells = []
+    for e in line:
+      style = " ".join(filter(None, (e.mark, "best" if e.bold else "")))
+      attribute = f' class="{style}"' if style else ""
+      cells.append(f"<{tag}{attribute}>{html.escape(e.text)}</{tag}>")
+    return f"<tr>{''.join(cells)}</tr>"
 
-  head = "".join(f"<th>{html.escape(t)}</th>" for t in table.head)
-  body = "\n".join(
-    "<tr>" + "".join(entry("td", e) for e in row) + "</tr>"
-    for row in table.entries()
-  )
+  head, *rows = table.lines()
+  body = "\n".join(row("td", line) for line in rows)
   note = f"<p class=note>{html.escape(table.note)}</p>" if table.note else ""
   return (
     f"<figure class=table><figcaption>{html.escape(table.title)}</figcaption>"
-    f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
-    f"{note}</figure>"
+    f"<div class=wide><table><thead>{row('th', head)}</thead>\n"
+    f"<tbody>{body}</tbody></table></div>{note}</figure>"
   )

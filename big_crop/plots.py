@@ -1,0 +1,71 @@
+"""What all figures have in common: their look, their legend, their files.
+
+They are made without pyplot, which would need a backend chosen for the whole
+process and keeps every figure until it is closed.
+"""
+
+import io
+
+import matplotlib
+import numpy as np
+from etils import epath
+from matplotlib.figure import Figure
+
+
+def axes(
+  columns: int = 1,
+  rows: int = 1,
+  *,
+  size: tuple[float, float],
+  grid: bool = True,
+  **kw,
+) -> np.ndarray:
+  """The axes [rows, columns] of a new figure.
+
+  Args:
+    columns: of axes.
+    rows: of axes.
+    size: width and height in inches.
+    grid: whether lines show the ticks.
+    **kw: arguments of `Figure.subplots`.
+  """
+  figure = Figure(figsize=size, layout="constrained")
+  found = figure.subplots(rows, columns, squeeze=False, **kw)
+  for ax in found.flat:
+    ax.spines[["top", "right"]].set_visible(False)
+    # Without an offset a tick says what it is: 62.5, and not 0.5 beside +62.
+    ax.ticklabel_format(useOffset=False)
+    if grid:
+      ax.grid(alpha=0.25)
+  return found
+
+
+def color_of(position: int, count: int):
+  """The colour of one of `count` levels that have an order."""
+  return matplotlib.colormaps["viridis"](0.82 * position / max(count - 1, 1))
+
+
+def legend(figure: Figure, loc: str = "outside right upper", **kw) -> None:
+  """One legend for all axes, outside of them, where it hides no line."""
+  first = {}
+  for ax in figure.axes:
+    for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+      first.setdefault(label, handle)
+  if first:
+    style = {"fontsize": 8, "frameon": False, **kw}
+    figure.legend(first.values(), first, loc=loc, **style)
+
+
+def save(figure: Figure, path: epath.Path, dpi: int = 120) -> None:
+  """Writes a PNG."""
+  data = io.BytesIO()
+  figure.savefig(data, dpi=dpi, format="png")
+  path.write_bytes(data.getvalue())
+
+
+def svg(figure: Figure) -> str:
+  """As SVG; the same numbers give the same text: no dates, and fixed ids."""
+  data = io.BytesIO()
+  with matplotlib.rc_context({"svg.hashsalt": "big_crop"}):
+    figure.savefig(data, format="svg", metadata={"Date": None})
+  return data.getvalue().decode()
