@@ -14,7 +14,7 @@ import pytest
 import study_helpers
 from scipy import stats
 
-from big_crop import errors
+from big_crop import errors, tables
 from big_crop.study import (
   analysis,
   figures,
@@ -24,7 +24,6 @@ from big_crop.study import (
   results,
   runs,
   statistics,
-  tables,
   worker,
 )
 from big_crop.study.__main__ import main
@@ -432,9 +431,9 @@ def test_latex_and_markdown_escape():
   table = tables.Table(
     "n", "100% a_b", ["x", "a|b"], [[tables.Entry("±1", bold=True)] * 2], []
   )
-  assert r"\textbf{$\pm$1} & \textbf{$\pm$1} \\" in tables.latex(table)
-  assert r"100\% a\_b" in tables.latex(table)
-  assert "a\\|b" in tables.markdown(table)
+  assert r"\textbf{$\pm$1} & \textbf{$\pm$1} \\" in table.latex()
+  assert r"100\% a\_b" in table.latex()
+  assert "a\\|b" in table.markdown()
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,10 @@
 """Figures of `big_crop.measure`, like the paper's 1, 2, 3, 13 and 15."""
 
-import re
-
 import numpy as np
 from etils import epath
 
 from big_crop import plots
+from big_crop.tables import file_name
 
 _BINS = np.linspace(0, 1, 101)
 
@@ -19,18 +18,16 @@ def save_all(out: epath.Path, found) -> None:
   """
   for images in dict.fromkeys(m.images for m in found):
     some = [m for m in found if m.images == images]
-    _save_areas(out / f"areas_{_file(images)}.png", some, lambda m: m.crop)
+    _save_areas(out / f"areas_{file_name(images)}.png", some, lambda m: m.crop)
   for crop in dict.fromkeys(m.crop for m in found):
     some = [m for m in found if m.crop == crop]
     if len(some) > 1:
-      _save_areas(out / f"areas_{_file(crop)}.png", some, lambda m: m.images)
+      _save_areas(
+        out / f"areas_{file_name(crop)}.png", some, lambda m: m.images
+      )
     single = [m for m in some if len(m.shapes) == 1]
     if single:
-      _save_heatmaps(out / f"sizes_{_file(crop)}.png", crop, single)
-
-
-def _file(label):
-  return re.sub(r"[^\w.=-]+", "_", label).strip("_")
+      _save_heatmaps(out / f"sizes_{file_name(crop)}.png", crop, single)
 
 
 def _save_areas(path, found, label):

@@ -2,14 +2,15 @@
 
 from typing import Any
 
+from big_crop import tables
 from big_crop.study import layout as layouts
 from big_crop.study import results as results_lib
-from big_crop.study import statistics, tables
+from big_crop.study import statistics
 from big_crop.study.grid import is_number
 from big_crop.study.layout import BUDGET, Comparison, Family, Layout, Scatter
 from big_crop.study.results import Factors, Metric, Results
 from big_crop.study.statistics import Cell, Difference
-from big_crop.study.tables import Entry, Table
+from big_crop.tables import Entry, Table
 from pp_ops.errors import UserError
 
 _UNITS = {"area_min": "%"}
@@ -107,16 +108,7 @@ def ranked(
 
 
 def _grid(name, title, family, places, cell, note):
-  """A table with the budgets down and `x` across.
-
-  Args:
-    name: of the table.
-    title: of the table.
-    family: whose factors they are.
-    places: the ((by, budget), x) that there are.
-    cell: what gives the entry and the record of each.
-    note: of the table.
-  """
+  """Budgets down, `x` across; `cell((by, budget), x)` is (entry, record)."""
   columns = layouts.ordered(x for _, x in places)
   rows, records = [], []
   for line in dict.fromkeys(line for line, _ in places):

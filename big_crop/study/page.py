@@ -4,8 +4,8 @@ import base64
 import html
 from typing import NamedTuple
 
-from big_crop.study import tables
-from big_crop.study.tables import Table
+from big_crop import tables
+from big_crop.tables import Table
 
 _CSS = """
 :root { color-scheme: light; }
@@ -74,7 +74,7 @@ class Section(NamedTuple):
 
 def _item(item):
   if isinstance(item, Table):
-    return tables.html_text(item)
+    return item.html()
   # As an image each figure keeps its ids to itself.
   data = base64.b64encode(item.svg.encode()).decode()
   title = html.escape(item.title)
@@ -86,9 +86,7 @@ def _item(item):
 
 def _key(sections):
   """What the shading says, as far as there is any."""
-  tables_ = [
-    t for s in sections for t in s.items() if isinstance(t, tables.Table)
-  ]
+  tables_ = [t for s in sections for t in s.items() if isinstance(t, Table)]
   used = {e.mark for t in tables_ for line in t.lines() for e in line}
   found = [
     f"<span class={mark}>{html.escape(text)}</span>"

@@ -29,6 +29,7 @@ _NO_NUMBERS = (
   "big_crop.errors",
   "big_crop.runtime.pictures",
   "big_crop.runtime.progress",
+  "big_crop.tables",
 )
 # Not where a walk starts, because they serve other commands and pipelines.
 _OTHERS = (

@@ -18,11 +18,10 @@ from big_crop.study import (
 )
 from big_crop.study import layout as layouts
 from big_crop.study import results as results_lib
-from big_crop.study import tables as tables_lib
 from big_crop.study.layout import Layout
 from big_crop.study.page import Picture, Section
 from big_crop.study.results import Results
-from big_crop.study.tables import Entry, Table
+from big_crop.tables import Table, file_name
 from pp_ops.errors import UserError
 
 
@@ -73,13 +72,12 @@ def main(study: grid.Study | None, args) -> int:
   sections = _sections(sources)
   if states:
     sections.append(_runs_section(states, sources[0].results.shown()))
-  text = page.render(title, _lines(states, sources), warnings, sections)
+  lines = _lines(states, sources)
+  text = page.render(title, lines, warnings, sections)
   _write(pathlib.Path(out), text, sections)
-  for section in sections[:1]:
-    for item in filter(lambda x: isinstance(x, Table), section.items()):
-      print(tables_lib.markdown(item))
-  for line in [*_lines(states, sources), *warnings]:
-    print(line)
+  tables = [x for x in sections[0].items() if isinstance(x, Table)]
+  print("\n".join(table.markdown() for table in tables))
+  print(*lines, *warnings, sep="\n")
   print(f"report: {pathlib.Path(out) / 'index.html'}")
   return 0
 
@@ -111,53 +109,49 @@ def _sections(sources):
   def named(source, item):
     if not many:
       return item
-    name = tables_lib.file_name(source.results.title, item.name)
+    name = file_name(source.results.title, item.name)
     title = f"[{source.results.title}] {item.title}"
     return item._replace(name=name, title=title)
 
   def rows(make):
-    """Rows of what `make(source)` yields as (key, items), equal keys beside."""
+    """Rows of what `make(source)` yields as (key, item), equal keys beside."""
     found = {}
     for source in sources:
-      for k, items in make(source):
-        for place, item in enumerate(filter(None, items)):
-          found.setdefault((k, place), []).append(named(source, item))
+      for key, item in make(source):
+        if item:
+          found.setdefault(key, []).append(named(source, item))
     # Tables that are to be compared stand beside each other.
     is_picture = lambda item: isinstance(item, Picture)
     return [sorted(row, key=is_picture) for row in found.values()]
 
-  sections = [
-    Section("Best settings", rows(_best)),
-    Section("Budget and strength", rows(_claims)),
-    Section("Ablations", rows(_ablations)),
-    Section("Seed statistics", rows(_seeds)),
-  ]
   families = {
-    name: family
+    name: family.label
     for source in reversed(sources)
     for name, family in source.layout.families.items()
   }
-  for name, family in families.items():
-    sections.append(
-      Section(family.label, rows(lambda s, name=name: _family(s, name)))
-    )
-  sections += [
-    Section("Comparisons", rows(_comparisons)),
-    Section("Strength as the 5th-percentile crop scale", rows(_strength)),
-    Section("Metrics against each other", rows(_scatter)),
-    Section("RandAugment", rows(_randaug)),
+  made = [
+    ("Best settings", _best),
+    ("Budget and strength", _claims),
+    ("Ablations", _ablations),
+    ("Seed statistics", _seeds),
+    *((label, lambda s, k=k: _family(s, k)) for k, label in families.items()),
+    ("Comparisons", _comparisons),
+    ("Strength as the 5th-percentile crop scale", _strength),
+    ("Metrics against each other", _scatter),
+    ("RandAugment", _randaug),
   ]
+  sections = [Section(title, rows(make)) for title, make in made]
   return [s for s in sections if s.rows]
 
 
 def _best(source):
   for m in source.goals() if source.layout.families else ():
-    yield m.key, [analysis.best_settings(source.layout, source.results, m)]
+    yield m.key, analysis.best_settings(source.layout, source.results, m)
 
 
 def _claims(source):
   for m in source.goals():
-    yield m.key, [analysis.claim_one(source.layout, source.results, m)]
+    yield m.key, analysis.claim_one(source.layout, source.results, m)
 
 
 # Items that are yielded with one key stand side by side.
@@ -169,8 +163,8 @@ def _family(source, name):
     return
   for m in source.results.shown():
     figure = figures.family(family, source.results, m)
-    yield m.key, [analysis.means(family, source.results, m)]
-    yield m.key, [_picture(m.label, figure, "family", name, m.key)]
+    yield m.key, analysis.means(family, source.results, m)
+    yield m.key, _picture(m.label, figure, "family", name, m.key)
 
 
 def _comparisons(source):
@@ -182,13 +176,14 @@ def _comparisons(source):
         name = items[1].name.replace("tests", "difference", 1)
         figure = figures.difference(*args)
         items.append(_picture(items[0].title, figure, name))
-      yield (c.a, c.b, c.base is None, m.key), items
+      for place, item in enumerate(items):
+        yield (c.a, c.b, c.base is None, m.key, place), item
 
 
 def _strength(source):
   for m in source.results.shown() if source.layout.strength else ():
     figure = figures.strength(source.layout, source.results, m)
-    yield "figures", [_picture(m.label, figure, "strength", m.key)]
+    yield "figures", _picture(m.label, figure, "strength", m.key)
 
 
 def _ablations(source):
@@ -197,39 +192,39 @@ def _ablations(source):
       if a.metrics and m.key not in a.metrics:
         continue
       found = ablation.table(a, source.results, m)
-      yield (a.title, m.key), [found]
+      yield (a.title, m.key), found
       if figure := figures.ablation(a, source.results, m):
         picture = _picture(found.title, figure, found.name)
-        yield (a.title, "figures"), [picture]
+        yield (a.title, "figures"), picture
 
 
 def _seeds(source):
   for s in source.layout.seed_statistics:
     for make in seed_tables.TABLES:
-      yield (s.title, make.__name__), [make(s, source.results)]
+      yield (s.title, make.__name__), make(s, source.results)
     for make in seed_figures.FIGURES:
       if figure := make(s, source.results):
         title = f"{s.title}: {make.__name__.replace('_', ' ')}"
         picture = _picture(title, figure, "seeds", s.title, make.__name__)
-        yield (s.title, "figures"), [picture]
+        yield (s.title, "figures"), picture
 
 
 def _scatter(source):
   for c in source.layout.scatter:
     if figure := figures.scatter(c, source.results):
       picture = _picture(c.title, figure, "scatter", c.title, c.x, c.y)
-      yield (c.title, c.x, c.y), [picture]
-      yield (c.title, c.x, c.y), [analysis.claim_three(c, source.results)]
+      yield (c.title, c.x, c.y), picture
+      yield (c.title, c.x, c.y), analysis.claim_three(c, source.results)
 
 
 def _randaug(source):
   if source.results is paper.load():
     title = "Contrast, broken and right (Figure 14), computed here"
-    yield "contrast", [_picture(title, figures.contrast(), "contrast")]
+    yield "contrast", _picture(title, figures.contrast(), "contrast")
 
 
 def _picture(title, figure, *name):
-  return Picture(tables_lib.file_name(*name), title, plots.svg(figure))
+  return Picture(file_name(*name), title, plots.svg(figure))
 
 
 def _runs_section(states, metrics):
@@ -258,11 +253,7 @@ def _runs_section(states, metrics):
     name="runs",
     title="Runs",
     head=["status", "runs", "index, as `study list` and `run` take it"],
-    rows=[
-      [Entry(what, mark="" if what == runs.DONE else "missing")]
-      + [str(len(found)), _ranges(found)]
-      for what, found in groups.items()
-    ],
+    rows=[[k, len(found), _ranges(found)] for k, found in groups.items()],
     records=records,
   )
   return Section("Runs", [[table]], text if begun else "")
@@ -286,11 +277,7 @@ def _write(out, text, sections):
     for old in (out / folder).iterdir():
       old.unlink()
   (out / "index.html").write_text(text)
-  kinds = {
-    "md": tables_lib.markdown,
-    "csv": tables_lib.csv_text,
-    "tex": tables_lib.latex,
-  }
+  kinds = {"md": Table.markdown, "csv": Table.csv, "tex": Table.latex}
   for item in (item for section in sections for item in section.items()):
     if isinstance(item, Picture):
       (out / "figures" / f"{item.name}.svg").write_text(item.svg)

@@ -85,15 +85,7 @@ def spread(a: Cell, b: Cell) -> tuple[float | None, float | None]:
 
 
 class Correlation(NamedTuple):
-  """Pearson's r of two metrics over the seeds.
-
-  Attributes:
-    r: the coefficient.
-    low: lower end of its 95% interval (Fisher's z); None below four seeds.
-    high: its upper end.
-    p: that there is none.
-    n: seeds.
-  """
+  """Pearson's r with its 95% interval and p, over n seeds."""
 
   r: float
   low: float | None
@@ -103,7 +95,10 @@ class Correlation(NamedTuple):
 
 
 def correlation(x: Cell, y: Cell) -> Correlation | None:
-  """Of the seeds that have both; None where r is not defined."""
+  """Of the seeds that have both metrics; None where r is not defined.
+
+  The interval, of Fisher's z, takes four seeds.
+  """
   seeds = sorted(x.values.keys() & y.values.keys())
   a, b = ([c.values[k] for k in seeds] for c in (x, y))
   if len(seeds) < 3 or len(set(a)) < 2 or len(set(b)) < 2:
