@@ -45,15 +45,20 @@ def color_of(position: int, count: int):
   return matplotlib.colormaps["viridis"](0.82 * position / max(count - 1, 1))
 
 
-def legend(figure: Figure, loc: str = "outside right upper", **kw) -> None:
-  """One legend for all axes, outside of them, where it hides no line."""
+def legend(figure: Figure, **kw) -> None:
+  """One legend for all axes, outside of them, where it hides no line.
+
+  Beside them or, because long labels leave them no room, below.
+  """
   first = {}
   for ax in figure.axes:
     for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
       first.setdefault(label, handle)
   if first:
-    style = {"fontsize": 8, "frameon": False, **kw}
-    figure.legend(first.values(), first, loc=loc, **style)
+    beside = max(map(len, first)) < 16
+    loc = "outside right upper" if beside else "outside lower center"
+    style = {"loc": loc, "fontsize": 8, "frameon": False, **kw}
+    figure.legend(first.values(), first, **style)
 
 
 def save(figure: Figure, path: epath.Path, dpi: int = 120) -> None:

@@ -3,6 +3,7 @@
 import csv
 import html.parser
 import io
+import json
 import math
 import pathlib
 import xml.etree.ElementTree as ET
@@ -19,6 +20,7 @@ from big_crop.study import (
   analysis,
   figures,
   grid,
+  layout,
   paper,
   recommend,
   results,
@@ -210,7 +212,15 @@ def test_recommendations_hold_the_papers_best():
 
 def test_recommendations_do_not_extrapolate(capsys):
   assert main(["recommend", "--epochs", "120"]) == 0
-  assert "inception_crop_fixed(area_min=" in capsys.readouterr().out
+  *table, _, sentence = capsys.readouterr().out.strip().splitlines()
+  found = [recommend.recommend(120, f, "val/top1") for f in recommend.FAMILIES]
+  best, second = sorted(found, key=lambda r: r.accuracy[0])[:0:-1]
+  assert sentence.startswith(f"Recommended for 120 epochs: {best.op()}, ")
+  lead = best.accuracy - second.accuracy
+  low, high = np.percentile(lead[1:], (5, 95))
+  interval = f"{second.op()} (90% interval {low:+.2f} to {high:+.2f})"
+  assert interval in sentence and ("apart" in sentence) == (low <= 0)
+  assert all(any(r.op() in line for line in table) for r in found)
   for epochs in ("29", "301"):
     with pytest.raises(ValueError, match="30 to 300"):
       main(["recommend", "--epochs", epochs])
@@ -390,13 +400,31 @@ def test_missing_and_failed_runs_are_no_numbers(tmp_path):
 
   for index in range(23):  # 23 is not even begun
     worker.work(study, workdir, train, index=index)
+  path = tmp_path / "w/runs" / study.runs[0].name / "summary.json"
+  summary = json.loads(path.read_text())
+  summary["metrics"]["val/top1"] = math.nan  # a run that diverged
+  path.write_text(json.dumps(summary))
   files = report(study, workdir)
   means = files["tables/means-fixed-val_top1.md"].decode()
   assert means.count("missing") == 1 and "(n=2)" in means
   assert not any(b"12.3" in v for k, v in files.items() if k[-3:] != "svg")
   page = files["index.html"].decode()
   assert "24 runs: 19 done, 4 failed, 1 missing." in page
-  assert "failed: the loss is &lt;nan&gt;" in page
+  assert (
+    "<td>failed: the loss is &lt;nan&gt;</td><td>4</td><td>12-14, 20<" in page
+  )
+  assert "<td>done, without a finite val/top1</td><td>1</td><td>0<" in page
+  assert "<td>missing</td><td>1</td><td>23<" in page
+  assert "<span class=missing>missing: no finished run</span>" in page
+  native = files["tables/means-native-val_top1.csv"].decode()
+  first = next(csv.DictReader(io.StringIO(native)))
+  assert first["n"] == "2" and float(first["mean"]) == pytest.approx(59.05)
+  # What is missing may have been better.
+  best = files["tables/best-val_top1.md"].decode()
+  assert "area_min=25% (of 1/2): " in best
+  # The line over all settings is of those that have a test.
+  whole = files["tables/tests-native_against_fixed-val_top1.md"].decode()
+  assert whole.count("3 of 4 settings") == 1
   tests = files["tables/tests-native_against_fixed-val_top1-grid.md"].decode()
   assert tests.count("missing") == 1
   for name in files:
@@ -425,6 +453,49 @@ def test_the_paper_beside_a_study(trained):
   row = row.partition("<div class=side>")[0]
   assert "[the paper] PyTorch Inception crop: top-1" in row
   assert "79.80±0.06" in row
+
+
+def test_equal_levels_are_one_setting(tmp_path):
+  more = "dict(crop='inception_crop_fixed', area_min=5.0, epochs=[10.0, 30])"
+  study = grid.load(study_helpers.write_study(tmp_path, f"c.sets += [{more}]"))
+  assert [r.factors["epochs"] for r in study.runs[24:]] == [30] * 3
+
+
+def test_levels_of_any_kind():
+  """Words, booleans and numbers; no budget; two settings at one place."""
+  levels = (0.1 + 0.2, 7, True, None, "inception_crop_fixed")
+  metric = results.Metric("m", "m")
+  settings = [{"x": x, "other": 1} for x in levels]
+  cells = {
+    (grid.key_of(s), "m"): statistics.cell({0: float(i)}, 1)
+    for i, s in enumerate(settings)
+  }
+  found = results.Results("", settings, [metric], cells)
+  family = layout.Family("f", "f", {}, "x")
+  table = analysis.means(family, found, metric)
+  names = ["x=0.3", "x=7", "x=None", "x=True", "x=inception_crop_fixed"]
+  assert [e.text for e in table.lines()[0]] == names
+  ax = figures.family(family, found, metric).axes[0]
+  ticks = [t.get_text() for t in ax.get_xticklabels()]
+  assert ticks == ["0.3", "7", "None", "True", "inception_crop_fixed"]
+  found.settings.append({"x": 7, "other": 2})
+  with pytest.raises(errors.UserError, match="same place"):
+    analysis.means(family, found, metric)
+  with pytest.raises(errors.UserError, match="levels are numbers"):
+    c = layout.Scatter("t", "m", "m", color="x")
+    figures.scatter(c, found)
+
+
+def test_columns_without_anything_are_left_out():
+  records = [{"a": 1.0, "p": None, "_b": "x"}, {"a": None, "p": None}]
+  columns = {"a": "+!a:1", "p": "p", "b": "_b", "c": "low…high"}
+  table = tables.of_records("n", "t", records, columns)
+  assert [[e.text for e in line] for line in table.lines()] == [
+    ["a", "b"],
+    ["+1.0", "x"],
+    ["missing", ""],
+  ]
+  assert table.csv() == "a,p\n1.0,\n,\n"
 
 
 def test_latex_and_markdown_escape():

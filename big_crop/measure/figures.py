@@ -67,7 +67,8 @@ def _save_heatmaps(path, crop, found):
     if "transposed" in name:
       ax.set(xlabel="height", ylabel="width")
   figure = axes[0].figure
-  figure.colorbar(picture, ax=axes, label="probability")
+  bar = figure.colorbar(picture, ax=axes, label="probability")
+  bar.formatter.set_powerlimits((-3, 3))  # shorter ticks than 0.000175
   kind = "sampled" if found[0].exact is None else "exact"
   figure.suptitle(f"{crop}: window sizes, {kind}")
   plots.save(figure, path, dpi=130)

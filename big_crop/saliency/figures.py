@@ -110,7 +110,7 @@ def _save_histograms(path, found):
   ncols = max(1, int(room // (8 + max(map(len, labels), default=1))))
   figure = axes[0, 0].figure
   figure.set_figheight(3.6 * down + 0.22 * -(-len(labels) // ncols))
-  plots.legend(figure, "outside lower center", ncols=ncols, fontsize=10)
+  plots.legend(figure, loc="outside lower center", ncols=ncols, fontsize=10)
   figure.suptitle(
     "entropy of each image's map (dashed: means; dotted: largest possible)",
     fontsize=10,

@@ -18,8 +18,8 @@ _SHORT = {"epochs": "ep"}
 
 
 def level(factor: str, value) -> str:
-  """`area_min=5%`, `30ep`: a level for people."""
-  if value is None:
+  """`area_min=5%`, `30ep`: a level for people; "" of no factor or budget."""
+  if factor is None or (factor == BUDGET and value is None):
     return ""
   text = amount(factor, value)
   return text if factor in _SHORT else f"{factor}={text}"
@@ -183,14 +183,15 @@ def best_settings(layout: Layout, results: Results, metric: Metric) -> Table:
       records.append({**found, "known": len(order), "of": count, **tests})
     if any(row[1:]):
       rows.append(row)
+  some = any(r["known"] < r["of"] for r in records)
   return Table(
     name=tables.file_name("best", metric.key),
     title=f"Best setting per budget: {metric.label}",
     head=["", *(level(BUDGET, b) or "best" for b in budgets)],
     rows=rows,
     records=records,
-    note="shaded by p of the lead over the family's next best setting; of 2/3: "
-    "2 of 3 settings have a finished run",
+    note="shaded by p of the lead over the family's next best setting"
+    + ("; of m/n: m of n settings have a finished run" if some else ""),
   )
 
 

@@ -61,7 +61,9 @@ def _family_curves(ax, family, results, metric, place, style=0):
         points.append((place(x, setting), cell.mean, cell.std))
     points.sort(key=lambda p: p[0])
     names = analysis.level(BUDGET, budget), analysis.level(family.by, by)
-    color = color_of(budgets.index(budget), len(budgets))
+    # Colours are budgets, or groups where there is one budget.
+    colored = (budgets, budget) if budgets[1:] else (groups, by)
+    color = color_of(colored[0].index(colored[1]), len(colored[0]))
     label = ", ".join(filter(None, names))
     _curve(ax, points, label, color, style + groups.index(by))
 
@@ -77,7 +79,7 @@ def _places(family, results, *axes):
   for ax in axes:
     ax.set_xlabel(_axis(family.x))
     if not numbers:
-      names = [str(x) for x in levels]
+      names = [analysis.amount(family.x, x) for x in levels]
       ax.set_xticks(range(len(names)), names, rotation=20, ha="right")
   return {x: x if numbers else i for i, x in enumerate(levels)}
 
@@ -192,7 +194,7 @@ def ablation(a: Ablation, results: Results, metric: Metric) -> Figure | None:
   ax.set_yticks(range(len(rows)), [r["_changes"] for r in rows])
   ax.set_ylim(len(rows) - 0.5, -0.5)
   ax.set(xlabel="difference from the default")
-  legend(ax.figure, "outside lower center")
+  legend(ax.figure)
   return ax.figure
 
 

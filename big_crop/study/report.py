@@ -2,6 +2,7 @@
 
 import collections
 import pathlib
+import textwrap
 from typing import NamedTuple
 
 from big_crop import plots
@@ -251,8 +252,8 @@ def _runs_section(states, metrics):
   text = f"Digests of the first finished run: {digests}; {versions}."
   table = Table(
     name="runs",
-    title="Runs",
-    head=["status", "runs", "index, as `study list` and `run` take it"],
+    title="What became of the runs",
+    head=["status", "runs", "index in `study list`"],
     rows=[[k, len(found), _ranges(found)] for k, found in groups.items()],
     records=records,
   )
@@ -260,14 +261,15 @@ def _runs_section(states, metrics):
 
 
 def _ranges(numbers):
-  """[1, 2, 3, 7] -> `1-3, 7`."""
+  """[1, 2, 3, 7] -> `1-3, 7`, in lines that fit a page."""
   found = []
   for n in numbers:
     if found and found[-1][1] == n - 1:
       found[-1][1] = n
     else:
       found.append([n, n])
-  return ", ".join(f"{a}-{b}" if b > a else f"{a}" for a, b in found)
+  text = ", ".join(f"{a}-{b}" if b > a else f"{a}" for a, b in found)
+  return textwrap.fill(text, 60, break_on_hyphens=False)
 
 
 def _write(out, text, sections):

@@ -10,7 +10,6 @@ from big_crop.study.figures import axes_of
 from big_crop.study.layout import SeedStatistics
 from big_crop.study.results import Results
 
-_BELOW = "outside lower center"  # long labels leave no room beside
 _LAST = 1 / 6  # of the epochs: 50 of the paper's 300
 
 
@@ -59,7 +58,7 @@ def histogram(s: SeedStatistics, results: Results) -> Figure | None:
       ax.axvline(x.chosen, label=label, **style)
   ax.yaxis.get_major_locator().set_params(integer=True)
   ax.set(xlabel=metric.label, ylabel="seeds")
-  legend(ax.figure, _BELOW)
+  legend(ax.figure)
   return ax.figure
 
 
@@ -86,7 +85,7 @@ def scatter(s: SeedStatistics, results: Results) -> Figure | None:
       style = {"markersize": 11, "markerfacecolor": "w", "color": color}
       ax.plot(x.chosen, y.chosen, "*", label=label, **style)
   ax.set(xlabel=metrics[0].label, ylabel=metrics[1].label)
-  legend(ax.figure, _BELOW)
+  legend(ax.figure)
   return ax.figure
 
 
@@ -119,7 +118,7 @@ def along_epochs(s: SeedStatistics, results: Results) -> Figure | None:
           label = _label(c.level, what)
           ax.fill_between(epochs, low, high, label=label, **style)
     ax.set(xlabel="epoch", ylabel=label_of, title=title)
-  legend(ax.figure, _BELOW)
+  legend(ax.figure)
   return ax.figure
 
 
