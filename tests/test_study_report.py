@@ -421,7 +421,7 @@ def test_missing_and_failed_runs_are_no_numbers(tmp_path):
   assert first["n"] == "2" and float(first["mean"]) == pytest.approx(59.05)
   # What is missing may have been better.
   best = files["tables/best-val_top1.md"].decode()
-  assert "area_min=25% (of 1/2): " in best
+  assert "area_min=25% (1/2): " in best
   # The line over all settings is of those that have a test.
   whole = files["tables/tests-native_against_fixed-val_top1.md"].decode()
   assert whole.count("3 of 4 settings") == 1

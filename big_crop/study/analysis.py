@@ -175,7 +175,7 @@ def best_settings(layout: Layout, results: Results, metric: Metric) -> Table:
       best, cell = order[0]
       lead = statistics.compare(order[1][1], cell) if order[1:] else None
       text = levels({k: best.get(k) for k in (family.by, family.x)})
-      text += "" if len(order) == count else f" (of {len(order)}/{count})"
+      text += "" if len(order) == count else f" ({len(order)}/{count})"
       text += f":\n{show(cell, metric).text}"
       row.append(tables.p_value(lead and lead.p)._replace(text=text))
       found = {"family": family.name, **best, **metric.measured(cell)}
@@ -191,7 +191,7 @@ def best_settings(layout: Layout, results: Results, metric: Metric) -> Table:
     rows=rows,
     records=records,
     note="shaded by p of the lead over the family's next best setting"
-    + ("; of m/n: m of n settings have a finished run" if some else ""),
+    + ("; (m/n): m of its n settings have a finished run" if some else ""),
   )
 
 

@@ -10,14 +10,7 @@ from big_crop.study import analysis, statistics
 from big_crop.study import layout as layouts
 from big_crop.study import results as results_lib
 from big_crop.study.grid import is_number, key_of
-from big_crop.study.layout import (
-  BUDGET,
-  Ablation,
-  Comparison,
-  Family,
-  Layout,
-  Scatter,
-)
+from big_crop.study.layout import BUDGET, Layout
 from big_crop.study.results import Metric, Results
 
 _STYLES = ("solid", "dashed", "dotted", "dashdot")
@@ -84,7 +77,7 @@ def _places(family, results, *axes):
   return {x: x if numbers else i for i, x in enumerate(levels)}
 
 
-def family(f: Family, results: Results, metric: Metric) -> Figure:
+def family(f: layouts.Family, results: Results, metric: Metric) -> Figure:
   """A metric against a family's factor, a line for each budget."""
   (ax,) = axes_of()
   places = _places(f, results, ax)
@@ -95,7 +88,7 @@ def family(f: Family, results: Results, metric: Metric) -> Figure:
 
 
 def difference(
-  c: Comparison, layout: Layout, results: Results, metric: Metric
+  c: layouts.Comparison, layout: Layout, results: Results, metric: Metric
 ) -> Figure:
   """Two families and their difference (Figures 4, 5 and 8).
 
@@ -142,7 +135,7 @@ def strength(layout: Layout, results: Results, metric: Metric) -> Figure:
   return ax.figure
 
 
-def scatter(c: Scatter, results: Results) -> Figure | None:
+def scatter(c: layouts.Scatter, results: Results) -> Figure | None:
   """One metric against another (Figures 9, 10, 20 and 26).
 
   Coloured by the 5th-percentile crop scale or a factor, and by the budget;
@@ -171,7 +164,9 @@ def scatter(c: Scatter, results: Results) -> Figure | None:
   return left.figure
 
 
-def ablation(a: Ablation, results: Results, metric: Metric) -> Figure | None:
+def ablation(
+  a: layouts.Ablation, results: Results, metric: Metric
+) -> Figure | None:
   """What each row of an ablation changes, with Welch's 95% intervals.
 
   None if no row can be told from the default.

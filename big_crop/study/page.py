@@ -25,8 +25,7 @@ table { border-collapse: collapse; font-size: 13.5px;
   font-variant-numeric: tabular-nums; }
 th, td { padding: 3px 9px; text-align: right; vertical-align: top;
   border-bottom: 1px solid #e4e4e4; }
-th { border-bottom: 1.5px solid #777; font-weight: 600; }
-th { vertical-align: bottom; }
+th { border-bottom: 1.5px solid #777; vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; }
 td { white-space: pre-line; }
 td.best { font-weight: 700; }

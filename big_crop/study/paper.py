@@ -120,11 +120,7 @@ COMPARISONS = (
     b="matched",
     match=list(zip(AREA_MIN, ALPHA, strict=True)),
   ),
-  dict(
-    title="Scion, area_min against 5% (Table 4)",
-    a="scion_area",
-    base=5,
-  ),
+  dict(title="Scion, area_min against 5% (Table 4)", a="scion_area", base=5),
 )
 STRENGTH = ("native", "fixed", "matched")
 

@@ -151,18 +151,17 @@ def text(epochs: float) -> str:
     ValueError: see `recommend`.
   """
   metrics = paper.load().metrics
-  found = [
-    [recommend(epochs, family, m.key) for family in FAMILIES] for m in metrics
-  ]
+  found = [recommend(epochs, f, m.key) for m in metrics for f in FAMILIES]
   rows = [["best for", "crop", "90% interval of its number", "accuracy"]]
-  for r in (r for of_metric in found for r in of_metric):
-    edge = "*" if r.at_the_edge() else ""
+  for r in found:
+    crop = r.op() + ("*" if r.at_the_edge() else "")
     interval = f"{r.low:.3g} to {r.high:.3g}"
-    rows.append([r.metric, f"{r.op()}{edge}", interval, f"{r.accuracy[0]:.2f}"])
-  edge = any(r.at_the_edge() for of_metric in found for r in of_metric)
+    rows.append([r.metric, crop, interval, f"{r.accuracy[0]:.2f}"])
+  edge = any(r.at_the_edge() for r in found)
   note = "* at the edge of what the paper tried: the best may lie beyond\n"
   # By the paper's first metric: accuracy on the original labels.
-  best, second, *_ = sorted(found[0], key=lambda r: -r.accuracy[0])
+  first = found[: len(FAMILIES)]
+  best, second, *_ = sorted(first, key=lambda r: -r.accuracy[0])
   lead = best.accuracy - second.accuracy
   low, high = np.percentile(lead[1:], _INTERVAL)
   unclear = "" if low > 0 else ", so that the data do not tell the two apart"

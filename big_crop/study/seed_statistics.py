@@ -112,13 +112,7 @@ def correlation(x: Cell, y: Cell) -> Correlation | None:
 
 
 class Curve(NamedTuple):
-  """A metric along the epochs.
-
-  Attributes:
-    level: of the factor `by`, None without.
-    epochs: float64 [k], where every seed has a value.
-    values: float64 [seeds, k].
-  """
+  """A metric [seeds, k] along the epochs [k] at which every seed has one."""
 
   level: str | None
   epochs: np.ndarray

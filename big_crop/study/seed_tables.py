@@ -79,8 +79,8 @@ def differences(s: SeedStatistics, results: Results) -> Table | None:
 
   for key in seed_statistics.keys(s, results):
     metric = results.metric(key)
-    a, *others = found = seed_statistics.samples(s, results, metric)
-    for b in others:
+    found = seed_statistics.samples(s, results, metric)
+    for a, b in ((found[0], b) for b in found[1:]):
       d = statistics.welch(a.cell, b.cell)
       ratio, p = seed_statistics.spread(a.cell, b.cell)
       add(metric, f"{a.level} → {b.level}", d, std_ratio=ratio, p_std=p)
