@@ -59,9 +59,9 @@ class Family:
     if self.by:
       where[self.by] = by
     found = results.find(where)
-    if len(found) > 1:
+    if other := [s for s in found if s != found[0]]:
       raise UserError(
-        f"family {self.name!r}: {found[0]} and {found[1]} have the same place "
+        f"family {self.name!r}: {found[0]} and {other[0]} have the same place "
         "in its table; name what tells them apart in its `where`"
       )
     return found[0] if found else None
