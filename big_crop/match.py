@@ -15,15 +15,21 @@ exact distributions are used, averaged over the images.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import functools
 
+import numpy as np
 from scipy import optimize
+from tqdm import tqdm
 
 from big_crop import errors
 from big_crop.measure import shapes
 from pp_ops import registry
 from pp_ops.errors import UserError
 from pp_ops.laws import arguments, exact
+
+_FEW = 8  # shapes on which many shapes' solution is guessed
 
 
 def solve(
@@ -49,6 +55,25 @@ def solve(
   Raises:
     ValueError: if no value of the parameter matches.
   """
+  question = target, family, parameter, percentile
+  if not images:
+    return _solve(*question, _Ideal)
+  # One bar, which starts again with every value that is tried.
+  with tqdm(total=len(images), unit="shape", leave=False, delay=1) as bar:
+    near = None
+    if len(images) > 4 * _FEW:
+      few = dict(list(images.items())[:: len(images) // _FEW])
+      with contextlib.suppress(UserError):
+        near = _solve(*question, functools.partial(_OnImages, few, bar))
+    return _solve(*question, functools.partial(_OnImages, images, bar), near)
+
+
+def _solve(target, family, parameter, percentile, scale, near=None):
+  """`solve`, for laws' distributions `scale(law, name)`.
+
+  A result that is `near` saves attempts, as the solution is first looked for
+  close to it.
+  """
   if not 0 < percentile < 100:
     raise UserError(f"--percentile {percentile:g}: need 0 < percentile < 100")
   name, args, kwargs = registry.parse(family)[0]
@@ -56,8 +81,8 @@ def solve(
   if parameter not in law.bounds:
     near = registry.did_you_mean(parameter, law.bounds)
     raise UserError(f"--solve {parameter!r}: {near}")
-  wanted = _scale(registry.law_of(target), images)
-  level = wanted.percentile(percentile)
+  wanted = scale(registry.law_of(target), target)
+  level = wanted.percentile(percentile, near and near[1])
   mass = wanted.cdf(level)
 
   def law_with(value):
@@ -70,7 +95,18 @@ def solve(
   elif parameter == "area_max":
     low = max(low, law.area_min * (1 + 1e-6))
   low, high = (arguments.to_percent(parameter, v) for v in (low, high))
-  excess = lambda value: _scale(law_with(value), images).cdf(level) - mass
+
+  @functools.cache
+  def excess(value):
+    tried = scale(law_with(value), f"{parameter}={value:.6g}")
+    return tried.cdf(level) - mass
+
+  if near:
+    value = getattr(registry.law_of(near[0]), parameter)
+    value = arguments.to_percent(parameter, value)
+    close = max(low, value / 1.1), min(high, value * 1.1)
+    if excess(close[0]) * excess(close[1]) <= 0:
+      low, high = close
   if excess(low) * excess(high) > 0:
     raise UserError(
       f"no {parameter} of {family!r} between {low:g} and {high:g} puts as many "
@@ -84,7 +120,8 @@ def solve(
   else:
     kwargs = {**kwargs, parameter: found}
   spec = _spec(name, args, kwargs)
-  return spec, level, _scale(law_with(value), images).percentile(percentile)
+  reached = scale(law_with(value), spec)
+  return spec, level, reached.percentile(percentile, level)
 
 
 def _spec(name, args, kwargs):
@@ -95,24 +132,54 @@ def _spec(name, args, kwargs):
 class _Ideal:
   """Distribution of the crop scale under a law without an image."""
 
-  def __init__(self, law):
+  def __init__(self, law, name=""):
+    del name
     self.cdf = lambda scale: exact.ideal_cdf(law, scale)
 
-  def percentile(self, q: float) -> float:
+  def percentile(self, q: float, near: float | None = None) -> float:
     """Smallest crop scale s with P(scale <= s) >= q / 100."""
+    del near
     return optimize.bisect(lambda s: self.cdf(s) - q / 100, 0, 1, xtol=1e-12)
 
 
-def _scale(law, images):
-  if not images:
-    return _Ideal(law)
-  total = sum(images.values())
-  return exact.Mixture(
-    [
-      (count / total, exact.size_distribution(law, *shape))
-      for shape, count in images.items()
-    ]
-  )
+class _OnImages:
+  """The exact one, averaged over images; `name` is shown beside the bar."""
+
+  def __init__(self, images, bar, law, name):
+    self._images, self._bar, self._law = images, bar, law
+    bar.set_description(name, refresh=False)
+
+  def _window(self, low, high):
+    """P(scale <= low); scales in (low, high], ascending, and their chances."""
+    total, below, parts = sum(self._images.values()), 0.0, []
+    self._bar.n = self._bar.last_print_n = 0
+    for shape, count in self._images.items():
+      some, scale, prob = exact.scale_window(self._law, *shape, low, high)
+      below += count / total * some
+      parts.append((scale, count / total * prob))
+      self._bar.update()
+    scale, prob = (np.concatenate(x) for x in zip(*parts, strict=True))
+    order = np.argsort(scale)
+    return below, scale[order], prob[order]
+
+  def cdf(self, scale: float) -> float:
+    """P(crop scale <= scale)."""
+    return self._window(scale, scale)[0]
+
+  def percentile(self, q: float, near: float | None = None) -> float:
+    """Likewise; looks first around `near`."""
+    wanted = q / 100 - 1e-12  # sums of probabilities are off by as much
+    near = near or _Ideal(self._law).percentile(q)
+    low, high = near / 1.05, near * 1.05
+    while True:
+      below, scale, prob = self._window(low, high)
+      index = np.searchsorted(below + np.cumsum(prob), wanted)
+      if 0 < below >= wanted:
+        low, high = low / 1.5, low
+      elif index == len(scale) and high < 1:
+        low, high = high, high * 1.5
+      else:
+        return float(scale[min(index, len(scale) - 1)])
 
 
 def main(argv=None):

@@ -18,6 +18,13 @@ class FixedLaw(Law):
   log ratio_max]; w and h are rounded half to even, as Python's `round` does.
   """
 
+  def __init_subclass__(cls):
+    """Inverts an `area_quantile` that came without an `area_cdf`."""
+    super().__init_subclass__()
+    depth = lambda name: [name in vars(c) for c in cls.__mro__].index(True)
+    if depth("area_quantile") < depth("area_cdf"):
+      cls.area_cdf = _inverted_quantile
+
   def area_quantile(self, u: Array, xp) -> Array:
     """Maps a uniform to the position of the area within its range, 0..1."""
     del xp
@@ -26,15 +33,9 @@ class FixedLaw(Law):
   def area_cdf(self, x: np.ndarray) -> np.ndarray:
     """The inverse of `area_quantile`, in NumPy, 0 below 0 and 1 above 1.
 
-    Found by bisection unless a subclass knows better.
+    A subclass that changes `area_quantile` alone gets it by bisection.
     """
-    x = np.asarray(x, np.float64)
-    low, high = np.zeros_like(x), np.ones_like(x)
-    for _ in range(52):
-      middle = (low + high) / 2
-      above = self.area_quantile(middle, np) > x
-      low, high = np.where(above, low, middle), np.where(above, middle, high)
-    return np.where(x >= 1, 1.0, np.where(x <= 0, 0.0, low))
+    return np.clip(x, 0, 1)
 
   def area_range(self, height: Array, width: Array, xp) -> tuple[Array, Array]:
     """Smallest and largest target area, in pixels, for an image."""
@@ -59,6 +60,16 @@ class FixedLaw(Law):
     # A one-pixel side must not round to none.
     h, w = xp.maximum(h, xp.ones_like(h)), xp.maximum(w, xp.ones_like(w))
     return xp.floor((height - h) / 2), xp.floor((width - w) / 2), h, w
+
+
+def _inverted_quantile(law, x):
+  x = np.asarray(x, np.float64)
+  low, high = np.zeros_like(x), np.ones_like(x)
+  for _ in range(52):
+    middle = (low + high) / 2
+    above = law.area_quantile(middle, np) > x
+    low, high = np.where(above, low, middle), np.where(above, middle, high)
+  return np.where(x >= 1, 1.0, np.where(x <= 0, 0.0, low))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +156,15 @@ class PowerLaw(FixedLaw):
     low, high = self._roots()
     area = (low + u * (high - low)) ** self.p
     return (area - self.area_min) / (self.area_max - self.area_min)
+
+  def area_cdf(self, x: np.ndarray) -> np.ndarray:
+    """The uniform from which the area comes."""
+    low, high = self._roots()
+    x = np.clip(x, 0, 1)
+    if low == high:
+      return x
+    area = self.area_min + x * (self.area_max - self.area_min)
+    return (area ** (1 / self.p) - low) / (high - low)
 
 
 @functools.lru_cache(maxsize=32)

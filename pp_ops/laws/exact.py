@@ -27,6 +27,7 @@ from pp_ops.laws.native import NativeLaw
 
 # Sums of probabilities are off by as much; a percentile must not notice.
 _EPS = 1e-12
+_GAUSS = np.polynomial.legendre.leggauss(5)
 
 
 class _CropScale:
@@ -95,17 +96,24 @@ class SizeDistribution(SizeTable):
         is admissible.
     """
     self.acceptance = min(float(attempt.sum()), 1.0)
-    reject = 1 - self.acceptance
-    self.fallback = reject**law.max_attempts
-    # 1 + reject + ... + reject^(n - 1), also where acceptance is tiny.
-    tries = (
-      -np.expm1(law.max_attempts * np.log1p(-self.acceptance)) / self.acceptance
-      if 0 < self.acceptance < 1
-      else (1.0 if self.acceptance else 0.0)
-    )
+    tries, self.fallback = _tries(law, self.acceptance)
     super().__init__(height, width, attempt * tries)
-    _, _, h, w = law.fallback(np.float64(height), np.float64(width), np)
-    self.prob[int(h), int(w)] += self.fallback
+    self.prob[_fallback_size(law, height, width)] += self.fallback
+
+
+def _tries(law, acceptance):
+  """Expected number of attempts, and the chance that all of them fail."""
+  fallback = (1 - acceptance) ** law.max_attempts
+  if not 0 < acceptance < 1:
+    return float(acceptance > 0), fallback
+  # 1 + reject + ... + reject^(n - 1), also where acceptance is tiny.
+  log_reject = np.log1p(-acceptance)
+  return -np.expm1(law.max_attempts * log_reject) / acceptance, fallback
+
+
+def _fallback_size(law, height, width):
+  _, _, h, w = law.fallback(np.float64(height), np.float64(width), np)
+  return int(h), int(w)
 
 
 class Mixture(_CropScale):
@@ -169,10 +177,54 @@ def size_distribution(law: Law, height: int, width: int) -> SizeDistribution:
   Raises:
     ValueError: if the law is of a kind that has no exact distribution here.
   """
-  attempt = {NativeLaw: _native_attempt, FixedLaw: _area_law_attempt}
-  return SizeDistribution(
-    law, height, width, attempt[_kind(law)](law, height, width)
+  h, w, prob = _attempt(law, height, width, 0, height * width)
+  attempt = np.bincount(
+    h * (width + 1) + w, prob, minlength=(height + 1) * (width + 1)
   )
+  attempt = attempt.reshape(height + 1, width + 1)
+  return SizeDistribution(law, height, width, attempt)
+
+
+def scale_window(
+  law: Law, height: int, width: int, low: float, high: float
+) -> tuple[float, np.ndarray, np.ndarray]:
+  """Part of the distribution of the crop scale, without the table of sizes.
+
+  Takes time in proportion to the height, plus the number of window sizes whose
+  scale lies in the part.
+
+  Args:
+    law: any law of `pp_ops.laws`.
+    height: image height in pixels.
+    width: image width in pixels.
+    low: where the part begins.
+    high: where it ends.
+
+  Returns:
+    P(crop scale <= low), and the crop scales in (low, high], in no order, with
+    their probabilities.
+
+  Raises:
+    ValueError: as `size_distribution`.
+  """
+  pixels = height * width
+  low, high = (s * pixels * (1 + _EPS) for s in (low, high))
+  h, w, prob = _attempt(law, height, width, low, high)
+  tries, fallback = _tries(law, min(float(prob.sum()), 1.0))
+  area = np.append(h * w, np.prod(_fallback_size(law, height, width)))
+  prob = np.append(prob * tries, fallback)
+  inside = (low < area) & (area <= high) & (prob > 0)
+  return prob[area <= low].sum(), area[inside] / pixels, prob[inside]
+
+
+def _attempt(law, height, width, low, high):
+  """Window sizes h, w and their chances in one attempt, flat arrays.
+
+  Sizes of up to `low` pixels may be lumped together as one of them, and so may
+  those of more than `high`.
+  """
+  attempt = {NativeLaw: _native_attempt, FixedLaw: _area_law_attempt}
+  return attempt[_kind(law)](law, height, width, low, high)
 
 
 def _kind(law):
@@ -187,27 +239,46 @@ def _kind(law):
   )
 
 
-def _area_law_attempt(law, height, width):
-  """Chance of each admissible (h, w) in one attempt of an area law."""
-  big_h, big_w = np.float64(height), np.float64(width)
-  area_cdf = _area_cdf(law, *law.area_range(big_h, big_w, np))
+def _ranges(first, last):
+  """(i, integer) for all integers from first[i] to last[i], as flat arrays."""
+  count = np.maximum(last - first + 1, 0).astype(int)
+  i = np.repeat(np.arange(len(count)), count)
+  start = np.cumsum(count) - count
+  return i, (np.arange(len(i)) - start[i] + first[i]).astype(int)
+
+
+def _area_law_attempt(law, height, width, low, high):
+  """`_attempt` of an area law."""
+  sizes = np.arange(1, height + 1)
+  # In a row of windows of one height, the widths that the ratios allow.
+  widths = lambda a: np.clip(a, 0, width).astype(int)
+  narrow = widths(np.floor(law.ratio_min * (sizes - 0.5)) - 1)
+  wide = widths(np.ceil(law.ratio_max * (sizes + 0.5)) + 1)
+  first, last = (np.clip(a // sizes, narrow, wide) for a in (low, high))
+  row, w = _ranges(first - 1, last + 1)
+  ends = np.flatnonzero(np.diff(row, prepend=-1, append=height))
+  w[ends[:-1]], w[ends[1:] - 1] = narrow, wide
+  h = sizes[row]
+
+  lowest, highest = law.area_range(np.float64(height), np.float64(width), np)
+  area_cdf = _area_cdf(law, lowest, highest)
   log_min, log_max = np.log(law.ratio_min), np.log(law.ratio_max)
-  log_v = np.log(np.arange(height + 1) + 0.5)[:, None]
-  log_u = np.log(np.arange(width + 1) + 0.5)[None, :]
+  log_u = np.log(w + 0.5)
+  log_v = np.log(h + np.array([[0.5], [-0.5]]))  # a row's end, the one's before
   cut = np.clip(log_u - log_v, log_min, log_max)
-  tall, wide = 2 * log_v + cut, 2 * log_u - cut
+  u_end, v_end = 2 * log_u - cut, 2 * log_v + cut
   if law.ratio_min == law.ratio_max:
-    below = area_cdf(np.exp(np.minimum(tall, wide)))
+    below = area_cdf(np.exp(np.minimum(u_end, v_end)))
   else:
-    ends = [tall, 2 * log_v + log_min, wide, 2 * log_u - log_max]
-    kinks = np.log([a for a in law.area_range(big_h, big_w, np) if a > 0])
+    ends = [v_end, 2 * log_v + log_min, u_end]
+    kinks = np.log([a for a in (lowest, highest) if a > 0])
     k = _integral(lambda s: area_cdf(np.exp(s)), ends, kinks)
-    below = (k[0] - k[1] + k[2] - k[3]) / (log_max - log_min)
-  attempt = np.zeros((height + 1, width + 1))
-  attempt[1:, 1:] = np.diff(np.diff(below, axis=0), axis=1)
+    # K(2 log U - log ratio_max) is the same at both ends of a row.
+    below = (k[0] - k[1] + k[2]) / (log_max - log_min)
+  prob = np.diff(below[0] - below[1])
   # Differences of numbers near 1 leave noise where a cell is impossible.
-  attempt[attempt < 1e-12] = 0
-  return attempt
+  some = (np.diff(row) == 0) & (prob >= 1e-12)
+  return h[1:][some], w[1:][some], prob[some]
 
 
 def _area_cdf(law, first, last):
@@ -233,7 +304,7 @@ def _integral(f, ends, kinks):
   points = np.concatenate([flat, kinks, *extra])
   points = points[(points >= flat.min()) & (points <= flat.max())]
   points = np.unique(points)
-  nodes, weights = np.polynomial.legendre.leggauss(5)
+  nodes, weights = _GAUSS
   half = np.diff(points)[:, None] / 2
   middle = (points[1:] + points[:-1])[:, None] / 2
   pieces = (f(middle + half * nodes) * weights * half).sum(1)
@@ -241,53 +312,83 @@ def _integral(f, ends, kinks):
   return [total[np.searchsorted(points, e)] for e in ends]
 
 
-def _native_attempt(law, height, width):
-  """Chance of each admissible (h, w) in one attempt of TensorFlow's law.
+def _native_attempt(law, height, width, low, high):
+  """`_attempt` of TensorFlow's law.
 
   For a drawn height everything is constant in the ratio between breakpoints,
   where some rounding tips over; each piece is evaluated at its middle.
   """
-  big_h, big_w = np.float64(height), np.float64(width)
+  shape = np.float64(height), np.float64(width)
   lo, hi = law.ratio_min, law.ratio_max
-  inside = lambda r: r[(r > lo) & (r < hi)]
+  areas = law.area_range(*shape, np)
+  inside = lambda r: (r > lo) & (r < hi)
 
-  def half_integers(first, last):
-    return np.arange(np.floor(first), np.ceil(last) + 2) - 0.5
-
-  common = [np.array([lo, hi])]
-  for pixels in law.area_range(big_h, big_w, np):
-    sides = half_integers(np.sqrt(pixels / hi), np.sqrt(pixels / lo))
+  # Between these ratios the range of the drawn heights changes.
+  common = []
+  for pixels in areas:
+    sides = np.arange(
+      np.floor(np.sqrt(pixels / hi)), np.ceil(np.sqrt(pixels / lo)) + 2
+    )
+    sides -= 0.5
     common.append(pixels / sides[sides > 0] ** 2)
   for edge in (width + 0.5, width + 0.5 - 1e-7):
     k = np.arange(np.floor(edge / hi), np.ceil(edge / lo) + 1)
     common.append(edge / k[k > 0])
-  common = np.concatenate([common[0], *map(inside, common[1:])])
+  common = np.concatenate(common)
+  common = np.unique(np.concatenate([[lo, hi], common[inside(common)]]))
+  shortest, tallest = law.height_range(
+    (common[1:] + common[:-1]) / 2, *shape, np
+  )
+  # The integral of 1 / (how many heights are drawn) over the ratio.
+  total = np.cumsum(np.diff(common) / (tallest - shortest + 1))
+  total = np.concatenate([[0.0], total]) / max(hi - lo, 1e-300)
 
-  attempt = np.zeros((height + 1, width + 1))
-  all_low, all_high = law.height_range(np.array([hi, lo]), big_h, big_w, np)
-  for drawn in range(int(all_low[0]), int(min(all_high.max(), height)) + 1):
-    breaks = [common]
-    for h in (drawn - 1, drawn, drawn + 1):
-      if h > 0:
-        breaks.append(inside(half_integers(h * lo, h * hi) / h))
-    points = np.unique(np.concatenate(breaks))
-    if lo == hi:
-      ratio, chance = np.array([lo]), np.ones(1)
-    else:
-      # The kernel's uniforms are multiples of 2^-23: one in so many is 0, the
-      # least ratio itself, where products tie and round another way.
-      ratio = np.concatenate([[lo], (points[1:] + points[:-1]) / 2])
-      chance = np.diff(points) / (hi - lo) * (1 - 2**-23)
-      chance = np.concatenate([[2**-23], chance])
-    low, high = law.height_range(ratio, big_h, big_w, np)
-    h, w, ok = law.repair(np.full_like(ratio, drawn), ratio, big_h, big_w, np)
-    ok &= (low <= drawn) & (drawn <= high)
-    np.add.at(
-      attempt,
-      (h[ok].astype(int), w[ok].astype(int)),
-      (chance / (high - low + 1))[ok],
-    )
-  return attempt
+  at_ends = law.height_range(np.array([hi, lo]), *shape, np)
+  drawn = np.arange(at_ends[0][0], min(at_ends[1].max(), height) + 1)
+  # For each drawn height the ratios between which it is drawn, and between
+  # which a window of this height, a pixel less or a pixel more changes.
+  breaks = []
+  for side, lower in ((shortest, 0), (tallest, 1)):
+    least = np.minimum(side[1:], side[:-1]) + lower
+    most = np.maximum(side[1:], side[:-1]) - 1 + lower
+    i, h = _ranges(least, most)
+    breaks.append((h, common[i + 1]))
+  h = np.arange(max(drawn[0] - 1, 1), drawn[-1] + 2)
+  from_low, to_high = (
+    np.clip(np.floor(a / h), np.floor(h * lo), np.ceil(h * hi))
+    for a in (low, high)
+  )
+  steps = [(np.ceil(areas[0] / h), 0), (np.floor(areas[1] / h) + 1, 0)]
+  steps += [(np.ones_like(h), 0), (np.full_like(h, width + 1), 0)]
+  steps += [(from_low, to_high - from_low + 1)]
+  for first, more in steps:
+    i, k = _ranges(first, first + more)
+    ratio = (k - 0.5) / h[i]
+    breaks += [(h[i] + d, ratio) for d in (-1, 0, 1)]
+  breaks += [(drawn, np.full_like(drawn, r)) for r in (lo, hi)]
+  d, ratio = (np.concatenate(x) for x in zip(*breaks, strict=True))
+  some = (ratio >= lo) & (ratio <= hi) & (d >= drawn[0]) & (d <= drawn[-1])
+  d, ratio = d[some], ratio[some]
+  order = np.lexsort((ratio, d))
+  d, ratio = d[order], ratio[order]
+
+  chance = np.diff(np.interp(ratio, common, total))
+  some = (np.diff(d) == 0) & (chance > 0)
+  d, chance = d[1:][some], chance[some]
+  ratio = ((ratio[1:] + ratio[:-1]) / 2)[some]
+  # The kernel's uniforms are multiples of 2^-23: one in so many is 0, the
+  # least ratio itself, where products tie and round another way.
+  atom = 1.0 if lo == hi else 2**-23
+  least, most = law.height_range(np.float64(lo), *shape, np)
+  d = np.concatenate([d, drawn])
+  ratio = np.concatenate([ratio, np.full_like(drawn, lo)])
+  chance = np.concatenate(
+    [chance * (1 - atom), np.full_like(drawn, atom / (most - least + 1))]
+  )
+  least, most = law.height_range(ratio, *shape, np)
+  h, w, ok = law.repair(d, ratio, *shape, np)
+  ok &= (least <= d) & (d <= most)
+  return h[ok].astype(int), w[ok].astype(int), chance[ok]
 
 
 def ideal_cdf(law: Law, scale: float) -> float:
