@@ -40,16 +40,19 @@ class Measurement:
     }
     total = sum(image_shapes.values())
     self._weights = {s: n / total for s, n in image_shapes.items()}
-    try:
-      self.exact = exact.Mixture(
-        [
-          (weight, exact.size_distribution(law, *shape))
-          for shape, weight in self._weights.items()
-        ]
-      )
-    except UserError:
-      self.exact = None
+    self.exact = None
     self.sampled = None
+
+  def integrate(self, bar):
+    """Computes what is exact; updates the bar after each shape."""
+    parts = []
+    try:
+      for shape, weight in self._weights.items():
+        parts.append((weight, exact.size_distribution(self.law, *shape)))
+        bar.update()
+    except UserError:
+      return
+    self.exact = exact.Mixture(parts)
 
   def blocks(self, samples):
     """(shape, number of samples) pieces that make up `samples`."""
@@ -129,10 +132,17 @@ def measure(
     for label, s in images.items()
     for crop, law in laws.items()
   ]
+  num_shapes = sum(len(m.shapes) for m in found)
+  with tqdm(total=num_shapes, desc="exact", unit="shape") as bar:
+    for m in found:
+      m.integrate(bar)
   jobs = [(m, *block) for m in found for block in m.blocks(samples)]
   seeds = np.random.SeedSequence(seed).spawn(len(jobs))
   bar = tqdm(
-    total=sum(num for _, _, num in jobs), unit="window", unit_scale=True
+    total=sum(num for _, _, num in jobs),
+    desc="sampled",
+    unit="window",
+    unit_scale=True,
   )
   # NumPy lets go of the interpreter's lock in what takes the time here.
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool, bar:

@@ -5,6 +5,7 @@ import re
 
 from etils import epath
 from PIL import Image
+from tqdm import tqdm
 
 from pp_ops.errors import UserError
 
@@ -30,11 +31,13 @@ def of_folder(path: str) -> Shapes:
     ValueError: if there are none.
   """
   counts = collections.Counter()
-  for folder, _, files in epath.Path(path).walk():
-    for file in files:
-      if file.lower().endswith((".jpg", ".jpeg", ".png")):
-        with (folder / file).open("rb") as f, Image.open(f) as image:
-          counts[image.height, image.width] += 1
+  with tqdm(desc="reading sizes", unit="image", delay=1) as bar:
+    for folder, _, files in epath.Path(path).walk():
+      for file in files:
+        if file.lower().endswith((".jpg", ".jpeg", ".png")):
+          with (folder / file).open("rb") as f, Image.open(f) as image:
+            counts[image.height, image.width] += 1
+          bar.update()
   if not counts:
     raise UserError(f"no JPEG or PNG images in {path!r}")
   return dict(counts)
@@ -66,7 +69,9 @@ def of_dataset(name: str, split: str, data_dir: str | None, num: int) -> Shapes:
     found = source.shapes[source.indices][:num].tolist()
     return dict(collections.Counter(map(tuple, found)))
   counts = collections.Counter()
-  for example in source.epoch(None).take(num).as_numpy_iterator():
+  examples = source.epoch(None).take(num).as_numpy_iterator()
+  total = min(num, source.num_examples)
+  for example in tqdm(examples, "reading sizes", total, unit="image", delay=1):
     with Image.open(io.BytesIO(example["image"])) as image:
       counts[image.height, image.width] += 1
   return dict(counts)
