@@ -1,0 +1,3 @@
+from big_crop import quiet
+
+quiet.install()
