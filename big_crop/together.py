@@ -212,10 +212,14 @@ def run(all_configs: Sequence, workdirs: Sequence[str]) -> list:
   every += [steps for _, steps in parts.evals.values()]
   blocks = _BLOCKS.get(jax.default_backend(), _OTHERS)
   step, stopping, losses, shown = start, False, [], not start
+  compiled = set()  # sizes of blocks
 
   while step < total_steps and not stopping and alive():
     ahead = min(total_steps - step, *(e - step % e for e in every))
     size = next(b for b in blocks if b <= ahead)
+    if size not in compiled:
+      jax.block_until_ready(losses)
+      line.pause(compiling=step)
     inputs = [next_inputs() for _ in range(size)]
     if not start and shown:
       shown = False
@@ -226,6 +230,10 @@ def run(all_configs: Sequence, workdirs: Sequence[str]) -> list:
     inputs = {k: np.stack([x[k] for x in inputs]) for k in inputs[0]}
     states, metrics = train_block(states, inputs)
     losses.append((step, metrics["training_loss"]))
+    if size not in compiled:
+      jax.block_until_ready(metrics)
+      line.resume(size)
+      compiled.add(size)
     if len(losses) > 1:  # the host runs ahead by one block
       jax.block_until_ready(losses[-2][1])
     step += size
@@ -250,7 +258,8 @@ def run(all_configs: Sequence, workdirs: Sequence[str]) -> list:
     metrics = jax.device_get(metrics)
     if log:
       mean = float(np.mean(metrics["training_loss"][-1]))
-      rate = line.update(step, mean, parts.lr(step - 1)) / num
+      rate = line.update(step, mean, parts.lr(step - 1))
+    line.pause()
     for i, run_ in alive():
       state = at(i) if due or save else None
       measured = {}
@@ -260,7 +269,8 @@ def run(all_configs: Sequence, workdirs: Sequence[str]) -> list:
         measured["epoch"] = (
           step * config.input.batch_size / parts.source.total_examples
         )
-        measured["images_per_s"] = rate
+        if rate:
+          measured["images_per_s"] = rate / num
       for name in due:
         results = parts.evals[name][0].run(state.variables())
         measured |= {f"{name}/{k}": v for k, v in results.items()}
@@ -271,8 +281,7 @@ def run(all_configs: Sequence, workdirs: Sequence[str]) -> list:
       if save:
         position = run_.position + (step - start) * config.input.batch_size
         run_.save(step, state, position)
-    if due or save:
-      line.resume(step)
+    line.resume()
 
   results = []
   for i, run_ in enumerate(runs):

@@ -148,6 +148,8 @@ def run(config, workdir: str) -> dict | None:
     if first_process:
       metrics_file.write(0, measured)
 
+  if start < total_steps:
+    line.pause(compiling=start)
   for step in range(start + 1, total_steps + 1):
     batch, origin = next(batches)
     if step == 1:
@@ -155,6 +157,9 @@ def run(config, workdir: str) -> dict | None:
       if first_process:
         save_images(workdir, prepared)
     state, metrics = parts.train_step(state, batch)
+    if step == start + 1:
+      jax.block_until_ready(metrics)
+      line.resume(1)
     position, skipped = origin.position, skipped + origin.skipped
     unchecked.append((step, metrics))
     if len(unchecked) > STEPS_IN_FLIGHT:
@@ -180,12 +185,13 @@ def run(config, workdir: str) -> dict | None:
       measured = {k: float(v) for k, v in unchecked[-1][1].items()}
       measured["lr"] = parts.lr(step - 1)
       measured["epoch"] = step * batch_size / parts.source.total_examples
-      measured["images_per_s"] = line.update(
-        step, measured["training_loss"], measured["lr"]
-      )
+      rate = line.update(step, measured["training_loss"], measured["lr"])
+      if rate:
+        measured["images_per_s"] = rate
       if all_skipped:
         measured["skipped_corrupt"] = all_skipped
     unchecked = []
+    line.pause()
     measured |= evaluate(step, due)
     if measured and first_process:
       metrics_file.write(step, measured)
@@ -199,8 +205,7 @@ def run(config, workdir: str) -> dict | None:
           "elapsed_s": elapsed + time.time() - began,
         },
       )
-    if due or save:
-      line.resume(step)
+    line.resume()
     if stopping and not last:
       checkpoints.close()
       line.show(f"SIGTERM: saved checkpoint {checkpoints.path / str(step)}")

@@ -119,7 +119,7 @@ def _small_config(folder, seed, crop, steps):
     [
       "--config.total_epochs=None",
       f"--config.total_steps={steps}",
-      # The first of three readings has the compilation in it.
+      # The median of three readings counts.
       f"--config.log_training_steps={steps // 3}",
       f"--config.ckpt_steps={steps}",
       "--config.evals.val.log_percent=1.0",

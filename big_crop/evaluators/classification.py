@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from big_crop.data.eval_data import EvalData
 from big_crop.objectives import losses
+from big_crop.runtime import progress
 from pp_ops.errors import UserError
 
 
@@ -122,10 +123,12 @@ class Evaluator:
       counted) and, if any were left out, `skipped_corrupt`.
     """
     total, seen = None, 0
-    for batch, num in self._data.batches():
-      seen += num
-      sums = self._sums(variables, batch)
-      total = sums if total is None else jax.tree.map(jnp.add, total, sums)
+    with progress.evaluation_bar(self._data.source.num_examples) as bar:
+      for batch, num in self._data.batches():
+        seen += num
+        sums = self._sums(variables, batch)
+        total = sums if total is None else jax.tree.map(jnp.add, total, sums)
+        bar.update(num)
     total = {k: float(v) for k, v in jax.device_get(total).items()}
     count = total.pop("count")
     metrics = {k: v / count if count else 0.0 for k, v in total.items()}

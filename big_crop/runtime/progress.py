@@ -7,6 +7,9 @@ checkpoints as training.
 import sys
 import time
 
+import jax
+from tqdm import tqdm
+
 
 class Progress:
   """The live line: step, loss, learning rate, images/s and time left."""
@@ -22,32 +25,45 @@ class Progress:
     self._total, self._batch_size = total_steps, batch_size
     self._live, self._silent = sys.stderr.isatty(), silent
     self._last_line = 0.0
-    self.resume(start_step)
+    self._step, self._time = start_step, time.perf_counter()
 
-  def resume(self, step: int) -> None:
-    """Starts the clock, at the start and after a pause such as an eval."""
-    self._step, self._time = step, time.perf_counter()
+  def pause(self, compiling: int | None = None) -> None:
+    """Stops the clock: for evaluations, checkpoints and compilation.
 
-  def rate(self, step: int) -> float:
-    """Images per second since the last `resume` or `update`."""
-    elapsed = time.perf_counter() - self._time
-    return (step - self._step) * self._batch_size / max(elapsed, 1e-9)
+    Args:
+      compiling: the step before what is compiled, which the line then says.
+    """
+    self._paused, self._compiling = time.perf_counter(), compiling
+    if compiling is not None:
+      text = f"step {compiling}/{self._total}  compiling"
+      self.show(text, keep=not self._live)
 
-  def update(self, step: int, loss: float, lr: float) -> float:
-    """Shows the line; returns images per second."""
-    rate = self.rate(step)
-    left = (self._total - step) * self._batch_size / max(rate, 1e-9)
-    minutes, seconds = divmod(int(left), 60)
-    hours, minutes = divmod(minutes, 60)
+  def resume(self, steps: int = 0) -> None:
+    """Starts the clock again, after so many steps that do not count."""
+    self._step += steps
+    self._time += time.perf_counter() - self._paused
+    if self._live and self._compiling is not None:
+      self.show(f"step {self._compiling + steps}/{self._total}", keep=False)
+
+  def update(self, step: int, loss: float, lr: float) -> float | None:
+    """Shows the line.
+
+    Returns:
+      Images per second since the last `update`, None if no step counts.
+    """
     now = time.perf_counter()
+    images = (step - self._step) * self._batch_size
+    rate = images / max(now - self._time, 1e-9) if images else None
+    text = f"step {step}/{self._total}  loss {loss:.4f}  lr {lr:.3g}"
+    if rate:
+      left = (self._total - step) * self._batch_size / rate
+      minutes, seconds = divmod(int(left), 60)
+      hours, minutes = divmod(minutes, 60)
+      text += f"  {rate:.0f} images/s  ETA {hours}:{minutes:02d}:{seconds:02d}"
     if self._live or now - self._last_line > 5 or step == self._total:
-      self.show(
-        f"step {step}/{self._total}  loss {loss:.4f}  lr {lr:.3g}  "
-        f"{rate:.0f} images/s  ETA {hours}:{minutes:02d}:{seconds:02d}",
-        keep=not self._live,
-      )
+      self.show(text, keep=not self._live)
       self._last_line = now
-    self.resume(step)
+    self._step, self._time = step, time.perf_counter()
     return rate
 
   def show(self, text: str, keep: bool = True) -> None:
@@ -57,3 +73,16 @@ class Progress:
     if self._live:
       text = f"\r\033[K{text}"
     print(text, end="\n" if keep else "", file=sys.stderr, flush=True)
+
+
+def evaluation_bar(total: int) -> tqdm:
+  """A bar over so many images, for evaluations of more than a few seconds."""
+  return tqdm(
+    total=total,
+    desc="evaluating",
+    unit="image",
+    leave=False,
+    delay=5,
+    mininterval=0.1 if sys.stderr.isatty() else 30,
+    disable=jax.process_index() > 0,
+  )

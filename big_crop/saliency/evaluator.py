@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from big_crop.data.eval_data import EvalData
-from big_crop.runtime import sharding
+from big_crop.runtime import progress, sharding
 from big_crop.saliency import maps as saliency_maps
 from pp_ops.errors import UserError
 
@@ -164,7 +164,11 @@ class Evaluator:
       `_p75`, `_p95`, and `KIND_zero_maps` (images whose map is all zero, left
       out of the others); `count`, all the images.
     """
-    found = [(batch.rows, batch.mask) for batch in self.batches(variables)]
+    found = []
+    with progress.evaluation_bar(self.data.source.num_examples) as bar:
+      for batch in self.batches(variables):
+        found.append((batch.rows, batch.mask))
+        bar.update(int(batch.mask.sum()))
     mask = np.concatenate([m for _, m in found])
     column = lambda key: np.concatenate([rows[key] for rows, _ in found])[mask]
     metrics = {"count": float(mask.sum())}
