@@ -294,6 +294,20 @@ def test_beta_one_one_is_the_fixed_law():
     np.testing.assert_allclose(beta, fixed, atol=1e-12)
 
 
+class _OtherBeta(laws.BetaLaw):
+  def area_quantile(self, u, xp):
+    return u**3
+
+
+def test_the_cdf_of_the_area_inverts_its_quantiles():
+  """Also where a subclass changes the latter alone."""
+  u = np.linspace(0, 1, 101)
+  areas = [x for x in LAWS if isinstance(x, laws.FixedLaw)]
+  for law in [*areas, _OtherBeta(alpha=2), laws.PowerLaw(0, p=0.3)]:
+    found = law.area_cdf(law.area_quantile(u, np))
+    np.testing.assert_allclose(found, u, atol=1e-6, err_msg=str(law))
+
+
 def test_transposing_the_image_transposes_all_laws_but_the_native():
   distances = {}
   for law in LAWS:
@@ -331,6 +345,13 @@ def test_hard_shapes(law, shape):
   d = exact.size_distribution(law, *shape)
   assert p_value((h, w), law, *shape) > ALARM
   assert stats.binomtest(int(fell_back.sum()), 2_000, d.fallback).pvalue > 1e-4
+  # A part of the distribution is the same as in the whole.
+  for low, high in ((0, 1), (0.1, 0.1), (0.2, 0.35), (0.7, 1)):
+    below, scale, prob = exact.scale_window(law, *shape, low, high)
+    assert below == pytest.approx(d.cdf(low), abs=1e-9)
+    for point in np.linspace(low, high, 5):
+      found = below + prob[scale <= point * (1 + 1e-12)].sum()
+      assert found == pytest.approx(d.cdf(point), abs=1e-9)
 
 
 def test_window_is_the_same_in_every_namespace():

@@ -12,7 +12,7 @@ from big_crop.measure import __main__ as measure_command
 from big_crop.measure import measurement as measure
 from big_crop.measure import shapes
 from pp_ops import laws, registry
-from pp_ops.laws import arguments
+from pp_ops.laws import arguments, exact
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,31 @@ def test_match_on_images_equates_the_exact_percentiles():
   )
   assert abs(level - reached) < 2e-4
   assert 5 < registry.law_of(spec).area_min * 100 < 8
+
+
+def test_match_on_many_images_is_that_of_whole_distributions():
+  """Which it does not compute; a few shapes' solution leads to that of all."""
+  rng = np.random.default_rng(0)
+  images = {
+    (int(h), int(w)): int(n)
+    for h, w, n in rng.integers([16, 16, 1], [60, 60, 4], (5 * match._FEW, 3))
+  }
+  total = sum(images.values())
+
+  def whole(spec):
+    law = registry.law_of(spec)
+    return exact.Mixture(
+      [(n / total, exact.size_distribution(law, *s)) for s, n in images.items()]
+    )
+
+  target = "inception_crop(area_min=8)"
+  spec, level, reached = match.solve(
+    target, "beta_crop(area_min=1, alpha=9)", "alpha", 10, images
+  )
+  assert level == pytest.approx(whole(target).percentile(10), rel=1e-12)
+  assert reached == pytest.approx(whole(spec).percentile(10), rel=1e-12)
+  masses = [whole(s).cdf(level) for s in (target, spec)]
+  assert masses[1] == pytest.approx(masses[0], rel=1e-5)
 
 
 def test_the_papers_port_is_matched_like_tensorflows_law():
