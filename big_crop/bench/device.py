@@ -247,6 +247,7 @@ def main(argv: list[str]) -> None:
       pathlib.Path(args.markdown).write_text(markdown(results))
     output.write(args, **results)
 
+  say("packing, then pp strings")
   with tempfile.TemporaryDirectory() as folder:
     large, small = f"{folder}/large", f"{folder}/small"
     with output.quiet():

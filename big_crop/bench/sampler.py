@@ -9,6 +9,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 from big_crop.bench import output
 from big_crop.measure import shapes
@@ -64,7 +65,7 @@ def main(argv: list[str]) -> None:
   height, width = shapes.parse(args.image_shape)
   num = int(args.samples)
   results = []
-  for spec in args.crop:
+  for spec in tqdm(args.crop, unit="law", leave=False):
     law = registry.law_of(spec)
     draw = lambda seed, law=law: laws.sample(
       law, num, height, width, np.random.default_rng(seed)

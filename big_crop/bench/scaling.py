@@ -9,6 +9,7 @@ import statistics
 from typing import Any
 
 import jax
+from tqdm import tqdm
 
 from big_crop.bench import output
 from big_crop.bench import step as bench_step
@@ -50,7 +51,7 @@ def measure(
   if max(counts) > len(devices):
     raise UserError(f"--devices {max(counts)}: there are {len(devices)}")
   results = []
-  for num in counts:
+  for num in tqdm(counts, "compiling and timing", leave=False):
     step = bench_step.build(
       model_name,
       model_args,

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
+from tqdm import tqdm
 
 from big_crop import objectives
 from big_crop import step as steps
@@ -213,6 +214,7 @@ def main(argv: list[str]) -> None:
     raise UserError("--batch, --res, --steps, --repeats must be at least 1.")
 
   mesh = sharding.make_mesh(literal("--mesh", args.mesh, list))
+  bar = tqdm(total=args.repeats, desc="compiling", unit="reading", leave=False)
   step = build(
     args.model,
     model_args(args),
@@ -227,10 +229,13 @@ def main(argv: list[str]) -> None:
       args.model, args.variant, args.batch, args.res, args.dtype
     )
   times, peer_times = [], []
+  bar.set_description("timing")
   for _ in range(args.repeats):
     times += time_steps(step._replace(state=_copy(step.state)), args.steps, 1)
     if peer:
       peer_times.append(peer.time(args.steps))
+    bar.update()
+  bar.close()
   peak = peak_flops(mesh, args.dtype)
   seconds = statistics.median(times)
   results = {

@@ -12,6 +12,7 @@ import statistics
 import time
 
 import jax
+from tqdm import tqdm
 
 from big_crop import config as configs
 from big_crop.bench import output
@@ -43,7 +44,10 @@ def measure(config, warmup: int, steps: int) -> dict[str, float]:
     return time.perf_counter()
 
   ready, handed = [], []
-  for batch, _ in itertools.islice(parts.device_batches(), warmup + steps):
+  num = warmup + steps
+  together = itertools.islice(parts.device_batches(), num)
+  bar = tqdm(together, "training", num, unit="step", leave=False)
+  for batch, _ in bar:
     handed.append(time.perf_counter())
     state, metrics = parts.train_step(state, batch)
     ready.append(done_at.submit(when_ready, metrics))

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from tqdm import tqdm
+
 BATCH = 32
 # Between turns, for the last one's workers to fill their buffers and rest.
 _PAUSE_S = 0.5
@@ -59,10 +61,11 @@ def take_turns(
     `cpu_ms_per_image`, and all their values.
   """
   turns = [[] for _ in loaders]
-  for _ in range(repeats):
-    for loader, values in zip(loaders, turns, strict=True):
-      time.sleep(_PAUSE_S)
-      values.append(loader.turn(seconds))
+  total = repeats * len(loaders)
+  for i in tqdm(range(total), "timing", unit="turn", leave=False):
+    time.sleep(_PAUSE_S)
+    i %= len(loaders)
+    turns[i].append(loaders[i].turn(seconds))
   results = []
   for loader, values in zip(loaders, turns, strict=True):
     rates, costs = zip(*values, strict=True)
