@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 from tqdm import tqdm
 
 from big_crop import tables
@@ -36,7 +37,8 @@ class Measurement:
     self.shapes = image_shapes
     self.fallback = 0.0
     self._counts = {
-      (h, w): np.zeros((h + 1, w + 1), np.int64) for h, w in image_shapes
+      (h, w): sparse.csr_array((h + 1, w + 1), dtype=np.int64)
+      for h, w in image_shapes
     }
     total = sum(image_shapes.values())
     self._weights = {s: n / total for s, n in image_shapes.items()}
@@ -72,7 +74,7 @@ class Measurement:
 
   def add(self, shape, counts, fallbacks):
     """Adds a block's counts."""
-    self._counts[shape] += counts
+    self._counts[shape] += sparse.csr_array(counts)
     self.fallback += fallbacks
 
   def finish(self):
@@ -81,9 +83,9 @@ class Measurement:
     self.fallback /= max(total, 1)
     self.sampled = exact.Mixture(
       [
-        (weight, exact.SizeTable(*s, self._counts[s] / self._counts[s].sum()))
+        (weight, exact.SizeTable(*s, (counts / counts.sum()).toarray()))
         for s, weight in self._weights.items()
-        if self._counts[s].sum()
+        if (counts := self._counts[s]).sum()
       ]
     )
 

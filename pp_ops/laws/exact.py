@@ -54,22 +54,35 @@ class _CropScale:
 class SizeTable(_CropScale):
   """Probabilities of the window sizes (h, w) of one image shape.
 
+  Only sizes that can occur are kept, as a folder may have thousands of shapes.
+
   Attributes:
     height: the image's height in pixels.
     width: the image's width in pixels.
-    prob: [height + 1, width + 1] float64; prob[h, w] is the probability of that
-      window. Row and column 0 are zero.
   """
 
   def __init__(self, height: int, width: int, prob: np.ndarray):
-    self.height, self.width, self.prob = height, width, prob
+    """Takes [height + 1, width + 1] probabilities, see `prob`."""
+    self.height, self.width = height, width
+    self._cells = np.flatnonzero(prob)
+    self._chances = prob.ravel()[self._cells]
+
+  @property
+  def prob(self) -> np.ndarray:
+    """[height + 1, width + 1] float64, by the window's height and width.
+
+    Row and column 0 are zero.
+    """
+    prob = np.zeros((self.height + 1, self.width + 1))
+    prob.ravel()[self._cells] = self._chances
+    return prob
 
   @functools.cached_property
   def scale(self) -> tuple[np.ndarray, np.ndarray]:
     """Distinct crop scales, ascending, and their probabilities."""
-    h, w = np.nonzero(self.prob)
+    h, w = divmod(self._cells, self.width + 1)
     area, index = np.unique(h * w, return_inverse=True)
-    prob = np.bincount(index, self.prob[h, w])
+    prob = np.bincount(index, self._chances)
     return area / (self.height * self.width), prob
 
   def transposed(self) -> "SizeTable":
@@ -97,8 +110,9 @@ class SizeDistribution(SizeTable):
     """
     self.acceptance = min(float(attempt.sum()), 1.0)
     tries, self.fallback = _tries(law, self.acceptance)
-    super().__init__(height, width, attempt * tries)
-    self.prob[_fallback_size(law, height, width)] += self.fallback
+    prob = attempt * tries
+    prob[_fallback_size(law, height, width)] += self.fallback
+    super().__init__(height, width, prob)
 
 
 def _tries(law, acceptance):
@@ -152,12 +166,16 @@ class Mixture(_CropScale):
   def tv_distance(self, other: "Mixture") -> float:
     """Total-variation distance of (image shape, window size)."""
     mine, theirs = (
-      {(t.height, t.width): weight * t.prob for weight, t in m.parts}
+      {(t.height, t.width): (weight, t) for weight, t in m.parts}
       for m in (self, other)
     )
-    zero = np.zeros(())
+
+    def prob(parts, shape):
+      weight, table = parts.get(shape, (0.0, None))
+      return weight * table.prob if table else np.zeros(())
+
     return 0.5 * sum(
-      float(np.abs(mine.get(s, zero) - theirs.get(s, zero)).sum())
+      float(np.abs(prob(mine, s) - prob(theirs, s)).sum())
       for s in mine.keys() | theirs.keys()
     )
 
