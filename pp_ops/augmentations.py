@@ -1,25 +1,25 @@
-"""What augmentation ops are on every engine: line-ups, levels, constants.
+"""What augmentation ops are on every engine: formulas and constants.
 
-No TensorFlow here. A line-up is a dict, in the order in which a policy numbers
-its ops: name of the op -> function that gives the op's arguments. Formulas take
-the namespace to compute in, `xp` = `tensorflow` or `jax.numpy`.
+No TensorFlow here. Formulas take the namespace to compute in, `xp` =
+`tensorflow` or `jax.numpy`. The policies' tables are in `pp_ops.policies`.
 """
 
+import itertools
 import math
-import re
-from collections.abc import Callable
 
 import numpy as np
 
 from pp_ops.checks import check_choice, check_number
 from pp_ops.errors import UserError
 from pp_ops.laws.law import first_admissible
-from pp_ops.registry import did_you_mean
 
 # Images and constants.
 
 # Pillow's integer weights for R, G and B, in 65536ths.
 GREY = (19595, 38470, 7471)
+
+# All orders of three channels.
+PERMUTATIONS = tuple(itertools.permutations(range(3)))
 
 # Deviations along, and as columns, the principal axes of ImageNet's colours.
 EIGENVALUES = (0.2175, 0.0188, 0.0045)
@@ -43,6 +43,15 @@ def check_uint8_image(name: str, image, rank: int | None) -> None:
     raise UserError(
       f"op {name!r} got {dtype} {image.shape}: need uint8 [height, width, "
       "channels] with 3 channels or 1, as decoded"
+    )
+
+
+def check_channels(name: str, image, rank: int | None) -> None:
+  """Raises unless `image` is [height, width, 3 or 1], of whatever dtype."""
+  if rank != 3 or image.shape[-1] not in (1, 3):
+    raise UserError(
+      f"op {name!r} got {image.dtype.name} {image.shape}: need [height, width, "
+      "channels] with 3 channels or 1"
     )
 
 
@@ -112,171 +121,59 @@ def jitter_ranges(brightness, contrast, saturation, hue) -> dict:
   return {k: v for k, v in ranges.items() if v != nothing[k]}
 
 
-# RandAugment, for which see `pp_ops.randaug`.
-
-MAX_LEVEL = 10  # of the tables; magnitudes above it are in use nevertheless
+# Gaussian blur, for which see `pp_ops.blur`.
 
 
-def check_randaug(num_layers, magnitude, contrast) -> None:
-  """Raises unless these are arguments of the op `randaug`."""
-  check_number("num_layers", num_layers, 0, whole=True)
-  check_number("magnitude", magnitude, 0, 30)
-  check_choice("contrast", contrast, ("fixed", "legacy"))
+def check_blur(kernel_size, sigma) -> tuple[float, float]:
+  """(least, most) sigma from the arguments of `gaussian_blur`."""
+  check_number("kernel_size", kernel_size, 1, 999, whole=True)
+  if kernel_size % 2 == 0:
+    raise UserError(f"kernel_size={kernel_size}: need an odd number")
+  pair = sigma if isinstance(sigma, (tuple, list)) else (sigma, sigma)
+  if len(pair) != 2:
+    raise UserError(f"sigma={sigma!r}: need a number or (least, most)")
+  names = ["sigma"] if pair is not sigma else ["sigma[0]", "sigma[1]"]
+  check_number(names[0], pair[0], 0.01)
+  check_number(names[-1], pair[1], pair[0])
+  return tuple(map(float, pair))
 
 
-def randaug_line_up(magnitude: float, legacy: bool) -> dict[str, Callable]:
-  """The 16 ops of `randaug`.
-
-  Args:
-    magnitude: the level.
-    legacy: whether as big_vision rounds, and with its contrast.
-
-  Returns:
-    Functions of the sign, 1.0 or -1.0: which way the directed ops go.
-  """
-  level = magnitude / MAX_LEVEL
-  enhance = level * 1.8 + 0.1
-  # efficientnet's arithmetic is on uint8: it counts thresholds modulo 256, and
-  # any shift that is not 0 to 7, by 8 - bits, is one by 7.
-  bits = int(level * 4)
-  bits = bits if 0 < bits <= 8 else 1
-  return {
-    "autocontrast": lambda sign: (),
-    "equalize": lambda sign: (),
-    "invert": lambda sign: (),
-    "rotate": lambda sign: (sign * (level * 30),),
-    "posterize": lambda sign: (bits,),
-    "solarize": lambda sign: (int(level * 256) % 256,),
-    "color": lambda sign: (enhance, legacy),
-    "contrast": lambda sign: (enhance, legacy),
-    "brightness": lambda sign: (enhance,),
-    "sharpness": lambda sign: (enhance, legacy),
-    "shear_x": lambda sign: (sign * (level * 0.3),),
-    "shear_y": lambda sign: (sign * (level * 0.3),),
-    "translate_x": lambda sign: (sign * (level * 100),),
-    "translate_y": lambda sign: (sign * (level * 100),),
-    "cutout": lambda sign: (int(level * 40),),
-    "solarize_add": lambda sign: (min(int(level * 110), 255),),
-  }
+def check_blur_fits(kernel_size: int, *sides: int | None) -> None:
+  """Raises if a side is too short for its reflection; None is not known."""
+  reach = kernel_size // 2
+  if any(side is not None and side <= reach for side in sides):
+    raise UserError(
+      f"op 'gaussian_blur' got an image of {sides[0]}x{sides[1]}: "
+      f"kernel_size={kernel_size} needs more than {reach} pixels each way"
+    )
 
 
-# timm's RandAugment, for which see `pp_ops.timm_randaug`.
-
-_UNIFORM_ABOVE = 100  # a standard deviation of more means uniform
-
-# Key -> (default, least, most, whole).
-_KEYS = {
-  "m": (10, 0, math.inf, False),
-  "n": (2, 0, math.inf, True),
-  "p": (0.5, 0, 1, False),
-  "mstd": (0, 0, math.inf, False),
-  "mmax": (MAX_LEVEL, 1e-3, math.inf, False),
-  "inc": (0, 0, 1, True),
-}
-
-
-def parse_config(config: str) -> dict[str, float]:
-  """Reads a string such as "rand-m7-mstd0.5-inc1".
+def blur_matrix(place, sigma, kernel_size: int, xp):
+  """Blurs one axis, and reflects the image at its first and last pixel.
 
   Args:
-    config: "rand" and sections, a key of `rand_augment` and a number each.
-
-  Returns:
-    A value for each key; mstd is infinite for "inf" and above 100.
-
-  Raises:
-    ValueError: in one line, for anything else.
-  """
-  first, *sections = str(config).split("-")
-  if first != "rand":
-    raise UserError(f"{config!r}: need 'rand' and keys, as 'rand-m7-mstd0.5'")
-  values = {}
-  for section in sections:
-    key, value = re.fullmatch(r"([a-zA-Z]*)(.*)", section, re.DOTALL).groups()
-    if section == "mstdinf":
-      key, value = "mstd", str(_UNIFORM_ABOVE + 1)
-    if key not in _KEYS:
-      raise UserError(f"unknown key {key!r}: {did_you_mean(key, _KEYS)}")
-    if key in values:
-      raise UserError(f"{config!r} gives {key!r} twice")
-    if not re.fullmatch(r"\d+(\.\d*)?", value):
-      raise UserError(f"{section!r}: need a number after {key!r}")
-    _, least, most, whole = _KEYS[key]
-    number = float(value) if "." in value else int(value)
-    check_number(key, number, least, most, whole)
-    values[key] = number
-  values = {**{key: spec[0] for key, spec in _KEYS.items()}, **values}
-  if values["mstd"] > _UNIFORM_ABOVE:
-    values["mstd"] = math.inf
-  return values
-
-
-def timm_values(
-  increasing: bool, xp, cast: Callable
-) -> dict[str, Callable[..., tuple]]:
-  """The ten ops on values that `rand_augment` draws from.
-
-  Args:
-    increasing: whether a higher level is always a stronger change.
+    place: float32 [n], 0 to n - 1.
+    sigma: float32 scalar, the kernel's standard deviation in pixels.
+    kernel_size: int, odd; n must be more than half of it.
     xp: the array namespace.
-    cast: function from a number and "int32" or "float32" to that kind.
 
   Returns:
-    Functions of (level, sign, side): 1 for the tables' 10, as a scalar array;
-    likewise 1 or -1; and a function from axis to the image's size along it.
+    float32 [n, n]: row i has the weights of the pixels in the blurred pixel i.
   """
-
-  def whole(level, most, cap):
-    return xp.minimum(cast(level * most, "int32"), cap)
-
-  up = (lambda most, value: most - value) if increasing else (lambda _, v: v)
-
-  def bits(level, sign, side):
-    return (xp.minimum(xp.maximum(up(4, whole(level, 4, 8)), 0), 8),)
-
-  def enhance(level, sign, side):
-    # Away from the image's own, 1, either way; or from 0.1 up.
-    if increasing:
-      factor = xp.maximum(1.0 + sign * (level * 0.9), 0.1)
-    else:
-      factor = level * 1.8 + 0.1
-    return (cast(factor, "float32"),)
-
-  return {
-    "autocontrast": lambda level, sign, side: (),
-    "equalize": lambda level, sign, side: (),
-    "invert": lambda level, sign, side: (),
-    "posterize": bits,
-    "solarize": lambda level, sign, side: (up(256, whole(level, 256, 256)),),
-    "solarize_add": lambda level, sign, side: (whole(level, 110, 128),),
-    **dict.fromkeys(["color", "contrast", "brightness", "sharpness"], enhance),
-  }
-
-
-def timm_moves(fill, interpolation) -> dict[str, Callable[..., tuple]]:
-  """The five ops of `rand_augment` that move pixels, like `timm_values`.
-
-  Args:
-    fill: what these ops take as fill.
-    interpolation: what they take as interpolation.
-
-  Returns:
-    Functions as there.
-  """
-  how = (fill, interpolation)
-  shear = lambda level, sign, side: (sign * (level * 0.3), *how, True)
-
-  def translate(axis):
-    # At the tables' highest level by 0.45 of the side.
-    return lambda level, sign, side: (sign * (level * 0.45) * side(axis), *how)
-
-  return {
-    "rotate": lambda level, sign, side: (sign * (level * 30), *how),
-    "shear_x": shear,
-    "shear_y": shear,
-    "translate_x": translate(1),
-    "translate_y": translate(0),
-  }
+  reach = kernel_size // 2
+  bell = lambda distance: xp.exp(-0.5 * (distance / sigma) ** 2)
+  weight = lambda d: xp.where(xp.abs(d) <= reach, bell(d), 0.0)
+  out, pixel, last = place[:, None], place[None], place[-1]
+  # What a tap beyond an edge meets is the pixel as far on its other side.
+  mirrored = lambda d, there: xp.where(there, weight(d), 0.0)
+  matrix = (
+    weight(out - pixel)
+    + mirrored(out + pixel, pixel > 0)
+    + mirrored(2 * last - out - pixel, pixel < last)
+  )
+  taps = np.arange(-reach, reach + 1, dtype=np.float32)
+  # einsum, because sum() has a different name in TensorFlow.
+  return matrix / xp.einsum("k->", bell(taps))
 
 
 # Random Erasing, for which see `pp_ops.random_erasing`.

@@ -105,6 +105,30 @@ def check_there(features, keys, op):
     )
 
 
+def check_random_apply(p, ops) -> None:
+  """Raises unless these are arguments of the op `random_apply`."""
+  check_number("p", p, 0, 1)
+  if not isinstance(ops, str):
+    raise UserError(f"ops={ops!r}: need a pp string, as 'hue(0.1)|flip_lr'")
+
+
+def check_same_features(ops: str, before: dict, after: dict) -> None:
+  """Raises unless the ops of `random_apply` leave what is there without them.
+
+  Args:
+    ops: their string.
+    before: name of a feature -> its kind, in words.
+    after: likewise, with the ops.
+  """
+  for name in [*after, *before]:
+    old, new = (kinds.get(name, "missing") for kinds in (before, after))
+    if old != new:
+      raise UserError(
+        f"op 'random_apply': with {ops!r} feature {name!r} is {new}, without "
+        f"{old}: need the same"
+      )
+
+
 def check_names(keys, what):
   """Raises unless `keys` are features' names."""
   good = isinstance(keys, (list, tuple)) and len(keys) > 0

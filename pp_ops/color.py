@@ -1,8 +1,17 @@
-"""Colour jitter as torchvision's on Pillow images, and AlexNet's lighting."""
+"""Colour ops: torchvision's jitter and grey, AlexNet's lighting, permutation.
+
+Jitter and grey are those of Pillow images.
+"""
 
 import tensorflow as tf
 
-from pp_ops.augmentations import EIGENVALUES, jitter_ranges, saturated_colours
+from pp_ops.augmentations import (
+  EIGENVALUES,
+  PERMUTATIONS,
+  check_channels,
+  jitter_ranges,
+  saturated_colours,
+)
 from pp_ops.augmentations import EIGENVECTORS as _EIGENVECTORS
 from pp_ops.checks import check_number
 from pp_ops.errors import UserError
@@ -102,6 +111,44 @@ def get_color_jitter(brightness=0, contrast=0, saturation=0, hue=0):
     return image
 
   return color_jitter
+
+
+@register_uint8("random_grayscale")
+def get_random_grayscale(p: float = 0.1):
+  """Grey in all channels, with probability `p`; torchvision's.
+
+  The grey is Pillow's. An image of one channel stays as it is.
+  """
+  check_number("p", p, 0, 1)
+  grey = lookup("color").factory(0)
+
+  def random_grayscale(image, rng):
+    return tf.cond(rng.uniform() < p, lambda: grey(image), lambda: image)
+
+  return random_grayscale
+
+
+def permute_channels(image: tf.Tensor, which: tf.Tensor) -> tf.Tensor:
+  """The channels of [..., 3] in the order `PERMUTATIONS[which]`."""
+  order = tf.gather(PERMUTATIONS, which)
+  return tf.ensure_shape(tf.gather(image, order, axis=-1), image.shape)
+
+
+@register("channel_permute")
+def get_channel_permute():
+  """Puts the three channels into one of their six orders, equally likely.
+
+  The order may be the one that they have. An image of one channel stays as it
+  is; its dtype does not matter.
+  """
+
+  def channel_permute(image, rng):
+    image = tf.convert_to_tensor(image)
+    check_channels("channel_permute", image, image.shape.rank)
+    which = rng.uniform([], 0, len(PERMUTATIONS), tf.int32)
+    return image if image.shape[-1] == 1 else permute_channels(image, which)
+
+  return channel_permute
 
 
 @register("lighting")

@@ -245,16 +245,25 @@ def get_random_crop(size) -> _Op:
   return crop
 
 
-@register("flip_lr")
-def get_flip_lr() -> _Op:
-  """Mirrors left and right with probability one half."""
-
+def _get_flip(axis):
   def flip(image, rng):
     return tf.cond(
-      rng.uniform() < 0.5, lambda: tf.reverse(image, [1]), lambda: image
+      rng.uniform() < 0.5, lambda: tf.reverse(image, [axis]), lambda: image
     )
 
   return flip
+
+
+@register("flip_lr")
+def get_flip_lr() -> _Op:
+  """Mirrors left and right with probability one half."""
+  return _get_flip(1)
+
+
+@register("flip_ud")
+def get_flip_ud() -> _Op:
+  """Mirrors top and bottom with probability one half."""
+  return _get_flip(0)
 
 
 def _affine(scale, offset):

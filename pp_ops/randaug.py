@@ -9,7 +9,7 @@ Inception Crop", appendix D, lists them and what is wrong with the contrast.
 import tensorflow as tf
 
 from pp_ops import geometry
-from pp_ops.augmentations import check_randaug, randaug_line_up
+from pp_ops.policies import check_randaug, randaug_line_up
 from pp_ops.registry import lookup
 from pp_ops.uint8_op import one_of, register_uint8
 

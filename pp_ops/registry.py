@@ -39,6 +39,8 @@ _KEY_ARGS = ("key", "inkey", "outkey")
 # The modules whose import registers the ops that come with the package. Crops
 # are not among these ops: each law is one, see `pp_ops.laws.names`.
 _MODULES = (
+  "pp_ops.autoaugment",
+  "pp_ops.blur",
   "pp_ops.color",
   "pp_ops.features",
   "pp_ops.geometry",
@@ -46,6 +48,7 @@ _MODULES = (
   "pp_ops.labels",
   "pp_ops.pixels",
   "pp_ops.randaug",
+  "pp_ops.random_apply",
   "pp_ops.random_erasing",
   "pp_ops.selection",
   "pp_ops.timm_randaug",

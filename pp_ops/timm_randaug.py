@@ -12,15 +12,9 @@ import math
 
 import tensorflow as tf
 
-from pp_ops.augmentations import (
-  MAX_LEVEL,
-  parse_config,
-  timm_moves,
-  timm_values,
-)
 from pp_ops.checks import INTERPOLATIONS, check_fill, check_interpolation
-from pp_ops.registry import lookup
-from pp_ops.uint8_op import one_of, register_uint8
+from pp_ops.policies import MAX_LEVEL, parse_config, timm_moves, timm_values
+from pp_ops.uint8_op import one_of, ops_of, register_uint8
 
 
 def levels(config: dict[str, float], num: int, rng) -> tf.Tensor:
@@ -33,19 +27,6 @@ def levels(config: dict[str, float], num: int, rng) -> tf.Tensor:
   return tf.clip_by_value(magnitude, 0, config["mmax"]) / MAX_LEVEL
 
 
-def _ops(line_up):
-  """Functions (level, sign) -> op on uint8 images, from a line-up."""
-
-  def op_at(name, args_at):
-    def op(image, level, sign):
-      side = lambda axis: tf.cast(tf.shape(image)[axis], tf.float64)
-      return lookup(name).factory(*args_at(level, sign, side))(image)
-
-    return lambda level, sign: lambda image: op(image, level, sign)
-
-  return [op_at(name, args_at) for name, args_at in line_up.items()]
-
-
 def value_ops(increasing: bool):
   """The ten ops on values.
 
@@ -53,10 +34,10 @@ def value_ops(increasing: bool):
     increasing: whether a higher level is always a stronger change.
 
   Returns:
-    Functions from level and sign, float64 scalar tensors, 1 for the tables' 10
-    and 1 or -1, to an op on uint8 images.
+    Functions from a uint8 image and the level and sign, float64 scalar tensors,
+    1 for the tables' 10 and 1 or -1, to an image.
   """
-  return _ops(timm_values(increasing, tf, tf.cast))
+  return ops_of(timm_values(increasing, tf, tf.cast))
 
 
 def moves(fill, interpolation: str):
@@ -69,7 +50,7 @@ def moves(fill, interpolation: str):
   Returns:
     Such functions.
   """
-  return _ops(timm_moves(fill, interpolation))
+  return ops_of(timm_moves(fill, interpolation, tf.cast))
 
 
 @register_uint8("rand_augment")
@@ -113,13 +94,9 @@ def get_rand_augment(
   moving = [moves(fill, method) for method in methods]
   num_still, num_moving = len(still), len(moving[0])
   ops = sum(moving, still)
-
-  def branch(op_at):
-    return lambda image, level, sign: op_at(level, sign)(image)
-
   scalar = tf.TensorSpec([], tf.float64)
-  branches = [*map(branch, ops), lambda image, level, sign: image]
-  choose = one_of(branches, scalar, scalar)
+  nothing = lambda image, level, sign: image
+  choose = one_of([*ops, nothing], scalar, scalar)
 
   def rand_augment(image, rng):
     # Outside of the branches, so that each layer draws once.

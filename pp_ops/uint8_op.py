@@ -1,4 +1,4 @@
-"""What the ops on uint8 images share: registration, fill, choice of one."""
+"""What ops on uint8 images share: registration, fill, choosing one of many."""
 
 import functools
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from pp_ops.augmentations import check_fill_fits, check_uint8_image
-from pp_ops.registry import register
+from pp_ops.registry import lookup, register
 
 
 def register_uint8(name: str) -> Callable[[Callable], Callable]:
@@ -46,6 +46,27 @@ def filled(height, width, image: tf.Tensor, fill) -> tf.Tensor:
   if isinstance(fill, int):  # several times faster than broadcasting
     return tf.fill(shape, tf.constant(fill, tf.uint8))
   return tf.broadcast_to(tf.constant(fill, tf.uint8), shape)
+
+
+def ops_of(line_up: dict[str, Callable[..., tuple]]) -> list[Callable]:
+  """The ops of a line-up of `pp_ops.policies`.
+
+  Args:
+    line_up: name -> function that gives the op's arguments, from what a policy
+      draws and a function from axis to the image's size, int32.
+
+  Returns:
+    Functions from a uint8 image and what is drawn to an image.
+  """
+
+  def op(name, args_at):
+    def on_image(image, *drawn):
+      side = lambda axis: tf.shape(image)[axis]
+      return lookup(name).factory(*args_at(*drawn, side))(image)
+
+    return on_image
+
+  return [op(name, args_at) for name, args_at in line_up.items()]
 
 
 def one_of(ops, *args: tf.TensorSpec):

@@ -12,12 +12,12 @@ import pytest
 import tensorflow as tf
 from op_helpers import first_quick, photo, preprocess_fn, traced
 
-from big_crop.device_ops import color, registry
+from big_crop.device_ops import pixels, registry
 from big_crop.device_ops.canvas import unpack
 from big_crop.device_ops.philox import seed_words
 from pp_ops import registry as host
 from pp_ops import seeds
-from pp_ops.augmentations import timm_values
+from pp_ops.policies import timm_values
 
 
 def _batch(height, width, channels=3):
@@ -152,7 +152,7 @@ def test_hue_of_whole_quotients():
 
 
 @pytest.mark.parametrize(
-  "count", [color._count_by_groups, color._count_by_scattering]
+  "count", [pixels._count_by_groups, pixels._count_by_scattering]
 )
 def test_histogram(count):
   for shape in ((33, 47, 3), (255, 2, 1), (1, 1, 3), (20, 51, 1)):

@@ -41,11 +41,11 @@ def _in_graph(name, how, channels):
   """One graph for all images, magnitudes and signs."""
   moves = name in MOVES
   ops = (timm_randaug.moves if moves else timm_randaug.value_ops)(*how)
-  op_at = ops[(MOVES if moves else VALUE_OPS).index(name)]
+  op = ops[(MOVES if moves else VALUE_OPS).index(name)]
   image = tf.TensorSpec([None, None, channels], tf.uint8)
   scalar = tf.TensorSpec([], tf.float64)
   return tf.function(
-    lambda image, level, sign: op_at(level, sign)(image),
+    op,
     input_signature=[image, scalar, scalar],
     autograph=False,
   )

@@ -228,21 +228,32 @@ def get_random_crop(size):
   return crop
 
 
-@register("flip_lr", canvas=True)
-def get_flip_lr():
-  """Mirrors left and right with probability one half."""
-
+def _get_flip(axis):
   def flip(image, rng):
     mirrored = rng.uniform() < 0.5
     if not isinstance(image, Canvas):
-      return jnp.where(mirrored, image[:, ::-1], image)
-    column = jnp.arange(image.pixels.shape[1])
-    inside = (column >= image.x) & (column < image.x + image.width)
-    other = 2 * image.x + image.width - 1 - column
-    column = jnp.where(inside & mirrored, other, column)
-    return dataclasses.replace(image, pixels=image.pixels[:, column])
+      return jnp.where(mirrored, jnp.flip(image, axis), image)
+    first = (image.y, image.x)[axis]
+    end = first + (image.height, image.width)[axis]
+    place = jnp.arange(image.pixels.shape[axis])
+    inside = (place >= first) & (place < end)
+    place = jnp.where(inside & mirrored, first + end - 1 - place, place)
+    pixels = jnp.take(image.pixels, place, axis, mode="clip")
+    return dataclasses.replace(image, pixels=pixels)
 
   return flip
+
+
+@register("flip_lr", canvas=True)
+def get_flip_lr():
+  """Mirrors left and right with probability one half."""
+  return _get_flip(1)
+
+
+@register("flip_ud", canvas=True)
+def get_flip_ud():
+  """Mirrors top and bottom with probability one half."""
+  return _get_flip(0)
 
 
 def _affine(scale, offset):

@@ -1,4 +1,4 @@
-"""RandAugment on the accelerator, the authors' and timm's.
+"""RandAugment, TrivialAugment and AutoAugment on the accelerator.
 
 Each layer draws an op for each image and runs the stages of all ops once; see
 `uint8_op`.
@@ -8,23 +8,41 @@ import math
 
 import jax.numpy as jnp
 
-from big_crop.device_ops import color, geometry
+from big_crop.device_ops import geometry, pixels
 from big_crop.device_ops.uint8_op import register_uint8, run_one_of
-from pp_ops.augmentations import (
+from pp_ops.checks import (
+  INTERPOLATIONS,
+  check_fill,
+  check_interpolation,
+  check_number,
+)
+from pp_ops.policies import (
+  AUTOAUGMENT_BINS,
   MAX_LEVEL,
+  autoaugment_line_up,
+  autoaugment_tables,
   check_randaug,
   parse_config,
   randaug_line_up,
   timm_moves,
   timm_values,
+  wide_line_up,
 )
-from pp_ops.checks import INTERPOLATIONS, check_fill, check_interpolation
 
 
 def _factory(name):
   """The factory of the parts that an op is made of."""
-  module = color if hasattr(color, f"get_{name}") else geometry
+  module = pixels if hasattr(pixels, f"get_{name}") else geometry
   return getattr(module, f"get_{name}")
+
+
+def _run(line_up, which, image, *drawn):
+  """Applies op `which` of a line-up, or nothing; see `uint8_op.run_one_of`."""
+  side = lambda axis: image.shape[axis]
+  parts = [
+    _factory(name)(*args_at(*drawn, side)) for name, args_at in line_up.items()
+  ]
+  return run_one_of(parts, which, image)
 
 
 @register_uint8("randaug")
@@ -76,13 +94,9 @@ def get_rand_augment(
 
   def layer(image, which, level, sign, cubic):
     how = cubic if interpolation == "random" else interpolation
-    side = lambda axis: image.shape[axis]
-    parts = [
-      _factory(name)(*args_at(level, sign, side))
-      for name, args_at in {**still, **timm_moves(fill, how)}.items()
-    ]
+    line_up = {**still, **timm_moves(fill, how, jnp.asarray)}
     # Where the op is not to be applied, `which` is none of them.
-    return run_one_of(parts, which, image)
+    return _run(line_up, which, image, level, sign)
 
   def rand_augment(image, rng):
     levels = _levels(values, values["n"], rng)
@@ -95,3 +109,50 @@ def get_rand_augment(
     return image
 
   return rand_augment
+
+
+def _pick(table, k):
+  return jnp.asarray(table)[k]
+
+
+@register_uint8("trivial_augment_wide")
+def get_trivial_augment_wide(
+  num_magnitude_bins: int = 31, fill=0, interpolation: str = "nearest"
+):
+  """One op; see `pp_ops.autoaugment.get_trivial_augment_wide`."""
+  num = num_magnitude_bins
+  check_number("num_magnitude_bins", num, 2, 1000, whole=True)
+  check_fill(fill)
+  check_interpolation(interpolation)
+  line_up = wide_line_up(num, fill, interpolation, _pick)
+
+  def trivial_augment_wide(image, rng):
+    which, magnitude, way = rng.uniform([3])
+    which = (which * (len(line_up) + 1)).astype(jnp.int32)
+    k = (magnitude * num).astype(jnp.int32) + jnp.where(way < 0.5, num, 0)
+    return _run(line_up, which, image, k)
+
+  return trivial_augment_wide
+
+
+@register_uint8("autoaugment")
+def get_autoaugment(
+  policy: str = "imagenet", fill=0, interpolation: str = "nearest"
+):
+  """Two ops of a policy; see `pp_ops.autoaugment.get_autoaugment`."""
+  tables = autoaugment_tables(policy)
+  check_fill(fill)
+  check_interpolation(interpolation)
+  line_up = autoaugment_line_up(fill, interpolation, _pick)
+
+  def autoaugment(image, rng):
+    u = rng.uniform([5])
+    row = (u[0] * len(tables[0])).astype(jnp.int32)
+    which, chance, magnitude = (_pick(table, row) for table in tables)
+    which = jnp.where(u[1:3] < chance, which, len(line_up))
+    k = magnitude + jnp.where(u[3:] < 0.5, AUTOAUGMENT_BINS, 0)
+    for i in range(2):
+      image = _run(line_up, which[i], image, k[i])
+    return image
+
+  return autoaugment

@@ -33,12 +33,15 @@ from pp_ops.registry import Op
 Features = dict[str, Any]
 
 _MODULES = (
+  "big_crop.device_ops.blur",
   "big_crop.device_ops.color",
   "big_crop.device_ops.erasing",
   "big_crop.device_ops.features",
   "big_crop.device_ops.geometry",
   "big_crop.device_ops.image",
+  "big_crop.device_ops.pixels",
   "big_crop.device_ops.policies",
+  "big_crop.device_ops.random_apply",
 )
 _OPS: dict[str, Op] = {}
 

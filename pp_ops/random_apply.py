@@ -1,0 +1,60 @@
+"""Ops in an op: a pp string that is applied to some of the examples."""
+
+import tensorflow as tf
+
+from pp_ops.checks import check_random_apply, check_same_features
+from pp_ops.registry import build, register
+
+
+def _tensors(features):
+  return tf.nest.map_structure(
+    lambda x: x if tf.is_tensor(x) else tf.convert_to_tensor(x), features
+  )
+
+
+def _kinds(features):
+  """Name of a feature -> dtype and rank in words; a dict of such if nested."""
+  return tf.nest.map_structure(
+    lambda x: f"{x.dtype.name} of rank {x.shape.rank}", features
+  )
+
+
+@register("random_apply", inkey=None)
+def get_random_apply(p: float, ops: str):
+  """Applies a pp string with probability `p`; torchvision's `RandomApply`.
+
+  The ops work on the example's features, as if they stood alone, and take their
+  own `key`. With or without them, there must be the same features, of the same
+  dtypes and ranks.
+
+  Args:
+    p: the probability.
+    ops: the string, such as "color_jitter(0.4, 0.4, 0.4, 0.1)|gaussian_blur".
+
+  Returns:
+    A random op on the features.
+  """
+  check_random_apply(p, ops)
+  functions = build(ops)
+
+  def random_apply(features, rng):
+    features = _tensors(features)
+
+    def with_ops():
+      out = features
+      for function in functions:
+        # They draw from the outer op's Rng, one after the other.
+        out = function(out, lambda position: rng)
+      out = _tensors(out)
+      check_same_features(ops, _kinds(features), _kinds(out))
+      return out
+
+    def either():
+      return tf.cond(rng.uniform() < p, with_ops, lambda: features)
+
+    if tf.executing_eagerly():
+      # In a graph both branches are traced, and so the draws of both counted.
+      either = tf.function(either, autograph=False)
+    return either()
+
+  return random_apply
