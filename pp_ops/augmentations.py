@@ -121,6 +121,36 @@ def jitter_ranges(brightness, contrast, saturation, hue) -> dict:
   return {k: v for k, v in ranges.items() if v != nothing[k]}
 
 
+# Moves, for which see `pp_ops.geometry`.
+
+
+def fixed_point(x, y, terms, xp, cast):
+  """Where Pillow takes the nearest pixel from: floor(a x + b y + c).
+
+  Pillow rounds a, b and c to 65536ths and computes with whole numbers. Here
+  their whole part and the rest are summed apart, because a product of both
+  might not fit into 32 bits.
+
+  Args:
+    x: int32, the column, like y less than 2^14.
+    y: int32, the row.
+    terms: (a, b, c), float scalars.
+    xp: the array namespace.
+    cast: function to int32.
+
+  Returns:
+    int32 that broadcasts x and y.
+  """
+  whole, rest = 0, 0
+  for term, times in zip(terms, (x, y, 1), strict=True):
+    floor = xp.floor(term)
+    # No image has as many pixels, so a longer step leads as far out of it.
+    within = xp.minimum(xp.maximum(floor, -(2.0**15)), 2.0**15)
+    whole += cast(within) * times
+    rest += cast(xp.floor((term - floor) * 65536.0 + 0.5)) * times
+  return whole + rest // 65536
+
+
 # Gaussian blur, for which see `pp_ops.blur`.
 
 

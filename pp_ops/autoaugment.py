@@ -12,7 +12,6 @@ itself, empty places are black, posterising and solarising wrap around nowhere.
 
 import tensorflow as tf
 
-from pp_ops.checks import check_fill, check_interpolation, check_number
 from pp_ops.policies import (
   AUTOAUGMENT_BINS,
   autoaugment_line_up,
@@ -56,9 +55,6 @@ def get_trivial_augment_wide(
     A random op on uint8 [height, width, 3 or 1].
   """
   num = num_magnitude_bins
-  check_number("num_magnitude_bins", num, 2, 1000, whole=True)
-  check_fill(fill)
-  check_interpolation(interpolation)
   line_up = wide_line_up(num, fill, interpolation, tf.gather)
   choose = _chooser(line_up)
 
@@ -90,8 +86,6 @@ def get_autoaugment(
     A random op on uint8 [height, width, 3 or 1].
   """
   tables = autoaugment_tables(policy)
-  check_fill(fill)
-  check_interpolation(interpolation)
   line_up = autoaugment_line_up(fill, interpolation, tf.gather)
   choose = _chooser(line_up)
 

@@ -18,7 +18,7 @@ METHODS = (
   "gaussian",
   "mitchellcubic",
 )
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+INTERPOLATIONS = ("nearest", "nearest_pillow", "bilinear", "bicubic")
 ROUNDINGS = ("big_vision", "torchvision")
 
 _LARGEST_SIDE = 1 << 14  # a square of it has 3 GB as float32

@@ -6,8 +6,9 @@ Numbers may be scalar tensors, so that a policy can draw them per image.
 
 By default all pick the nearest pixel, as TensorFlow's RandAugment
 (tensorflow/tpu, efficientnet) does by way of `ImageProjectiveTransformV3`, and
-give what that op gives. With `interpolation="bilinear"` or "bicubic" they give
-what Pillow gives (`pp_ops.interpolation`). Shears are about the centre of the
+give what that op gives. With `interpolation="nearest_pillow"`, "bilinear" or
+"bicubic" they give what Pillow gives; its nearest pixel is another one where a
+position is close to the border of two. Shears are about the centre of the
 first pixel as efficientnet's, unless `corner=True` puts them where Pillow has
 them.
 """
@@ -17,7 +18,7 @@ import math
 import tensorflow as tf
 
 from pp_ops import interpolation as between
-from pp_ops.augmentations import check_bool
+from pp_ops.augmentations import check_bool, fixed_point
 from pp_ops.checks import check_fill, check_interpolation, check_number
 from pp_ops.uint8_op import filled, register_uint8
 
@@ -39,6 +40,12 @@ def _pick(image, x, y, fill):
   height, width = tf.cast(shape[0], tf.float32), tf.cast(shape[1], tf.float32)
   inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
   row, column = (tf.cast(tf.floor(a + 0.5), tf.int32) for a in (y, x))
+  return _gather(image, row, column, inside, fill)
+
+
+def _gather(image, row, column, inside, fill):
+  """The pixels at int32 rows and columns, or `fill` where not `inside`."""
+  shape = tf.shape(image)
   # Outside is one pixel more, at the end. Gathering pixels is several times
   # faster than the projective transform, which goes by channel, and of so
   # few bytes gather_nd twice as fast as gather.
@@ -48,20 +55,38 @@ def _pick(image, x, y, fill):
   return tf.gather_nd(pixels, index[..., None])
 
 
+def _pick_as_pillow(image, column_terms, row_terms, fill):
+  """The pixels that `Image.transform` picks; the terms of `fixed_point`."""
+  shape = tf.shape(image)
+  x, y = _positions(image, tf.int32)
+  column, row = (
+    fixed_point(x, y, terms, tf, lambda v: tf.cast(v, tf.int32))
+    for terms in (column_terms, row_terms)
+  )
+  inside = (column >= 0) & (column < shape[1]) & (row >= 0) & (row < shape[0])
+  return _gather(image, row, column, inside, fill)
+
+
 def _positions(image, dtype):
-  """Columns [width] and rows [height, 1] as floats."""
+  """Columns [width] and rows [height, 1], of a dtype."""
   shape = tf.cast(tf.shape(image), dtype)
   return tf.range(shape[1]), tf.range(shape[0])[:, None]
 
 
-def _turned(degrees, x, y, right, bottom):
-  """Where pixels at (x, y) come from, turned about (right, bottom) / 2."""
-  angle = tf.cast(degrees, x.dtype) * (math.pi / 180)
+def _rotation(degrees, right, bottom):
+  """cos, sin, and where (0, 0) comes from, turned about (right, bottom) / 2."""
+  angle = tf.cast(degrees, right.dtype) * (math.pi / 180)
   cos, sin = tf.cos(angle), tf.sin(angle)
-  if x.dtype == tf.float64:  # to the digits that Pillow keeps
+  if right.dtype == tf.float64:  # to the digits that Pillow keeps
     cos, sin = (tf.round(a * 1e15) / 1e15 for a in (cos, sin))
   from_x = (right - (cos * right - sin * bottom)) / 2.0
   from_y = (bottom - (sin * right + cos * bottom)) / 2.0
+  return cos, sin, from_x, from_y
+
+
+def _turned(degrees, x, y, right, bottom):
+  """Where pixels at (x, y) come from, turned about (right, bottom) / 2."""
+  cos, sin, from_x, from_y = _rotation(degrees, right, bottom)
   # Not as a sum of three: graph optimisation would add those in another
   # order, and their last digit decides between two pixels.
   return cos * x - sin * y + from_x, sin * x - (-cos) * y + from_y
@@ -71,14 +96,12 @@ def _turned(degrees, x, y, right, bottom):
 def get_rotate(degrees: float, fill=128, interpolation: str = "nearest"):
   """Turns the image about its centre, counterclockwise; `Image.rotate`.
 
-  Pillow computes nearest positions in fixed point and some pixels on the border
-  between two neighbours fall to the other one. It does no sampling for
-  multiples of 90 degrees; this op always does.
+  Pillow does no sampling for multiples of 90 degrees; this op always does.
 
   Args:
     degrees: the angle.
     fill: grey level, or one per channel.
-    interpolation: "nearest", "bilinear" or "bicubic".
+    interpolation: "nearest", "nearest_pillow", "bilinear" or "bicubic".
 
   Returns:
     The op.
@@ -92,6 +115,10 @@ def get_rotate(degrees: float, fill=128, interpolation: str = "nearest"):
       x, y = _positions(image, tf.float32)
       return _pick(image, *_turned(degrees, x, y, x[-1], y[-1, 0]), fill)
     x, y = _positions(image, tf.float64)
+    if interpolation == "nearest_pillow":
+      cos, sin, from_x, from_y = _rotation(degrees, x[-1], y[-1, 0])
+      column, row = (cos, -sin, from_x + 0.5), (sin, cos, from_y + 0.5)
+      return _pick_as_pillow(image, column, row, fill)
     x, y = _turned(degrees, x + 0.5, y + 0.5, x[-1] + 1, y[-1, 0] + 1)
     return between.sample(image, x, y, fill, interpolation)
 
@@ -110,6 +137,14 @@ def _get_shear(level, fill, interpolation, corner, axis):
   def shear(image):
     x, y = _positions(image, kind)
     slope = tf.cast(level, kind)
+    if interpolation == "nearest_pillow":
+      begin = slope * start + 0.5
+      column, row = (1.0, 0.0, 0.5), (0.0, 1.0, 0.5)
+      if axis:
+        column = (1.0, slope, begin)
+      else:
+        row = (slope, 1.0, begin)
+      return _pick_as_pillow(image, column, row, fill)
     if interpolation != "nearest":
       offset = slope * ((y[:, 0] if axis else x) + start)
       return between.slide(image, offset, axis, fill, interpolation)
@@ -132,7 +167,7 @@ def get_shear_x(
   Args:
     level: pixels per pixel.
     fill: grey level, or one per channel.
-    interpolation: "nearest", "bilinear" or "bicubic".
+    interpolation: see `rotate`.
     corner: False: about the centre of the first pixel, as efficientnet. True:
       about the top left corner of the image, half of `level` pixels further, as
       `Image.transform(size, AFFINE, (1, level, 0, 0, 1, 0))`.
@@ -155,7 +190,7 @@ def get_shear_y(
   Args:
     level: pixels per pixel.
     fill: grey level, or one per channel.
-    interpolation: "nearest", "bilinear" or "bicubic".
+    interpolation: see `rotate`.
     corner: see `shear_x`.
 
   Returns:
@@ -188,7 +223,7 @@ def _get_translate(pixels, fill, interpolation, axis):
   check_number("pixels", pixels, -math.inf)
   check_fill(fill)
   check_interpolation(interpolation)
-  if interpolation == "nearest":
+  if interpolation.startswith("nearest"):  # Whole pixels leave no choice.
     return lambda image: _shift(image, pixels, axis, fill)
 
   def translate(image):

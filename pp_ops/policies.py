@@ -12,7 +12,12 @@ from collections.abc import Callable
 import numpy as np
 
 from pp_ops.autoaugment_tables import AUTOAUGMENT
-from pp_ops.checks import check_choice, check_number
+from pp_ops.checks import (
+  check_choice,
+  check_fill,
+  check_interpolation,
+  check_number,
+)
 from pp_ops.errors import UserError
 from pp_ops.registry import did_you_mean
 
@@ -196,10 +201,17 @@ AUTOAUGMENT_BINS = 10  # magnitudes, numbered 0 to 9 in the policies
 
 def _linspace(start: float, end: float, num: int) -> np.ndarray:
   """`torch.linspace`, whose float32 steps lead from both ends to the middle."""
-  step = float((np.float32(end) - np.float32(start)) / np.float32(num - 1))
-  i = np.arange(num)
+  start, end = np.float32(start), np.float32(end)
+  i, step = np.arange(num, dtype=float), (end - start) / np.float32(num - 1)
   values = np.where(i < num // 2, start + step * i, end - step * i[::-1])
   return values.astype(np.float32)
+
+
+def _how(fill, interpolation):
+  """Checked (fill, interpolation) of moves that give torchvision's pixels."""
+  check_fill(fill)
+  check_interpolation(interpolation, ("nearest", "bilinear", "bicubic"))
+  return fill, {"nearest": "nearest_pillow"}.get(interpolation, interpolation)
 
 
 def _torchvision_line_up(num, most, translate, how, pick):
@@ -263,11 +275,12 @@ def wide_line_up(num: int, fill, interpolation, pick) -> dict[str, Callable]:
     magnitude, an int32 scalar, and `num` more for the opposite direction; and a
     function from axis to the image's size along it.
   """
+  check_number("num_magnitude_bins", num, 2, 1000, whole=True)
+  how = _how(fill, interpolation)
   pixels = _linspace(0, 32, num).astype(np.int32)
   pixels = np.concatenate([pixels, -pixels])
   translate = lambda k, side: pick(pixels, k)
-  most = (0.99, 135, 0.99, 6)
-  return _torchvision_line_up(num, most, translate, (fill, interpolation), pick)
+  return _torchvision_line_up(num, (0.99, 135, 0.99, 6), translate, how, pick)
 
 
 def autoaugment_line_up(fill, interpolation, pick) -> dict[str, Callable]:
@@ -280,9 +293,8 @@ def autoaugment_line_up(fill, interpolation, pick) -> dict[str, Callable]:
     whole = pick(bins, k) * (150 * side) // (331 * (num - 1))
     return pick(signs, k) * whole
 
-  most = (0.3, 30, 0.9, 4)
-  how = (fill, interpolation)
-  line_up = _torchvision_line_up(num, most, translate, how, pick)
+  how = _how(fill, interpolation)
+  line_up = _torchvision_line_up(num, (0.3, 30, 0.9, 4), translate, how, pick)
   return {**line_up, "invert": lambda k, side: ()}
 
 

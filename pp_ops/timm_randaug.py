@@ -78,7 +78,7 @@ def get_rand_augment(
     fill: what comes from outside the image, a grey level or one per channel;
       round(255 * ImageNet's mean) by default, as timm's factory gives it.
     interpolation: of the five ops that move pixels: "random" draws bilinear or
-      bicubic each time; or "bilinear", "bicubic" or "nearest".
+      bicubic each time; or one of `checks.INTERPOLATIONS`.
 
   Returns:
     A random op on uint8 [height, width, 3 or 1].

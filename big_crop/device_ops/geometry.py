@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from big_crop.device_ops.uint8_op import Part, Stage, register_uint8, run
-from pp_ops.augmentations import check_bool, check_fill_fits
+from pp_ops.augmentations import check_bool, check_fill_fits, fixed_point
 from pp_ops.checks import check_fill, check_interpolation, check_number
 
 # float32 sums of weights that are 1 in truth; truncating needs them not below.
@@ -90,15 +90,36 @@ def _gather(words, row, column):
 
 def _pick(image, move, fill):
   """The pixels nearest to positions. Halves go up, but -0.5 is outside."""
-  height, width, channels = image.shape
+  height, width, _ = image.shape
   x, y = _positions(image, move)
   inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
-  nearest = lambda at, size: jnp.clip(
-    jnp.floor(at + 0.5).astype(jnp.int32), 0, size - 1
+  row, column = (jnp.floor(a + 0.5).astype(jnp.int32) for a in (y, x))
+  return _pixels_at(image, row, column, inside, fill)
+
+
+def _pick_as_pillow(image, move, fill):
+  """The pixels that `Image.transform` picks."""
+  height, width, _ = image.shape
+  y, x = (np.arange(n, dtype=np.int32) for n in image.shape[:2])
+  column, row = (
+    fixed_point(x, y[:, None], terms, jnp, lambda v: v.astype(jnp.int32))
+    for terms in (
+      (move.ax, move.bx, move.cx + move.bx * move.start + 0.5),
+      (move.ay, move.by, move.cy + move.ay * move.start + 0.5),
+    )
   )
+  inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+  return _pixels_at(image, row, column, inside, fill)
+
+
+def _pixels_at(image, row, column, inside, fill):
+  """The pixels at int32 rows and columns, or `fill` where not `inside`."""
+  height, width, channels = image.shape
   words = _pack([image[..., i] for i in range(channels)])
   found = _gather(
-    jax.lax.optimization_barrier(words), nearest(y, height), nearest(x, width)
+    jax.lax.optimization_barrier(words),
+    jnp.clip(row, 0, height - 1),
+    jnp.clip(column, 0, width - 1),
   )
   out = jnp.stack([_unpack(found, i) for i in range(channels)], -1)
   return _or_fill(inside, out.astype(jnp.uint8), fill)
@@ -175,8 +196,9 @@ def _stage(fill, kind):
 
   "bicubic" can be bilinear, too: the parameters say so.
   """
-  if kind == "nearest":
-    sample = functools.partial(_pick, fill=fill)
+  if kind.startswith("nearest"):
+    pick = _pick if kind == "nearest" else _pick_as_pillow
+    sample = functools.partial(pick, fill=fill)
   else:
     sample = functools.partial(_interpolate, fill=fill, four=kind == "bicubic")
   # With these parameters sampling gives the image itself, to the last bit.
@@ -190,7 +212,7 @@ def _moving(move_of, fill, interpolation) -> Part:
   Args:
     move_of: (height, width) -> the fields of `_Move` but `cubic`, by name.
     fill: grey level or one per channel.
-    interpolation: "nearest", "bilinear" or "bicubic"; or a bool scalar, whether
+    interpolation: of `pp_ops.checks.INTERPOLATIONS`; or a bool scalar, whether
       bicubic rather than bilinear, so that a policy can draw it.
 
   Returns:
@@ -270,7 +292,7 @@ def _get_translate(pixels, fill, interpolation, offset):
   """Moves the content; `offset` is "cx" or "cy"."""
   check_number("pixels", pixels, -math.inf)
   pixels = jnp.float32(pixels)
-  if isinstance(interpolation, str) and interpolation == "nearest":
+  if isinstance(interpolation, str) and interpolation.startswith("nearest"):
     pixels = jnp.floor(pixels + 0.5)
   return _moving(lambda height, width: {offset: pixels}, fill, interpolation)
 

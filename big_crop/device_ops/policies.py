@@ -10,12 +10,7 @@ import jax.numpy as jnp
 
 from big_crop.device_ops import geometry, pixels
 from big_crop.device_ops.uint8_op import register_uint8, run_one_of
-from pp_ops.checks import (
-  INTERPOLATIONS,
-  check_fill,
-  check_interpolation,
-  check_number,
-)
+from pp_ops.checks import INTERPOLATIONS, check_fill, check_interpolation
 from pp_ops.policies import (
   AUTOAUGMENT_BINS,
   MAX_LEVEL,
@@ -121,9 +116,6 @@ def get_trivial_augment_wide(
 ):
   """One op; see `pp_ops.autoaugment.get_trivial_augment_wide`."""
   num = num_magnitude_bins
-  check_number("num_magnitude_bins", num, 2, 1000, whole=True)
-  check_fill(fill)
-  check_interpolation(interpolation)
   line_up = wide_line_up(num, fill, interpolation, _pick)
 
   def trivial_augment_wide(image, rng):
@@ -141,8 +133,6 @@ def get_autoaugment(
 ):
   """Two ops of a policy; see `pp_ops.autoaugment.get_autoaugment`."""
   tables = autoaugment_tables(policy)
-  check_fill(fill)
-  check_interpolation(interpolation)
   line_up = autoaugment_line_up(fill, interpolation, _pick)
 
   def autoaugment(image, rng):
