@@ -80,12 +80,13 @@ CROPS = [
   "inception_crop_coupled(32, area_min=20)|flip_lr|vgg_value_range",
   'decode|resize_small(28, "bicubic", antialias=True, rounding="torchvision")'
   '|central_crop(24, rounding="torchvision")|value_range(-1, 1)',
-  'resize_small(28)|flip_lr|random_crop(24)|keep("image")',
+  'resize_small(28)|random_apply(0.6, "flip_lr|channel_permute")|flip_ud'
+  '|random_crop(24)|keep("image")',
   'power_crop(20, p=2, method="random")',
   "inception_crop_port((20, 24), antialias=True)|clip_value_range",
   "random_resize_small(24, 40)|random_crop(22)",
   "flip_lr|resize(20)",
-  "central_crop|resize(20)",
+  'random_apply(0.5, "central_crop|flip_ud")|resize(20)',
   "random_crop(30)|flip_lr|value_range(0, 1, clip_values=True)",
   "inception_crop_fixed|flip_lr|resize(20)",
   "resize(64)|inception_crop_fixed(20)|central_crop(10)",
@@ -243,6 +244,10 @@ BAD = {
   "central_crop(48)": "smaller than the crop",
   "resize_small(20)|central_crop(21)": "smaller than the crop",
   "resize(8)|keep('x')": "no feature 'x'",
+  "random_apply(0.5, 'resize(8)')": "without uint8 (96, 96, 3) of different",
+  "random_apply(0.5, 'resize_small(8)')": "with 'resize_small(8)' feature",
+  "resize(8)|random_apply(0.5, 'resize(9)')": "without uint8 (8, 8, 3)",
+  "random_apply(0.5, \"lookup('x')\")": "op 'lookup' has no form that runs",
   "inception_crop_fixed(8, area_min=200)": "percent",
 }
 

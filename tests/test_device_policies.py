@@ -3,8 +3,6 @@
 Both engines draw the same numbers, so their images can be compared directly.
 """
 
-import inspect
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -177,16 +175,22 @@ RANDOM = {
   RAND: 1e-3,
   "cutout(9)": 0,
   "color_jitter(0.4, 0.4, (0.5, 1.2), 0.1)": 1e-3,
+  "trivial_augment_wide|autoaugment": 1e-3,
+  'random_apply(0.5, \'gaussian_blur(9)|random_apply(0.5, "flip_ud|cutout(3)")'
+  "|random_grayscale(0.3)')|channel_permute": 0,
   # `legacy` truncates sums that lie beside whole numbers, and a factor of 3.2
   # makes several grey levels of one.
   "randaug(3, 17, 'legacy')": 3e-3,
   "rand_augment('rand-m9-n3-p0.9-mstdinf-mmax12', 9, 'nearest')": 1e-3,
   "rand_augment('rand-m4.5-p1', interpolation='bilinear')": 1e-3,
   "color_jitter(saturation=0.3)|color_jitter()": 1e-3,
+  "autoaugment('svhn', 9, 'bicubic')": 1e-3,
+  "trivial_augment_wide(9, (1, 2, 3), 'bilinear')": 1e-3,
+  "random_apply(0.5, 'color_jitter(hue=0.1)|randaug(1)')|randaug(1)": 1e-3,
 }
 
 
-@pytest.mark.parametrize("spec", first_quick([*RANDOM], 4, pytest.mark.slow))
+@pytest.mark.parametrize("spec", first_quick([*RANDOM], 6, pytest.mark.slow))
 def test_random_ops(spec):
   images = np.concatenate([BATCHES["33x47x3"]] * 8)
   ours, theirs = on_device(spec, images), random_on_host(spec, images)
@@ -241,20 +245,6 @@ def test_levels_in_float32_are_those_in_float64():
 
 # The ops' arguments.
 
-NAMES = (
-  *("autocontrast", "equalize", "invert", "posterize", "solarize"),
-  *("solarize_add", "color", "contrast", "brightness", "sharpness", "hue"),
-  *("rotate", "shear_x", "shear_y", "translate_x", "translate_y", "cutout"),
-  *("color_jitter", "lighting", "randaug", "rand_augment", "random_erasing"),
-)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_arguments_are_the_hosts(name):
-  ours, theirs = (r.lookup(name).factory for r in (registry, host))
-  assert inspect.signature(ours) == inspect.signature(theirs)
-  assert inspect.getdoc(ours)
-
 
 @pytest.mark.parametrize(
   "spec",
@@ -267,6 +257,13 @@ def test_arguments_are_the_hosts(name):
     *("randaug(contrast='old')", "rand_augment('rand-t0')", "rand_augment(3)"),
     "rand_augment('rand', interpolation='area')",
     *("random_erasing(2)", "random_erasing(mode='noise')"),
+    *("gaussian_blur(4)", "gaussian_blur(5, 0)", "random_grayscale(2)"),
+    *(
+      "trivial_augment_wide(1)",
+      "autoaugment('x')",
+      "random_apply(2, 'hue(0)')",
+    ),
+    *("random_apply(1, 3)", "random_apply(1, 'hue(3)')"),
     "random_erasing(min_count=3, max_count=2)",
   ],
 )
@@ -289,6 +286,9 @@ def test_wrong_arguments_raise_what_they_raise_on_the_host(spec):
     ("cutout(3, fill=(1, 2, 3))", np.zeros((4, 5, 1), np.uint8)),
     ("random_erasing", np.zeros((4, 5, 3), np.uint8)),
     ("lighting", np.zeros((4, 5, 3), np.uint8)),
+    ("channel_permute", np.zeros((4, 5, 2), np.uint8)),
+    ("gaussian_blur(9)", np.zeros((9, 4, 3), np.uint8)),
+    ("random_grayscale", np.zeros((4, 5, 3), np.float32)),
   ],
 )
 def test_wrong_images_raise_what_they_raise_on_the_host(spec, image):

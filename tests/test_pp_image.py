@@ -292,12 +292,13 @@ def test_crops_larger_than_the_image_raise(op):
     run(f"{op}((4, 8))", coordinates(9, 7))
 
 
-def test_flip_lr():
+@pytest.mark.parametrize("op, axis", [("flip_lr", 1), ("flip_ud", 0)])
+def test_flips(op, axis):
   image = coordinates(3, 4)
   flipped = 0
   for i in range(100):
-    out = run("flip_lr", image, _seed=example_seed(0, 0, i))
-    mirrored = (out == image[:, ::-1]).all()
+    out = run(op, image, _seed=example_seed(0, 0, i))
+    mirrored = (out == np.flip(image, axis)).all()
     assert mirrored or (out == image).all()
     flipped += mirrored
   assert 30 <= flipped <= 70
