@@ -80,8 +80,8 @@ CROPS = [
   "inception_crop_coupled(32, area_min=20)|flip_lr|vgg_value_range",
   'decode|resize_small(28, "bicubic", antialias=True, rounding="torchvision")'
   '|central_crop(24, rounding="torchvision")|value_range(-1, 1)',
-  'resize_small(28)|random_apply(0.6, "flip_lr|channel_permute")|flip_ud'
-  '|random_crop(24)|keep("image")',
+  'central_crop|random_apply(0.6, "flip_lr|channel_permute")|flip_ud'
+  '|resize_small(28)|random_crop(24)|keep("image")',
   'power_crop(20, p=2, method="random")',
   "inception_crop_port((20, 24), antialias=True)|clip_value_range",
   "random_resize_small(24, 40)|random_crop(22)",

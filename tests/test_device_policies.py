@@ -167,6 +167,7 @@ def test_histogram(count):
 
 RAND = "rand_augment('rand-m7-mstd0.5-inc1')"
 NORMAL = "vgg_value_range|random_erasing"
+INNER = 'random_apply(0.5, "cutout(3)|random_grayscale(0.3)")'
 
 
 # pp string -> the part of the pixels that may be off by more than a grey level.
@@ -176,8 +177,7 @@ RANDOM = {
   "cutout(9)": 0,
   "color_jitter(0.4, 0.4, (0.5, 1.2), 0.1)": 1e-3,
   "trivial_augment_wide|autoaugment": 1e-3,
-  'random_apply(0.5, \'gaussian_blur(9)|random_apply(0.5, "flip_ud|cutout(3)")'
-  "|random_grayscale(0.3)')|channel_permute": 0,
+  f"random_apply(0.5, 'gaussian_blur(9)|{INNER}|flip_lr')|channel_permute": 0,
   # `legacy` truncates sums that lie beside whole numbers, and a factor of 3.2
   # makes several grey levels of one.
   "randaug(3, 17, 'legacy')": 3e-3,
