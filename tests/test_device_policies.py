@@ -87,6 +87,8 @@ NEAREST = (
   *("shear_x(0.3)", "shear_x(-0.3)", "shear_y(-0.3)", "shear_y(9)"),
   *("shear_x(-0.3, corner=True)", "shear_y(0.21, corner=True)"),
   *("translate_x(7.5)", "translate_y(-4.5)", "translate_x(-1e9)"),
+  *("rotate(45, 3, 'nearest_pillow')", "shear_x(2e6, 3, 'nearest_pillow')"),
+  "shear_y(0.2, 3, 'nearest_pillow', corner=True)",
 )
 BETWEEN = (
   *("rotate(30, {})", "rotate(-21.3, {})", "rotate(90, {})"),
