@@ -178,7 +178,7 @@ RANDOM = {
   RAND: 1e-3,
   "cutout(9)": 0,
   "color_jitter(0.4, 0.4, (0.5, 1.2), 0.1)": 1e-3,
-  "trivial_augment_wide|autoaugment": 1e-3,
+  "trivial_augment_wide": 1e-3,
   f"random_apply(0.5, 'gaussian_blur(9)|{INNER}|flip_lr')|channel_permute": 0,
   # `legacy` truncates sums that lie beside whole numbers, and a factor of 3.2
   # makes several grey levels of one.
@@ -186,6 +186,7 @@ RANDOM = {
   "rand_augment('rand-m9-n3-p0.9-mstdinf-mmax12', 9, 'nearest')": 1e-3,
   "rand_augment('rand-m4.5-p1', interpolation='bilinear')": 1e-3,
   "color_jitter(saturation=0.3)|color_jitter()": 1e-3,
+  "autoaugment": 1e-3,
   "autoaugment('svhn', 9, 'bicubic')": 1e-3,
   "trivial_augment_wide(9, (1, 2, 3), 'bilinear')": 1e-3,
   "random_apply(0.5, 'color_jitter(hue=0.1)|randaug(1)')|randaug(1)": 1e-3,
