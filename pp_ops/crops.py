@@ -60,14 +60,43 @@ def native_sampler(law: NativeLaw) -> Sampler:
   return sample
 
 
+def get_sampler(law: Law, coupled: bool = False) -> Sampler:
+  """What draws a law's windows.
+
+  Args:
+    law: the law.
+    coupled: draw even TensorFlow's own law as all others, by its array maths.
+  """
+  # The kernel knows TensorFlow's own law, not what a subclass makes of it.
+  native = type(law) is NativeLaw and not coupled
+  return native_sampler(law) if native else law_sampler(law)
+
+
+def cut(image: tf.Tensor, window) -> tf.Tensor:
+  """The window (y, x, h, w) of an image [H, W, C]."""
+  y, x, h, w = tf.unstack(window)
+  # Slicing by tensors forgets how many channels there are.
+  return tf.ensure_shape(
+    tf.slice(image, [y, x, 0], [h, w, -1]), [None, None, image.shape[-1]]
+  )
+
+
+def decode_window(data: tf.Tensor, window, width: tf.Tensor) -> tf.Tensor:
+  """Decodes the window (y, x, h, w) of a JPEG that is `width` pixels wide."""
+  y, x, h, w = tf.unstack(window)
+  # A column more on each side: the decoder interpolates chroma from the
+  # neighbours, and would fill in the window's edges differently.
+  left = tf.minimum(x, 1)
+  wide = tf.minimum(w + left + 1, width - x + left)
+  window = tf.stack([y, x - left, h, wide])
+  image = tf.image.decode_and_crop_jpeg(data, window, 3, **image_ops.JPEG)
+  return tf.slice(image, [0, left, 0], [h, w, 3])
+
+
 def _crop_image(sample):
   def crop(image, rng):
     shape = tf.shape(image)
-    y, x, h, w = sample(shape[0], shape[1], rng)
-    # Slicing by tensors forgets how many channels there are.
-    return tf.ensure_shape(
-      tf.slice(image, [y, x, 0], [h, w, -1]), [None, None, image.shape[-1]]
-    )
+    return cut(image, sample(shape[0], shape[1], rng))
 
   return crop
 
@@ -81,14 +110,8 @@ def _decode_and_crop(sample):
     # Both branches draw alike, so that a window does not depend on the format.
     def from_jpeg():
       shape = tf.image.extract_jpeg_shape(data)
-      y, x, h, w = sample(shape[0], shape[1], copy.copy(rng))
-      # A column more on each side: the decoder interpolates chroma from the
-      # neighbours, and would fill in the window's edges differently.
-      left = tf.minimum(x, 1)
-      wide = tf.minimum(w + left + 1, shape[1] - x + left)
-      window = tf.stack([y, x - left, h, wide])
-      image = tf.image.decode_and_crop_jpeg(data, window, 3, **image_ops.JPEG)
-      return tf.slice(image, [0, left, 0], [h, w, 3])
+      window = sample(shape[0], shape[1], copy.copy(rng))
+      return decode_window(data, window, shape[1])
 
     def from_other():
       return _crop_image(sample)(image_ops.decode(data), copy.copy(rng))
@@ -115,9 +138,7 @@ def get_crop(name: str, law: Law, size, resize: dict) -> Callable:
     ValueError: for a wrong size or method, in one line.
   """
   check_method(resize["method"], random=True)
-  # The kernel knows TensorFlow's own law, not what a subclass makes of it.
-  native = type(law) is NativeLaw and name.removeprefix(FUSED) != COUPLED
-  sampler = native_sampler(law) if native else law_sampler(law)
+  sampler = get_sampler(law, coupled=name.removeprefix(FUSED) == COUPLED)
   fused = name.startswith(FUSED)
   crop = _decode_and_crop(sampler) if fused else _crop_image(sampler)
   if size is None:

@@ -14,7 +14,6 @@ imports JAX if JAX is installed.
 """
 
 import dataclasses
-import inspect
 import io
 from typing import Any
 
@@ -65,7 +64,10 @@ class RandomResizedCrop(grain.transforms.RandomMap):
   key: str = "image"
 
   def __post_init__(self):
-    object.__setattr__(self, "law", _as_law(self.law))
+    own = registry.law_alone(
+      self.law, _NOT_THE_LAWS, "RandomResizedCrop itself"
+    )
+    object.__setattr__(self, "law", own)
     if self.size is not None:
       object.__setattr__(self, "size", check_size(self.size))
     check_choice("resize method", self.method, _RESAMPLING)
@@ -150,24 +152,3 @@ def _kind(value):
   if isinstance(value, np.ndarray):
     return f"{value.dtype} {list(value.shape)}"
   return type(value).__name__
-
-
-def _as_law(law):
-  if isinstance(law, Law):
-    return law
-  if not isinstance(law, str):
-    raise UserError(
-      f"law={law!r}: need a pp_ops.laws law or a crop op's string, as in "
-      "'beta_crop(alpha=2)'"
-    )
-  found = registry.law_of(law)
-  [(name, args, kwargs)] = registry.parse(law)
-  names = inspect.signature(registry.lookup(name).factory).parameters
-  given = {**dict(zip(names, args, strict=False)), **kwargs}
-  for name in _NOT_THE_LAWS:
-    if given.get(name) is not None:
-      raise UserError(
-        f"law={law!r}: {name}={given[name]!r} is not the law's: leave it out, "
-        "and give size, method and key to RandomResizedCrop itself"
-      )
-  return found

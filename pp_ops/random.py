@@ -47,9 +47,14 @@ class Rng(seeds.Draws):
 
   def seed(self) -> tf.Tensor | None:
     """A fresh int64 [2] seed for a `tf.random.stateless_*` op, or None."""
+    return self.reserve(1)
+
+  def reserve(self, num: int) -> tf.Tensor | None:
+    """The seed with which another `Rng` makes this one's next `num` draws."""
+    first = self.next_bits(num)
     if self._seed is None:
       return None
-    return self._seed + tf.constant([0, self.next_bits()], tf.int64)
+    return self._seed + tf.constant([0, first], tf.int64)
 
   def uniform(self, shape=(), minval=0, maxval=None, dtype=tf.float32):
     """Uniform numbers in [minval, maxval), as `tf.random.uniform`."""

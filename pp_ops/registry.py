@@ -27,6 +27,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from pp_ops import laws
 from pp_ops.errors import UserError
 from pp_ops.laws import arguments
 from pp_ops.laws import names as law_names
@@ -42,6 +43,7 @@ _MODULES = (
   "pp_ops.autoaugment",
   "pp_ops.blur",
   "pp_ops.color",
+  "pp_ops.cropmix",
   "pp_ops.features",
   "pp_ops.geometry",
   "pp_ops.image",
@@ -329,6 +331,40 @@ def law_of(spec: str) -> Any:
     crops = [n for n in names() if lookup(n).law]
     raise UserError(f"op {name!r} declares no crop law; {', '.join(crops)} do")
   return call_factory(name, law, args, kwargs)
+
+
+def law_alone(law: Any, others: tuple[str, ...], whose: str) -> Any:
+  """The law that an argument `law` gives, where all else is given elsewhere.
+
+  Args:
+    law: a `pp_ops.laws` law, or a crop op's string.
+    others: the op's arguments that the string may not give.
+    whose: to what these belong, for the error.
+
+  Returns:
+    The law.
+
+  Raises:
+    ValueError: in one line, if it is neither, or gives one of `others`.
+  """
+  if isinstance(law, laws.Law):
+    return law
+  if not isinstance(law, str):
+    raise UserError(
+      f"law={law!r}: need a pp_ops.laws law or a crop op's string, as in "
+      "'beta_crop(alpha=2)'"
+    )
+  found = law_of(law)
+  [(name, args, kwargs)] = parse(law)
+  parameters = inspect.signature(lookup(name).factory).parameters
+  given = {**dict(zip(parameters, args, strict=False)), **kwargs}
+  for key in others:
+    if given.get(key) is not None:
+      raise UserError(
+        f"law={law!r}: {key}={given[key]!r} is not the law's: leave it out, "
+        f"and give it to {whose}"
+      )
+  return found
 
 
 def _build(op, name, args, kwargs, position):

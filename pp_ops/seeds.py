@@ -47,9 +47,14 @@ class Draws:
     self._next = position << DRAW_BITS
     self._end = self._next + (1 << DRAW_BITS)
 
-  def next_bits(self) -> int:
-    """What the next draw adds to the second half of the example's seed."""
-    if self._next == self._end:
+  def next_bits(self, num: int = 1) -> int:
+    """What the next draw adds to the second half of the example's seed.
+
+    Args:
+      num: how many draws this counts for; those after the first add one more
+        each.
+    """
+    if self._next + num > self._end:
       raise UserError(f"an op may draw {1 << DRAW_BITS} times at most")
-    self._next += 1
-    return self._next - 1
+    self._next += num
+    return self._next - num

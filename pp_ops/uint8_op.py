@@ -73,7 +73,8 @@ def one_of(ops, *args: tf.TensorSpec):
   """Prepares the choice of one op per image.
 
   Args:
-    ops: functions from (uint8 image, *args) to an image of the same shape.
+    ops: functions from (image, *args) to an image; what they return has one
+      dtype and one static shape.
     *args: what the further arguments look like.
 
   Returns:
@@ -85,22 +86,24 @@ def one_of(ops, *args: tf.TensorSpec):
   # them more than once: for the shapes of its elements, for its epochs, and at
   # every image where it runs eagerly.
   @functools.lru_cache(maxsize=4)
-  def branches(shape):
-    spec = [tf.TensorSpec(shape, tf.uint8), *args]
+  def branches(shape, dtype):
+    spec = [tf.TensorSpec(shape, dtype), *args]
     return [
       tf.function(op, autograph=False).get_concrete_function(*spec)
       for op in ops
     ]
 
   def choose(which, image, *inputs):
+    found = branches(image.shape, image.dtype)
+    like = found[0].structured_outputs
     # Not tf.switch_case, which lays all branches side by side in the graph:
     # skipping 15 of them took an eighth of the time.
     (out,) = tf.raw_ops.Case(
       branch_index=which,
       input=[image, *inputs],
-      Tout=[tf.uint8],
-      branches=branches(image.shape),
-      output_shapes=[image.shape],
+      Tout=[like.dtype],
+      branches=found,
+      output_shapes=[like.shape],
     )
     return out
 

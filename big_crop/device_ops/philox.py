@@ -115,11 +115,14 @@ class Rng(Draws):
     super().__init__(position)
     self._seed = seed
 
+  def reserve(self, num: int) -> jax.Array:
+    """The seed with which another `Rng` makes this one's next `num` draws."""
+    # The low bits that the draw is added to are free: nothing is carried.
+    return self._seed + jnp.array([0, 0, self.next_bits(num), 0], jnp.uint32)
+
   def bits(self, num: int) -> jax.Array:
     """uint32 [num]; one draw, as is each call of the other methods."""
-    # The low bits that the draw is added to are free: nothing is carried.
-    own = jnp.array([0, 0, self.next_bits(), 0], jnp.uint32)
-    return random_bits(self._seed + own, num)
+    return random_bits(self.reserve(1), num)
 
   def uniform(self, shape: Sequence[int] = (), dtype=jnp.float32) -> jax.Array:
     """Uniform float32 numbers in [0, 1).

@@ -35,6 +35,7 @@ Features = dict[str, Any]
 _MODULES = (
   "big_crop.device_ops.blur",
   "big_crop.device_ops.color",
+  "big_crop.device_ops.cropmix",
   "big_crop.device_ops.erasing",
   "big_crop.device_ops.features",
   "big_crop.device_ops.geometry",

@@ -1,0 +1,344 @@
+"""CropMix: which windows of an image are mixed, and with which weights.
+
+"CropMix: Sampling a Rich Input Distribution via Multi-Scale Cropping", section
+3.2 and appendix A. What an engine needs to know to make the mixed image is
+computed here from uniforms, under NumPy, TensorFlow and JAX; `pp_ops.cropmix`
+and `big_crop.device_ops.cropmix` turn it into pixels.
+"""
+
+import dataclasses
+import functools
+import inspect
+import itertools
+import numbers
+from typing import NamedTuple
+
+import numpy as np
+
+from pp_ops.checks import check_method, check_size
+from pp_ops.errors import UserError
+from pp_ops.laws.law import Array, Law, check_range
+from pp_ops.registry import law_alone
+
+MIXES = ("mixup", "cutmix")
+SCALES = ("multi", "single")
+# The channels of an image in every order; the first leaves them as they are.
+PERMUTATIONS = np.array(list(itertools.permutations(range(3))), np.int32)
+# What the views' law may not give, because `cropmix` does.
+_NOT_THE_LAWS = ("area_min", "area_max", "size", "method", "antialias")
+_MOST_VIEWS = 16
+_DRAWS_PER_STEP = 5  # weight, permutation, coin, y, x
+
+
+class Steps(NamedTuple):
+  """How views are mixed, one after the other; each array is [views - 1, ...].
+
+  Step k mixes what has become of views 0 to k with view k + 1. One of these two
+  images is the lighter one: the one of the smaller weight under Mixup, the one
+  that is pasted under CutMix. Only the lighter image is augmented.
+
+  Attributes:
+    newer: bool: whether the lighter image is view k + 1.
+    weight: float: the lighter image's weight under Mixup, at most 1/2.
+    box: [..., 4], (top, left, bottom, right): what the pasted image covers
+      under CutMix; whole numbers in a float dtype, like the next.
+    permutation: index into `PERMUTATIONS` for the lighter image's channels.
+  """
+
+  newer: Array
+  weight: Array
+  box: Array
+  permutation: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class CropMix:
+  """What CropMix draws.
+
+  Attributes:
+    law: of the views, whose crop scales are set here.
+    area_min: smallest crop scale of all views.
+    area_max: largest crop scale.
+    num: how many views; one of these, drawn uniformly for each image. The
+      authors' code draws it once for each of its workers; the paper means this.
+    mix: "mixup" or "cutmix".
+    alpha: of the weights. Mixup's are of Beta(alpha / N, alpha / N) for N
+      views, CutMix's of Beta(alpha, alpha).
+    permute: whether the channels of the lighter image are permuted.
+    scales: "multi" divides [area_min, area_max] evenly among the views;
+      "single" gives it to each; or one (smallest, largest) for each view, which
+      must ascend and not overlap, in place of area_min and area_max.
+  """
+
+  law: Law
+  area_min: float = 0.01
+  area_max: float = 1.0
+  num: tuple[int, ...] = (2, 3, 4)
+  mix: str = "mixup"
+  alpha: float = 0.4
+  permute: bool = True
+  scales: str | tuple[tuple[float, float], ...] = "multi"
+
+  def __post_init__(self):
+    check_range("area_min", self.area_min, "area_max", self.area_max, 1.0)
+    good = self.num and len(set(self.num)) == len(self.num)
+    good = good and all(type(n) is int for n in self.num)
+    if not good or not all(1 <= n <= _MOST_VIEWS for n in self.num):
+      raise UserError(
+        f"num={self.num!r}: need a number of views from 1 to {_MOST_VIEWS}, or "
+        "several different ones to draw from"
+      )
+    if self.mix not in MIXES:
+      raise UserError(f"mix={self.mix!r}: need one of {MIXES}")
+    number = isinstance(self.alpha, numbers.Real)
+    if not (number and 1e-3 <= self.alpha <= 1e3):
+      raise UserError(f"alpha={self.alpha!r}: need 0.001 <= alpha <= 1000")
+    if isinstance(self.scales, str):
+      if self.scales not in SCALES:
+        raise UserError(
+          f"scales={self.scales!r}: need one of {SCALES}, or (smallest, "
+          "largest) for each view"
+        )
+    else:
+      self._check_ranges()
+    for n in self.num:
+      self.views(n)  # a law may refuse a range
+
+  def _check_ranges(self):
+    for low, high in self.scales:
+      check_range("smallest scale", low, "largest scale", high, 1.0)
+    for (_, high), (low, _) in itertools.pairwise(self.scales):
+      if low < high:
+        raise UserError(
+          f"scales: a range ends at {high:g} and the next begins at {low:g} of "
+          "the image; need ranges that ascend and do not overlap"
+        )
+    if set(self.num) != {len(self.scales)}:
+      raise UserError(
+        f"num={self.num!r} with {len(self.scales)} ranges of scales: need "
+        f"num={len(self.scales)}"
+      )
+
+  @property
+  def most(self) -> int:
+    """The largest number of views."""
+    return max(self.num)
+
+  @property
+  def draws(self) -> int:
+    """How many uniforms `number`, `order` and `steps` read; 0 if N is 1."""
+    if self.most == 1:
+      return 0
+    return 1 + self.most + _DRAWS_PER_STEP * (self.most - 1)
+
+  @property
+  def reserved(self) -> tuple[int, int]:
+    """Draws that are kept for the windows, and for what `before` draws."""
+    return 2 * self.most, 96
+
+  def ranges(self, n: int) -> list[tuple[float, float]]:
+    """(smallest, largest) crop scale of each of n views, ascending.
+
+    For (0.01, 1) and three views (0.01, 0.34), (0.34, 0.67) and (0.67, 1).
+    """
+    low, high = self.area_min, self.area_max
+    if self.scales == "single":
+      return [(low, high)] * n
+    if self.scales != "multi":
+      return list(self.scales)
+    bounds = [low + k * (high - low) / n for k in range(n)]
+    return list(itertools.pairwise([*bounds, high]))
+
+  def views(self, n: int) -> list[Law]:
+    """The laws of n views, in the order of `ranges`."""
+    return [
+      dataclasses.replace(self.law, area_min=low, area_max=high)
+      for low, high in self.ranges(n)
+    ]
+
+  def number(self, u: Array, xp) -> Array:
+    """Index into `num`, whole in u's dtype; u: float [draws], uniform."""
+    return xp.minimum(xp.floor(u[0] * len(self.num)), len(self.num) - 1.0)
+
+  def order(self, n: int, u: Array, xp) -> Array:
+    """int [n], the views in the order in which they are mixed; uniform."""
+    return xp.argsort(u[1 : 1 + n])
+
+  def steps(self, n: int, u: Array, size: tuple[int, int], xp) -> Steps:
+    """How n views are mixed in n - 1 steps.
+
+    Args:
+      n: the number of views, at least 2.
+      u: float [draws], uniform in [0, 1).
+      size: (height, width) of the views in pixels.
+      xp: the array namespace.
+
+    Returns:
+      The steps.
+    """
+    begin = 1 + self.most
+    u = u[begin : begin + _DRAWS_PER_STEP * (n - 1)]
+    u = xp.reshape(u, [n - 1, _DRAWS_PER_STEP])
+    alpha = self.alpha / n if self.mix == "mixup" else self.alpha
+    weight, lighter = smaller_weight(u[:, 0], alpha, xp), u[:, 0] > 0.5
+    permutation = xp.floor(u[:, 1] * (6.0 if self.permute else 1.0))
+    if self.mix == "mixup":
+      box = xp.stack([xp.zeros_like(weight)] * 4, 1)
+      return Steps(lighter, weight, box, permutation)
+    # The lighter image's weight is 1 - lambda where lambda is above 1/2.
+    rest = xp.where(lighter, weight, 1.0 - weight)
+    (top, bottom), (left, right) = (
+      cut_interval(xp.floor(u[:, 3 + i] * length), rest, length, xp)
+      for i, length in enumerate(size)
+    )
+    box = xp.stack([top, left, bottom, right], 1)
+    return Steps(u[:, 2] < 0.5, weight, box, permutation)
+
+
+def cut_interval(centre: Array, rest: Array, length: int, xp) -> tuple:
+  """Where CutMix's box begins and ends along one side of the image.
+
+  It has floor(length sqrt(rest)) pixels around the centre, cut off at the ends.
+
+  Args:
+    centre: whole numbers in a float dtype, 0 to length - 1.
+    rest: 1 - lambda, the part of the image that the box would cover.
+    length: of the image's side in pixels.
+    xp: the array namespace.
+
+  Returns:
+    First pixel, and the pixel after the last one, like `centre`.
+  """
+  cut = xp.floor(length * xp.sqrt(rest))
+  begin = centre - xp.floor(cut / 2)
+  zero = xp.zeros_like(centre)
+  return xp.maximum(begin, zero), xp.minimum(begin + cut, zero + length)
+
+
+@functools.lru_cache(maxsize=32)
+def _log_nodes(alpha, dtype):
+  """log x and log CDF of Beta(alpha, alpha) for x up to 1/2, ascending."""
+  from scipy import special
+
+  x = np.concatenate([np.geomspace(1e-9, 0.01, 256), np.arange(11, 501) / 1000])
+  cdf = special.betainc(alpha, alpha, x)
+  there = cdf > np.finfo(np.float64).tiny
+  return np.log(x[there]).astype(dtype), np.log(cdf[there]).astype(dtype)
+
+
+def smaller_weight(u: Array, alpha: float, xp) -> Array:
+  """The smaller of lambda and 1 - lambda, with lambda ~ Beta(alpha, alpha).
+
+  By the inverse of the CDF, interpolated between logarithms, so that weights of
+  any size are as exact: with alpha 0.1 one in ten is below 1e-8.
+
+  Args:
+    u: [n] uniforms; lambda is the u-quantile, so that lambda is the smaller one
+      where u < 1/2.
+    alpha: of the distribution.
+    xp: the array namespace.
+
+  Returns:
+    [n], 0 to 1/2.
+  """
+  dtype = np.dtype(getattr(u.dtype, "as_numpy_dtype", u.dtype))
+  log_x, log_cdf = _log_nodes(float(alpha), dtype)
+  take = xp.gather if hasattr(xp, "gather") else xp.take
+  log = getattr(xp, "log", None) or xp.math.log  # TensorFlow has the latter
+  tail = log(xp.minimum(u, 1 - u))
+  # Beyond the first node the CDF goes on as a power of x, a straight line here.
+  i = xp.searchsorted(log_cdf[1:-1], tail, side="right")
+  x0, x1, c0, c1 = (take(a, j) for a in (log_x, log_cdf) for j in (i, i + 1))
+  return xp.exp(x0 + (tail - c0) / (c1 - c0) * (x1 - x0))
+
+
+class Arguments(NamedTuple):
+  """What the op `cropmix` is told: the law, and how to make its views."""
+
+  law: CropMix
+  size: tuple[int, int]
+  method: str
+  antialias: bool
+  before: str
+
+
+def read_arguments(
+  size,
+  area_min: float = 1,
+  area_max: float = 100,
+  num=(2, 3, 4),
+  mix: str = "mixup",
+  alpha: float | None = None,
+  permute: bool = True,
+  scales="multi",
+  law: str = "inception_crop_fixed",
+  method: str = "bilinear",
+  antialias: bool = True,
+  before: str = "",
+) -> Arguments:
+  """The arguments of the op `cropmix` in a pp string; areas are in percent.
+
+  Args:
+    size: of the result in pixels, or (height, width).
+    area_min: smallest crop scale of all views.
+    area_max: largest crop scale.
+    num: how many views, or several numbers to draw from for each image; 1 is
+      the plain crop.
+    mix: "mixup" or "cutmix".
+    alpha: of the weights' distribution, see `CropMix`; None for the paper's,
+      0.4 for Mixup and 1 for CutMix.
+    permute: whether the channels of the lighter image of each step (`Steps`)
+      are permuted.
+    scales: "multi", "single", or (smallest, largest) percent for each view,
+      see `CropMix`.
+    law: of the views, as a crop op's string without areas, for example
+      "beta_crop(alpha=2)"; its area is of that law within each view's range.
+    method: of the resizes, see the op `resize`.
+    antialias: likewise.
+    before: a pp string for the lighter image of each step, run before its
+      channels are permuted ("intermediate augmentation", Table 5f).
+
+  Returns:
+    The same, checked.
+
+  Raises:
+    ValueError: in one line, for a wrong one.
+  """
+  check_range("area_min", area_min, "area_max", area_max, 100, " (percent)")
+  size = check_size(size)
+  check_method(method)
+  if not isinstance(before, str):
+    raise UserError(f"before={before!r}: need a pp string")
+  if not isinstance(scales, str):
+    if (area_min, area_max) != (1, 100):
+      raise UserError(
+        "give area_min and area_max, or ranges of scales, not both"
+      )
+    try:
+      scales = tuple((low / 100, high / 100) for low, high in scales)
+    except (TypeError, ValueError):
+      raise UserError(
+        f"scales={scales!r}: need one of {SCALES}, or a list of (smallest, "
+        "largest) in percent of the image"
+      ) from None
+  if alpha is None:
+    alpha = 1.0 if mix == "cutmix" else 0.4
+  cropmix = CropMix(
+    law=law_alone(law, _NOT_THE_LAWS, "cropmix itself"),
+    area_min=area_min / 100,
+    area_max=area_max / 100,
+    num=tuple(num) if isinstance(num, list | tuple) else (num,),
+    mix=mix,
+    alpha=alpha,
+    permute=permute,
+    scales=scales,
+  )
+  return Arguments(cropmix, size, method, antialias, before)
+
+
+def read_law(*args, **kwargs) -> CropMix:
+  """The law of the arguments."""
+  return read_arguments(*args, **kwargs).law
+
+
+read_law.__signature__ = inspect.signature(read_arguments)
