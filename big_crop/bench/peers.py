@@ -1,10 +1,11 @@
 """torchvision's loaders, to compare with; needs torch, torchvision and Linux.
 
 Each is a DataLoader whose workers decode from memory and apply
-`v2.RandomResizedCrop(224, scale=(0.05, 1))` and, where that is compared,
-`v2.RandAugment(2, 10)`, to uint8 [3, 224, 224]. They live in a process of their
-own, since torch and TensorFlow do not always get along in one: `start` runs
-this file, which then answers over its standard streams.
+`v2.RandomResizedCrop(224, scale=(0.05, 1))`, with `v2.RandAugment(2, 10)` after
+it or CropMix of two views in its place where that is compared, to uint8
+[3, 224, 224]. They live in a process of their own, since torch and TensorFlow
+do not always get along in one: `start` runs this file, which then answers over
+its standard streams.
 """
 
 import functools
@@ -14,6 +15,7 @@ import json
 import multiprocessing
 import os
 import pathlib
+import random
 import subprocess
 import sys
 import time
@@ -28,18 +30,24 @@ _KINDS = {
   "torchvision decode_jpeg, antialias=True": (False, True),
   "torchvision PIL (which always antialiases)": (True, True),
 }
-RANDAUG = ", RandAugment"  # at the end of a name
+# What comes after a kind in a name -> the op that it is compared with.
+AUGMENTS = {"": None, ", RandAugment": "randaug", ", CropMix": "cropmix"}
+
+
+def names(augments: list[str]) -> list[str]:
+  """The names of the loaders of some keys of `AUGMENTS`."""
+  return [kind + augment for augment in augments for kind in _KINDS]
 
 
 def start(
-  paths: list[pathlib.Path], workers: int, randaug: bool
+  paths: list[pathlib.Path], workers: int, augments: list[str]
 ) -> list[Loader]:
-  """Starts one DataLoader of each kind, with `workers` processes each.
+  """Starts DataLoaders of each kind, with `workers` processes each.
 
   Args:
     paths: the images.
     workers: processes of each loader.
-    randaug: whether to start each once more with RandAugment.
+    augments: keys of `AUGMENTS`: one DataLoader for each.
 
   Raises:
     ValueError: if torch or torchvision are not there, or do not start.
@@ -59,12 +67,11 @@ def start(
     process.stdin.flush()
     return json.loads(process.stdout.readline() or "null")
 
-  names = [*_KINDS, *([n + RANDAUG for n in _KINDS] if randaug else [])]
-  if ask([list(map(str, paths)), names]) is None:
+  if ask([list(map(str, paths)), names(augments)]) is None:
     raise UserError("--peers: torch and torchvision did not start, see above.")
   return [
     Loader(name, lambda seconds, name=name: ask([name, seconds]))
-    for name in names
+    for name in names(augments)
   ]
 
 
@@ -75,16 +82,38 @@ def _serve(workers):
   from PIL import Image
   from torchvision.transforms import v2
 
+  class CropMix:
+    """The paper's structure: each view is cropped from the decoded image."""
+
+    def __init__(self, crops):
+      self._crops = crops
+
+    def __call__(self, image):
+      views = [
+        v2.functional.to_image(crop(image)).float() for crop in self._crops
+      ]
+      random.shuffle(views)
+      heavier, lighter = views
+      weight = random.betavariate(0.2, 0.2)
+      if weight > 0.5:
+        heavier, lighter, weight = lighter, heavier, 1 - weight
+      lighter = lighter[torch.randperm(3)]
+      return (weight * lighter + (1 - weight) * heavier).round().byte()
+
   class Images(torch.utils.data.Dataset):
     """The files over and over, decoded and augmented."""
 
-    def __init__(self, files, pil, antialias, randaug):
+    def __init__(self, files, pil, antialias, augment):
       self._files = files
       self._pil = pil
-      self._augment = v2.Compose(
-        [v2.RandomResizedCrop(224, scale=(0.05, 1.0), antialias=antialias)]
-        + [v2.RandAugment(2, 10)] * randaug
+      crop = lambda low, high: v2.RandomResizedCrop(
+        224, scale=(low, high), antialias=antialias
       )
+      if augment == "cropmix":
+        self._augment = CropMix([crop(0.01, 0.505), crop(0.505, 1.0)])
+      else:
+        randaug = [v2.RandAugment(2, 10)] * (augment == "randaug")
+        self._augment = v2.Compose([crop(0.05, 1.0), *randaug])
 
     def __len__(self):
       return 1 << 40
@@ -93,19 +122,24 @@ def _serve(workers):
       data = self._files[index % len(self._files)]
       if self._pil:
         image = self._augment(Image.open(io.BytesIO(data)).convert("RGB"))
-        return v2.functional.pil_to_tensor(image)
+        return v2.functional.to_image(image)
       encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
       rgb = torchvision.io.ImageReadMode.RGB
       return self._augment(torchvision.io.decode_jpeg(encoded, mode=rgb))
 
-  paths, names = json.loads(input())
+  paths, wanted = json.loads(input())
   files = [pathlib.Path(p).read_bytes() for p in paths]
   turns = {}
-  for name in names:
-    kind = _KINDS[name.removesuffix(RANDAUG)]
+  for name in wanted:
+    kind, augment = next(
+      (kind, op)
+      for start, kind in _KINDS.items()
+      for end, op in AUGMENTS.items()
+      if name == start + end
+    )
     others = multiprocessing.active_children()
     loader = torch.utils.data.DataLoader(
-      Images(files, *kind, name.endswith(RANDAUG)),
+      Images(files, *kind, augment),
       BATCH,
       num_workers=workers,
       prefetch_factor=_BATCHES_AHEAD,

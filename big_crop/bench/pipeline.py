@@ -81,8 +81,11 @@ def ceiling_of(spec: str) -> str | None:
   return f"{name}({', '.join(parts)})"
 
 
-def _has_randaug(spec):
-  return "randaug" in {op[0] for op in registry.parse(spec)}
+def _augment_of(spec):
+  """The key of `peers.AUGMENTS` of what a pp string is compared with."""
+  there = " ".join(op[0] for op in registry.parse(spec))
+  found = [k for k, op in peers.AUGMENTS.items() if op and op in there]
+  return found[0] if found else ""
 
 
 def main(argv: list[str]) -> None:
@@ -99,7 +102,7 @@ def main(argv: list[str]) -> None:
       help="also decode the same windows and do nothing else")  # fmt: skip
   add("--peers", action="store_true",
       help="also torchvision's loaders, with as many workers; with RandAugment"
-      " too if a --pp has randaug")  # fmt: skip
+      " or CropMix for each --pp that has it")  # fmt: skip
   output.add_flag(parser)
   args = parser.parse_args(argv)
   if min(args.threads, args.repeats, args.seconds) <= 0:
@@ -113,8 +116,8 @@ def main(argv: list[str]) -> None:
   loaders = [tf_loader(spec, files, args.threads) for spec in specs]
   rivals = []
   if args.peers:
-    randaug = any(map(_has_randaug, args.pp))
-    rivals = peers.start(paths, args.threads, randaug)
+    augments = list(dict.fromkeys(map(_augment_of, args.pp)))
+    rivals = peers.start(paths, args.threads, augments)
   results = take_turns(loaders + rivals, args.seconds, args.repeats)
   print(
     f"{len(files)} images, {args.threads} threads, {args.repeats} turns of"
@@ -136,6 +139,6 @@ def main(argv: list[str]) -> None:
         f" {100 * share:.0f}% of the CPU time"
       )
     for peer in results[len(loaders) :]:
-      if peer["name"].endswith(peers.RANDAUG) == _has_randaug(spec):
+      if peer["name"] in peers.names([_augment_of(spec)]):
         print(f"  {times_as_fast(r, peer):.2f} times {peer['name']}")
   output.write(args, images=len(files), results=results)
