@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from pp_ops import crops, geometry, registry
+from pp_ops import crops, registry
 from pp_ops import image as image_ops
 from pp_ops.laws import cropmix
 from pp_ops.laws.cropmix import PERMUTATIONS, CropMix, Steps
 from pp_ops.laws.names import FUSED
 from pp_ops.random import Rng
+from pp_ops.resize import columns_first, resize_antialiased, rows_first
 from pp_ops.uint8_op import one_of
 
 
@@ -49,50 +50,40 @@ def mix_views(
   """Mixes the views of one image.
 
   Args:
-    views: [H, W, C] each, in the order of mixing.
+    views: float32 [W, C, H] each, in the order of mixing. In this layout, which
+      is the resizes' own, channels are long enough to be gathered fast.
     steps: how, of `CropMix.steps`.
     law: what they were drawn from.
-    before: what is done to the lighter image of each step, in the views' dtype
-      and before its channels are permuted.
+    before: what is done to the lighter image of each step before its channels
+      are permuted.
 
   Returns:
-    [H, W, C] of the views' dtype; Mixup of integers is rounded at the end.
+    Like each of the views.
   """
   mixed, *views = views
-  dtype, shape = mixed.dtype, mixed.shape
-  permute = law.permute and shape[-1] == 3
+  permute = law.permute and mixed.shape[1] == 3
   for view, newer, weight, box, permutation in zip(
     views, *map(tf.unstack, steps), strict=True
   ):
-    # Integers are rounded once, at the end.
-    view, mixed = (
-      tf.cast(x, tf.float32) if law.mix == "mixup" else x for x in (view, mixed)
-    )
     lighter, heavier = tf.cond(
       newer, lambda: (view, mixed), lambda: (mixed, view)
     )
     if before is not None:
-      lighter = tf.cast(before(_as(lighter, dtype)), view.dtype)
-    order = tf.gather(PERMUTATIONS, tf.cast(permutation, tf.int32))
+      lighter = before(lighter)
+    if permute:
+      order = tf.gather(PERMUTATIONS, tf.cast(permutation, tf.int32))
+      lighter = tf.gather(lighter, order, axis=1)
     if law.mix == "mixup":
       weight = tf.cast(weight, tf.float32)
-      if permute:
-        # A product, because gathering single channels takes twice as long.
-        pixels = tf.reshape(lighter, [-1, 3]) @ tf.one_hot(order, 3, axis=0)
-        lighter = tf.reshape(pixels, tf.shape(view))
       mixed = weight * lighter + (1 - weight) * heavier
     else:
       top, left, bottom, right = tf.unstack(tf.cast(box, tf.int32))
-      patch = lighter[top:bottom, left:right]
-      patch = tf.gather(patch, order, axis=-1) if permute else patch
-      mixed = geometry.paste(heavier, patch, top, left)
-  return tf.ensure_shape(_as(mixed, dtype), shape)
-
-
-def _as(x, dtype):
-  if x.dtype == dtype:
-    return x
-  return tf.saturate_cast(tf.round(x) if dtype.is_integer else x, dtype)
+      columns = heavier[left:right]
+      patch = lighter[left:right, :, top:bottom]
+      columns = [columns[..., :top], patch, columns[..., bottom:]]
+      columns = [heavier[:left], tf.concat(columns, 2), heavier[right:]]
+      mixed = tf.concat(columns, 0)
+  return mixed
 
 
 def _cut_views(data, windows_of):
@@ -136,24 +127,40 @@ def get_cropmix(*args, **kwargs) -> Callable[..., tf.Tensor]:
   """
   law, size, method, antialias, before = cropmix.read_arguments(*args, **kwargs)
   resize = image_ops.get_resize(size, method, antialias)
+  by_rows = antialias and method in ("bilinear", "bicubic")
   inner = registry.build(before) if before else []
+
+  def resize_float(view):
+    """float32 [W, C, H], not rounded."""
+    if by_rows:
+      return resize_antialiased(view, size, method, transposed=True)
+    return columns_first(tf.cast(resize(view), tf.float32))
+
+  def finish(image, dtype):
+    image = tf.ensure_shape(rows_first(image), [*size, image.shape[1]])
+    image = tf.round(image) if dtype.is_integer else image
+    return tf.saturate_cast(image, dtype)
 
   def mixed_from(n, stateless, data, u, *seeds):
     """What becomes of an image with n views."""
     window_rng, before_rng = (Rng(s if stateless else None) for s in seeds)
     windows_of = lambda shape: draw_windows(law, n, u, shape, window_rng)
-    views = [resize(view) for view in _cut_views(data, windows_of)]
+    views = _cut_views(data, windows_of)
     if n == 1:
-      return views[0]
+      return resize(views[0])
+    dtype = views[0].dtype
 
     def augment(image):
-      features = {"image": image}
+      features = {"image": finish(image, dtype)}
       for op in inner:
         features = op(features, lambda position: before_rng)
-      return features["image"]
+      return columns_first(tf.cast(features["image"], tf.float32))
 
     steps = law.steps(n, u, size, tf)
-    return mix_views(views, steps, law, augment if inner else None)
+    before = augment if inner else None
+    return finish(
+      mix_views([*map(resize_float, views)], steps, law, before), dtype
+    )
 
   one_of_both = {
     stateless: one_of(
