@@ -6,7 +6,8 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -20,53 +21,111 @@ from pp_ops.resize import columns_first, resize_antialiased, rows_first
 from pp_ops.uint8_op import one_of
 
 
-def draw_windows(
-  law: CropMix, n: int, u: tf.Tensor, shape: tf.Tensor, rng: Rng
-) -> tf.Tensor:
-  """int32 [n, 4], the windows (y, x, h, w) of n views in the order of mixing.
+class Plan(NamedTuple):
+  """What is drawn for an image, with `most` the largest number of views.
+
+  Attributes:
+    num: int32 scalar, the number of views.
+    windows: int32 [most, 4], (y, x, h, w) of the views in the order of mixing;
+      beyond `num` they repeat the first one.
+    steps: float32, of length most - 1; undefined beyond `num` - 1. None where
+      there is one view only.
+  """
+
+  num: tf.Tensor
+  windows: tf.Tensor
+  steps: Steps | None
+
+
+def get_planner(
+  law: CropMix, size: tuple[int, int]
+) -> Callable[[tf.Tensor, Rng], Plan]:
+  """Returns a function from an image's shape, (height, width, ...), to a plan.
 
   Args:
     law: what to draw.
-    n: the number of views.
-    u: float64 [law.draws], uniform; tells the order.
-    shape: int32, the image's, (height, width, ...).
-    rng: source of the windows.
+    size: (height, width) of the views.
   """
-  windows = tf.stack(
-    [
+
+  def packed(n, stateless, u, shape, seed):
+    """Windows and steps for n views, float32 [most, 4 + 7]."""
+    rng = Rng(seed if stateless else None)
+    windows = [
       tf.stack(crops.get_sampler(view)(shape[0], shape[1], rng))
       for view in law.views(n)
     ]
-  )
-  return tf.gather(windows, law.order(n, u, tf)) if n > 1 else windows
+    windows = tf.stack(windows)
+    windows = tf.gather(windows, law.order(n, u, tf)) if n > 1 else windows
+    windows = tf.concat([windows, *[windows[:1]] * (law.most - n)], 0)
+    windows = tf.cast(windows, tf.float32)  # whole numbers far below 2^24
+    if law.most == 1:
+      return windows
+    newer, weight, box, permutation = (
+      tf.cast(x, tf.float32) for x in law.steps(n, u, size, tf)
+    )
+    steps = tf.stack([newer, weight, *tf.unstack(box, axis=1), permutation], 1)
+    steps = tf.pad(steps, [[0, law.most - n + 1], [0, 0]])
+    return tf.concat([windows, steps], 1)
+
+  draw = {
+    stateless: one_of(
+      [functools.partial(packed, n, stateless) for n in law.num],
+      tf.TensorSpec([None], tf.int32),
+      tf.TensorSpec([2], tf.int64),
+    )
+    for stateless in (False, True)
+  }
+
+  def plan(shape, rng):
+    u = tf.zeros([0], tf.float64)
+    if law.draws:
+      u = rng.uniform([law.draws], dtype=tf.float64)
+    seed = rng.reserve(2 * law.most)
+    stateless = seed is not None
+    seed = seed if stateless else tf.zeros([2], tf.int64)
+    if len(law.num) == 1:
+      num, found = law.most, packed(law.most, stateless, u, shape, seed)
+    else:
+      which = tf.cast(law.number(u, tf), tf.int32)
+      num = tf.gather(law.num, which)
+      found = draw[stateless](which, u, shape, seed)
+    windows = tf.ensure_shape(tf.cast(found[:, :4], tf.int32), [law.most, 4])
+    if law.most == 1:
+      return Plan(num, windows, None)
+    rest = found[: law.most - 1, 4:]
+    steps = Steps(rest[:, 0] > 0, rest[:, 1], rest[:, 2:6], rest[:, 6])
+    return Plan(num, windows, steps)
+
+  return plan
 
 
 def mix_views(
-  views: Sequence[tf.Tensor],
-  steps: Steps,
+  view: Callable[[int], tf.Tensor],
+  plan: Plan,
   law: CropMix,
   before: Callable[[tf.Tensor], tf.Tensor] | None = None,
 ) -> tf.Tensor:
   """Mixes the views of one image.
 
   Args:
-    views: float32 [W, C, H] each, in the order of mixing. In this layout, which
-      is the resizes' own, channels are long enough to be gathered fast.
-    steps: how, of `CropMix.steps`.
-    law: what they were drawn from.
+    view: from k to view k in the order of mixing, float32 [W, C, H]. In this
+      layout, the resizes' own, channels are long enough to be gathered fast.
+    plan: what was drawn.
+    law: what it was drawn from.
     before: what is done to the lighter image of each step before its channels
       are permuted.
 
   Returns:
     Like each of the views.
   """
-  mixed, *views = views
+  mixed = view(0)
   permute = law.permute and mixed.shape[1] == 3
-  for view, newer, weight, box, permutation in zip(
-    views, *map(tf.unstack, steps), strict=True
-  ):
+
+  def step(mixed, k):
+    newer, weight, box, permutation = (x[k - 1] for x in plan.steps)
+    new = view(k)
     lighter, heavier = tf.cond(
-      newer, lambda: (view, mixed), lambda: (mixed, view)
+      newer, lambda: (new, mixed), lambda: (mixed, new)
     )
     if before is not None:
       lighter = before(lighter)
@@ -74,23 +133,26 @@ def mix_views(
       order = tf.gather(PERMUTATIONS, tf.cast(permutation, tf.int32))
       lighter = tf.gather(lighter, order, axis=1)
     if law.mix == "mixup":
-      weight = tf.cast(weight, tf.float32)
-      mixed = weight * lighter + (1 - weight) * heavier
+      return weight * lighter + (1 - weight) * heavier
+    top, left, bottom, right = tf.unstack(tf.cast(box, tf.int32))
+    columns = heavier[left:right]
+    patch = lighter[left:right, :, top:bottom]
+    columns = [columns[..., :top], patch, columns[..., bottom:]]
+    columns = [heavier[:left], tf.concat(columns, 2), heavier[right:]]
+    return tf.concat(columns, 0)
+
+  for k in range(1, law.most):
+    if k < min(law.num):
+      mixed = step(mixed, k)
     else:
-      top, left, bottom, right = tf.unstack(tf.cast(box, tf.int32))
-      columns = heavier[left:right]
-      patch = lighter[left:right, :, top:bottom]
-      columns = [columns[..., :top], patch, columns[..., bottom:]]
-      columns = [heavier[:left], tf.concat(columns, 2), heavier[right:]]
-      mixed = tf.concat(columns, 0)
+      mixed = tf.cond(
+        k < plan.num, functools.partial(step, mixed, k), lambda: mixed
+      )
   return mixed
 
 
-def _cut_views(data, windows_of):
-  """The views' windows, not resized, of an image or of an encoded one."""
-  if data.dtype != tf.string:
-    windows = tf.unstack(windows_of(tf.shape(data)))
-    return [crops.cut(data, window) for window in windows]
+def _decode(data, planner, rng):
+  """Decodes what the views need: that part of the image, and the plan in it."""
   is_jpeg = tf.image.is_jpeg(data)
 
   def from_other():
@@ -101,7 +163,8 @@ def _cut_views(data, windows_of):
     return tf.image.extract_jpeg_shape(data), tf.zeros([0, 0, 3], tf.uint8)
 
   shape, image = tf.cond(is_jpeg, from_jpeg, from_other)
-  windows = windows_of(shape)
+  plan = planner(shape, rng)
+  windows = plan.windows
   begin = tf.reduce_min(windows[:, :2], 0)
   end = tf.reduce_max(windows[:, :2] + windows[:, 2:], 0)
   needed = tf.concat([begin, end - begin], 0)
@@ -110,9 +173,8 @@ def _cut_views(data, windows_of):
     lambda: crops.decode_window(data, needed, shape[1]),
     lambda: crops.cut(image, needed),
   )
-  image = tf.ensure_shape(image, [None, None, 3])
   windows -= tf.concat([begin, [0, 0]], 0)
-  return [crops.cut(image, window) for window in tf.unstack(windows)]
+  return tf.ensure_shape(image, [None, None, 3]), plan._replace(windows=windows)
 
 
 def get_cropmix(*args, **kwargs) -> Callable[..., tf.Tensor]:
@@ -123,11 +185,13 @@ def get_cropmix(*args, **kwargs) -> Callable[..., tf.Tensor]:
     **kwargs: likewise.
 
   Returns:
-    A random op from [height, width, C], or a scalar string, to [*size, C].
+    A random op from [height, width, C], or a scalar string, to [*size, C];
+    integers are rounded once, at the end.
   """
   law, size, method, antialias, before = cropmix.read_arguments(*args, **kwargs)
   resize = image_ops.get_resize(size, method, antialias)
   by_rows = antialias and method in ("bilinear", "bicubic")
+  planner = get_planner(law, size)
   inner = registry.build(before) if before else []
 
   def resize_float(view):
@@ -141,48 +205,25 @@ def get_cropmix(*args, **kwargs) -> Callable[..., tf.Tensor]:
     image = tf.round(image) if dtype.is_integer else image
     return tf.saturate_cast(image, dtype)
 
-  def mixed_from(n, stateless, data, u, *seeds):
-    """What becomes of an image with n views."""
-    window_rng, before_rng = (Rng(s if stateless else None) for s in seeds)
-    windows_of = lambda shape: draw_windows(law, n, u, shape, window_rng)
-    views = _cut_views(data, windows_of)
-    if n == 1:
-      return resize(views[0])
-    dtype = views[0].dtype
-
-    def augment(image):
-      features = {"image": finish(image, dtype)}
-      for op in inner:
-        features = op(features, lambda position: before_rng)
-      return columns_first(tf.cast(features["image"], tf.float32))
-
-    steps = law.steps(n, u, size, tf)
-    before = augment if inner else None
-    return finish(
-      mix_views([*map(resize_float, views)], steps, law, before), dtype
-    )
-
-  one_of_both = {
-    stateless: one_of(
-      [functools.partial(mixed_from, n, stateless) for n in law.num],
-      tf.TensorSpec([law.draws], tf.float64),
-      *[tf.TensorSpec([2], tf.int64)] * 2,
-    )
-    for stateless in (False, True)
-  }
-
   def mixed(image, rng):
     image = tf.convert_to_tensor(image)
-    u = tf.zeros([0], tf.float64)
-    if law.draws:
-      u = rng.uniform([law.draws], dtype=tf.float64)
-    seeds = [rng.reserve(n) for n in law.reserved]
-    stateless = seeds[0] is not None
-    seeds = seeds if stateless else [tf.zeros([2], tf.int64)] * 2
-    if len(law.num) == 1:
-      return mixed_from(law.most, stateless, image, u, *seeds)
-    which = tf.cast(law.number(u, tf), tf.int32)
-    return one_of_both[stateless](which, image, u, *seeds)
+    if image.dtype == tf.string:
+      image, plan = _decode(image, planner, rng)
+    else:
+      plan = planner(tf.shape(image), rng)
+    cut = lambda k: crops.cut(image, plan.windows[k])
+    if law.most == 1:
+      return resize(cut(0))
+
+    def augment(lighter):
+      features = {"image": finish(lighter, image.dtype)}
+      for op in inner:
+        features = op(features, lambda position: rng)
+      return columns_first(tf.cast(features["image"], tf.float32))
+
+    view = lambda k: resize_float(cut(k))
+    out = mix_views(view, plan, law, augment if inner else None)
+    return finish(out, image.dtype)
 
   return mixed
 

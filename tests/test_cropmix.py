@@ -99,7 +99,7 @@ def ours(spec, num):
     u = rng.uniform([law.draws], "float64")
     n = jnp.int32
     canvas = Canvas(jnp.zeros((1, 1, 1)), n(0), n(0), n(SHAPE[0]), n(SHAPE[1]))
-    own = philox.Rng(rng.reserve(law.reserved[0]))
+    own = philox.Rng(rng.reserve(2 * law.most))
     views, windows, steps = device_cropmix.plan(law, u, canvas, SIZE, own)
     windows = [jnp.stack([w.y, w.x, w.height, w.width]) for w in windows]
     return views, jnp.stack(windows), steps
@@ -153,23 +153,16 @@ def test_what_is_drawn_is_the_papers(images, n, mix):
   assert found[worst] > ALARM, (worst, found[worst])
 
 
-def plan_in_tf(law, size, image, seed):
-  """Windows and steps as the tf.data op draws them for one number of views."""
-  rng = Rng(seed)
-  u = rng.uniform([law.draws], dtype=tf.float64)
-  n = law.num[int(law.number(u, tf))]
-  own = Rng(rng.reserve(law.reserved[0]))
-  windows = cropmix.draw_windows(law, n, u, tf.shape(image), own)
-  return windows.numpy(), [x.numpy() for x in law.steps(n, u, size, tf)]
-
-
 @pytest.mark.parametrize("mix", ["mixup", "cutmix"])
 def test_the_image_is_pillows(mix):
   spec = f"cropmix({SIZE}, mix={mix!r})"
   law, images = registry.law_of(spec), photographs(num=60)
   for i, out in enumerate(on_host(spec, images)):
     seed = example_seed(1, tf.constant(2, tf.int64), tf.constant(i, tf.int64))
-    windows, steps = plan_in_tf(law, SIZE, images[i], seed)
+    plan = cropmix.get_planner(law, SIZE)(tf.shape(images[i]), Rng(seed))
+    n = int(plan.num)
+    windows = plan.windows.numpy()[:n]
+    steps = [x.numpy()[: n - 1] for x in plan.steps]
     views = [
       np.asarray(
         Image.fromarray(images[i][y : y + h, x : x + w]).resize(SIZE[::-1], 2),

@@ -117,8 +117,8 @@ def get_cropmix(*args, **kwargs):
   def mixed(image, rng):
     canvas = image_ops.not_resized(image, "cropmix")
     u = rng.uniform([law.draws], "float64") if law.draws else None
-    window_rng, before_rng = (Rng(rng.reserve(n)) for n in law.reserved)
-    num, windows, steps = plan(law, u, canvas, size, window_rng)
+    own = Rng(rng.reserve(2 * law.most))
+    num, windows, steps = plan(law, u, canvas, size, own)
     views = [
       image_ops.resize_to(window, size, method, antialias, None)
       for window in windows
@@ -129,7 +129,7 @@ def get_cropmix(*args, **kwargs):
     def augment(image):
       features = {"image": image}
       for op in inner:
-        features = op(features, lambda position: before_rng)
+        features = op(features, lambda position: rng)
       return features["image"]
 
     return mix_views(views, num, steps, law, augment if inner else None)

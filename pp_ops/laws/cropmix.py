@@ -131,11 +131,6 @@ class CropMix:
       return 0
     return 1 + self.most + _DRAWS_PER_STEP * (self.most - 1)
 
-  @property
-  def reserved(self) -> tuple[int, int]:
-    """Draws that are kept for the windows, and for what `before` draws."""
-    return 2 * self.most, 96
-
   def ranges(self, n: int) -> list[tuple[float, float]]:
     """(smallest, largest) crop scale of each of n views, ascending.
 
