@@ -13,8 +13,9 @@ import tensorflow as tf
 
 from pp_ops import crops, registry
 from pp_ops import image as image_ops
+from pp_ops.augmentations import PERMUTATIONS
 from pp_ops.laws import cropmix
-from pp_ops.laws.cropmix import PERMUTATIONS, CropMix, Steps
+from pp_ops.laws.cropmix import CropMix, Steps
 from pp_ops.laws.names import FUSED
 from pp_ops.random import Rng
 from pp_ops.resize import columns_first, resize_antialiased, rows_first

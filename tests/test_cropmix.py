@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from device_helpers import both, on_host, photographs
+from op_helpers import first_quick
 from PIL import Image
 from scipy import stats
 from test_pp_crops import IMAGES, many
@@ -17,7 +18,8 @@ from big_crop.device_ops import cropmix as device_cropmix
 from big_crop.device_ops import philox
 from big_crop.device_ops.canvas import Canvas
 from pp_ops import cropmix, registry, seeds
-from pp_ops.laws.cropmix import PERMUTATIONS, smaller_weight
+from pp_ops.augmentations import PERMUTATIONS
+from pp_ops.laws.cropmix import smaller_weight
 from pp_ops.random import Rng, example_seed
 
 ALARM = 1e-5  # of each comparison; 100 of them alarm once in a thousand runs
@@ -117,7 +119,10 @@ def same_distribution(a, b):
   return stats.chi2_contingency(table[:, table.sum(0) > 10]).pvalue
 
 
-@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
+MIXES = first_quick(["mixup", "cutmix"], 1, pytest.mark.long)
+
+
+@pytest.mark.parametrize("mix", MIXES)
 @pytest.mark.parametrize("n", [2, 3, 4])
 @pytest.mark.parametrize("images", NUMS)
 def test_what_is_drawn_is_the_papers(images, n, mix):
@@ -190,16 +195,16 @@ def test_the_image_is_pillows(mix):
     assert np.abs(np.round(mixed) - image).max() <= 1
 
 
-@pytest.mark.parametrize(
-  "spec",
-  [
-    "cropmix(24)",
-    "decode_jpeg_and_cropmix(24, mix='cutmix', num=(1, 3))|flip_lr",
-    "cropmix((20, 24), num=2, scales='single', law='beta_crop(alpha=2)')",
-    "cropmix(24, scales=[(1, 20), (30, 100)], num=2, permute=False, "
-    "before='flip_lr|randaug(1, 5)')",
-  ],
-)
+BOTH = [
+  "cropmix(24)",
+  "decode_jpeg_and_cropmix(24, mix='cutmix', num=(1, 3))|flip_lr",
+  "cropmix((20, 24), num=2, scales='single', law='beta_crop(alpha=2)')",
+  "cropmix(24, scales=[(1, 20), (30, 100)], num=2, permute=False, "
+  "before='flip_lr|randaug(1, 5)')",
+]
+
+
+@pytest.mark.parametrize("spec", first_quick(BOTH, 1, pytest.mark.long))
 def test_both_engines_make_the_same(spec):
   host, device = both(spec, photographs(num=48))
   off = np.abs(host - device).reshape(len(host), -1).max(1) > 1
@@ -207,7 +212,10 @@ def test_both_engines_make_the_same(spec):
   assert off.sum() <= 2, np.flatnonzero(off)
 
 
-@pytest.mark.parametrize("spec", ["cropmix(30)", "cropmix(30, mix='cutmix')"])
+FUSED = ["cropmix(30)", "cropmix(30, mix='cutmix')"]
+
+
+@pytest.mark.parametrize("spec", first_quick(FUSED, 1, pytest.mark.long))
 def test_fused_is_decode_then_cropmix_bit_for_bit(spec):
   images = [image() for image in IMAGES.values()]
   fused = many(f"keep('image')|decode_jpeg_and_{spec}", images, 12)

@@ -13,12 +13,13 @@ import jax.numpy as jnp
 from big_crop.device_ops import crops
 from big_crop.device_ops import image as image_ops
 from big_crop.device_ops.canvas import Canvas
+from big_crop.device_ops.color import permute_channels
 from big_crop.device_ops.philox import Rng
 from big_crop.device_ops.registry import lookup, register
 from big_crop.device_ops.resize import to_dtype
 from pp_ops import registry as host
 from pp_ops.laws import cropmix
-from pp_ops.laws.cropmix import PERMUTATIONS, CropMix, Steps
+from pp_ops.laws.cropmix import CropMix, Steps
 from pp_ops.laws.names import FUSED
 
 
@@ -97,8 +98,7 @@ def mix_views(views, num, steps: Steps, law: CropMix, before=None) -> jax.Array:
     if before is not None:
       lighter = before(to_dtype(lighter, dtype)).astype(jnp.float32)
     if law.permute and channels == 3:
-      order = jnp.asarray(PERMUTATIONS)[permutation.astype(jnp.int32)]
-      lighter = lighter[..., order]
+      lighter = permute_channels(lighter, permutation.astype(jnp.int32))
     if law.mix == "cutmix":
       top, left, bottom, right = box
       inside = (top <= y) & (y < bottom) & (left <= x) & (x < right)

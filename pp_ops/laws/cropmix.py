@@ -22,8 +22,6 @@ from pp_ops.registry import law_alone
 
 MIXES = ("mixup", "cutmix")
 SCALES = ("multi", "single")
-# The channels of an image in every order; the first leaves them as they are.
-PERMUTATIONS = np.array(list(itertools.permutations(range(3))), np.int32)
 # What the views' law may not give, because `cropmix` does.
 _NOT_THE_LAWS = ("area_min", "area_max", "size", "method", "antialias")
 _MOST_VIEWS = 16
@@ -42,7 +40,8 @@ class Steps(NamedTuple):
     weight: float: the lighter image's weight under Mixup, at most 1/2.
     box: [..., 4], (top, left, bottom, right): what the pasted image covers
       under CutMix; whole numbers in a float dtype, like the next.
-    permutation: index into `PERMUTATIONS` for the lighter image's channels.
+    permutation: which of `pp_ops.augmentations.PERMUTATIONS` the lighter
+      image's channels get.
   """
 
   newer: Array
