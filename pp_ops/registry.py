@@ -315,8 +315,13 @@ def import_modules(modules) -> None:
       raise UserError(f"pp_modules: no module {name!r} on the path") from None
 
 
-def law_of(spec: str) -> Any:
+def law_of(spec: str, several: bool = False) -> Any:
   """The crop law that one op's spec declares, e.g. `"beta_crop(alpha=2)"`.
+
+  Args:
+    spec: the op.
+    several: whether it may also be `CropMix`, which is the law of several
+      windows.
 
   Raises:
     ValueError: if the op is unknown, has wrong arguments, or is not a crop.
@@ -330,7 +335,10 @@ def law_of(spec: str) -> Any:
   if law is None:
     crops = [n for n in names() if lookup(n).law]
     raise UserError(f"op {name!r} declares no crop law; {', '.join(crops)} do")
-  return call_factory(name, law, args, kwargs)
+  found = call_factory(name, law, args, kwargs)
+  if not (several or isinstance(found, laws.Law)):
+    raise UserError(f"{spec!r} crops several windows: need a crop of one")
+  return found
 
 
 def law_alone(law: Any, others: tuple[str, ...], whose: str) -> Any:

@@ -17,9 +17,10 @@ from test_pp_crops import IMAGES, many
 from big_crop.device_ops import cropmix as device_cropmix
 from big_crop.device_ops import philox
 from big_crop.device_ops.canvas import Canvas
-from pp_ops import cropmix, registry, seeds
+from big_crop.measure.measurement import measure
+from pp_ops import cropmix, laws, registry, seeds
 from pp_ops.augmentations import PERMUTATIONS
-from pp_ops.laws.cropmix import smaller_weight
+from pp_ops.laws.cropmix import sample_union, smaller_weight
 from pp_ops.random import Rng, example_seed
 
 ALARM = 1e-5  # of each comparison; 100 of them alarm once in a thousand runs
@@ -90,7 +91,7 @@ def transcription(rng, n, mix, num):
 @functools.cache
 def ours(spec, num):
   """Numbers of views, windows and steps that the device draws."""
-  law = registry.law_of(spec)
+  law = registry.law_of(spec, several=True)
   indices = np.arange(num, dtype=np.int64)
   words = philox.seed_words(*seeds.pack(3, np.int64(0), indices, np.int64(0)))
 
@@ -161,7 +162,7 @@ def test_what_is_drawn_is_the_papers(images, n, mix):
 @pytest.mark.parametrize("mix", ["mixup", "cutmix"])
 def test_the_image_is_pillows(mix):
   spec = f"cropmix({SIZE}, mix={mix!r})"
-  law, images = registry.law_of(spec), photographs(num=60)
+  law, images = registry.law_of(spec, several=True), photographs(num=60)
   planner = cropmix.get_planner(law, SIZE)
 
   @tf.function(autograph=False)
@@ -250,8 +251,34 @@ def test_grey_and_float_images():
   assert out.dtype == tf.float32 and 0 < float(tf.reduce_mean(out)) < 1
 
 
+def test_what_the_views_cover_together():
+  law = registry.law_of("cropmix(8, num=(1, 3, 4))", several=True)
+  areas = sample_union(law, 300, *SHAPE, np.random.default_rng(0))
+  rng, painted = np.random.default_rng(0), []
+  for n, count in zip(law.num, rng.multinomial(300, [1 / 3] * 3), strict=True):
+    windows = [laws.sample(v, count, *SHAPE, rng)[:4] for v in law.views(n)]
+    for i in range(count):
+      image = np.zeros(SHAPE, bool)
+      for y, x, h, w in (np.stack(w)[:, i] for w in windows):
+        image[y : y + h, x : x + w] = True
+      painted.append(image.sum())
+  assert sorted(areas) == sorted(painted)
+
+
+def test_it_is_measured_view_by_view():
+  crop = "cropmix(8, num=2)"
+  *views, union = measure([crop], {"small": {SHAPE: 1}}, 20_000)
+  assert [m.crop for m in views] == [f"{crop}: view {k} of 2" for k in (1, 2)]
+  mean = [m.sampled.mean_scale() for m in (*views, union)]
+  for m, sampled in zip(views, mean, strict=False):
+    assert abs(m.exact.mean_scale() - sampled) < 0.01
+  assert mean[0] < mean[1] < mean[2] < 1
+  with pytest.raises(ValueError, match="several windows: need a crop of one"):
+    registry.law_of(crop)
+
+
 WRONG = {
-  "num=0": "num=(0,): need a number of views from 1 to 16",
+  "num=0": "num=(0,): need a number of views from 1 to 8",
   "num=(2, 2)": "several different ones",
   "num=2.5": "need a number of views",
   "alpha=0": "alpha=0: need 0.001 <= alpha <= 1000",

@@ -25,7 +25,7 @@ def save_all(out: epath.Path, found) -> None:
       _save_areas(
         out / f"areas_{file_name(crop)}.png", some, lambda m: m.images
       )
-    single = [m for m in some if len(m.shapes) == 1]
+    single = [m for m in some if len(m.shapes) == 1 and m.has_sizes]
     if single:
       _save_heatmaps(out / f"sizes_{file_name(crop)}.png", crop, single)
 

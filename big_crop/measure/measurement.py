@@ -14,7 +14,7 @@ from big_crop.measure import shapes
 from pp_ops import laws as crop_laws
 from pp_ops import registry
 from pp_ops.errors import UserError
-from pp_ops.laws import exact
+from pp_ops.laws import cropmix, exact
 
 _BLOCK = 1 << 20  # windows in one piece of work
 PERCENTILES = (1, 5, 50)
@@ -30,7 +30,10 @@ class Measurement:
       a law without one.
     sampled: likewise, from counts.
     fallback: share of the samples that fell back.
+    has_sizes: whether it knows window sizes, and not areas alone.
   """
+
+  has_sizes = True
 
   def __init__(self, crop, law, images, image_shapes):
     self.crop, self.law, self.images = crop, law, images
@@ -108,6 +111,55 @@ class Measurement:
     return row
 
 
+class UnionMeasurement(Measurement):
+  """What the views of CropMix cover together; it has areas, but no sizes."""
+
+  has_sizes = False
+
+  def __init__(self, crop, law, images, image_shapes):
+    super().__init__(crop, law, images, image_shapes)
+    self._counts = {(h, w): np.zeros(h * w + 1, int) for h, w in image_shapes}
+
+  def integrate(self, bar):
+    """Nothing: there is no exact distribution."""
+    bar.update(len(self.shapes))
+
+  def sample(self, shape, num, seed):
+    """Counts of covered pixels [h w + 1], and no fallbacks."""
+    rng = np.random.default_rng(seed)
+    areas = cropmix.sample_union(self.law, num, *shape, rng)
+    return np.bincount(areas, minlength=shape[0] * shape[1] + 1), 0
+
+  def add(self, shape, counts, fallbacks):
+    """Adds a block's counts."""
+    self._counts[shape] += counts
+
+  def finish(self):
+    """Turns counts into frequencies."""
+    parts = []
+    for (h, w), weight in self._weights.items():
+      counts = self._counts[h, w]
+      there = np.flatnonzero(counts)
+      if len(there):
+        prob = counts[there] / counts.sum()
+        parts.append((weight, exact.ScaleTable(there / (h * w), prob)))
+    self.sampled = exact.Mixture(parts)
+    self.fallback = None
+
+
+def _measurements(crop, law, images, image_shapes):
+  """One for a law; for CropMix one of each view, and one of their union."""
+  if not isinstance(law, cropmix.CropMix):
+    return [Measurement(crop, law, images, image_shapes)]
+  found = [
+    Measurement(f"{crop}: view {k} of {n}", view, images, image_shapes)
+    for n in law.num
+    for k, view in enumerate(law.views(n), 1)
+  ]
+  union = UnionMeasurement(f"{crop}: all views", law, images, image_shapes)
+  return [*found, union]
+
+
 def measure(
   crops: list[str],
   images: dict[str, shapes.Shapes],
@@ -128,11 +180,12 @@ def measure(
   Raises:
     ValueError: if a spec is not of a crop.
   """
-  laws = {crop: registry.law_of(crop) for crop in crops}
+  laws = {crop: registry.law_of(crop, several=True) for crop in crops}
   found = [
-    Measurement(crop, law, label, s)
+    m
     for label, s in images.items()
     for crop, law in laws.items()
+    for m in _measurements(crop, law, label, s)
   ]
   num_shapes = sum(len(m.shapes) for m in found)
   with tqdm(total=num_shapes, desc="exact", unit="shape") as bar:
@@ -169,7 +222,7 @@ def distances(found: list[Measurement]) -> list[dict[str, Any]]:
     a shape and on the transposed one, transposed back.
   """
   rows = []
-  for a, b in itertools.combinations(found, 2):
+  for a, b in itertools.combinations([m for m in found if m.has_sizes], 2):
     if a.images == b.images:
       pair, other = (a.crop, b.crop), b.best()
     elif a.crop == b.crop and set(a.shapes) == {s[::-1] for s in b.shapes}:

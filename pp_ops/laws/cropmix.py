@@ -17,14 +17,14 @@ import numpy as np
 
 from pp_ops.checks import check_method, check_size
 from pp_ops.errors import UserError
-from pp_ops.laws.law import Array, Law, check_range
+from pp_ops.laws.law import Array, Law, check_range, sample
 from pp_ops.registry import law_alone
 
 MIXES = ("mixup", "cutmix")
 SCALES = ("multi", "single")
 # What the views' law may not give, because `cropmix` does.
 _NOT_THE_LAWS = ("area_min", "area_max", "size", "method", "antialias")
-_MOST_VIEWS = 16
+_MOST_VIEWS = 8
 _DRAWS_PER_STEP = 5  # weight, permutation, coin, y, x
 
 
@@ -187,6 +187,40 @@ class CropMix:
     )
     box = xp.stack([top, left, bottom, right], 1)
     return Steps(u[:, 2] < 0.5, weight, box, permutation)
+
+
+def sample_union(
+  law: CropMix, num: int, height: int, width: int, rng: np.random.Generator
+) -> np.ndarray:
+  """Pixels of an image that its views cover together.
+
+  Args:
+    law: what to draw.
+    num: how many images.
+    height: of each image in pixels.
+    width: likewise.
+    rng: source of the windows.
+
+  Returns:
+    int64 [num].
+  """
+  chosen = rng.multinomial(num, [1 / len(law.num)] * len(law.num))
+  out = []
+  for n, count in zip(law.num, chosen, strict=True):
+    total = np.zeros(count, np.int64)
+    windows = [
+      np.stack(sample(view, count, height, width, rng)[:4]).astype(np.int64)
+      for view in law.views(n)
+    ]
+    corners = [np.concatenate([w[:2], w[:2] + w[2:]]) for w in windows]
+    # Inclusion and exclusion: of single windows, of pairs, of triples...
+    for size in range(1, n + 1):
+      for some in itertools.combinations(corners, size):
+        begin = np.max([c[:2] for c in some], 0)
+        end = np.min([c[2:] for c in some], 0)
+        total -= (-1) ** size * np.prod(np.maximum(end - begin, 0), 0)
+    out.append(total)
+  return rng.permutation(np.concatenate(out))
 
 
 def cut_interval(centre: Array, rest: Array, length: int, xp) -> tuple:

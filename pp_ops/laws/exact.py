@@ -51,6 +51,14 @@ class _CropScale:
     return np.concatenate([[0.0], np.cumsum(prob)])[index]
 
 
+class ScaleTable(_CropScale):
+  """Crop scales alone, of windows or of what several windows cover."""
+
+  def __init__(self, scale: np.ndarray, prob: np.ndarray):
+    """Takes ascending crop scales and their probabilities."""
+    self.scale = scale, prob
+
+
 class SizeTable(_CropScale):
   """Probabilities of the window sizes (h, w) of one image shape.
 
