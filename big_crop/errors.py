@@ -1,12 +1,13 @@
-"""Mistakes of the user's are one line; faults of the program have a traceback.
+"""How commands end: a mistake of the user's and a Ctrl-C are one line.
 
 Our code raises `UserError` where something that a person gave is wrong. So may
-a user's own op, objective or config.
+a user's own op, objective or config. Faults of the program have a traceback.
 """
 
 import contextlib
 import sys
 
+from big_crop.runtime import stop
 from pp_ops.errors import UserError
 
 # What requirements-device.txt leaves out.
@@ -17,9 +18,12 @@ __all__ = ["UserError", "one_line"]
 
 @contextlib.contextmanager
 def one_line():
-  """Ends the process with `error: ...` and status 2 for a user's mistake."""
+  """Ends a command: status 2 for a user's mistake, 130 after a Ctrl-C."""
   try:
     yield
+  except SystemExit:
+    stop.finish()
+    raise
   except UserError as e:
     _end(str(e))
   except ModuleNotFoundError as e:
@@ -30,6 +34,8 @@ def one_line():
       " requirements.txt (training needs none with packed data and"
       ' config.input.engine = "device")'
     )
+  else:
+    stop.finish()
 
 
 def _end(message):

@@ -19,6 +19,11 @@ import contextlib
 import dataclasses
 import functools
 
+from big_crop.runtime import stop
+
+if __name__ == "__main__":
+  stop.listen()
+
 import numpy as np
 from scipy import optimize
 from tqdm import tqdm

@@ -25,11 +25,14 @@ import math
 import os
 import pathlib
 import shutil
-import signal
-import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any
+
+from big_crop.runtime import stop
+
+if __name__ == "__main__":
+  stop.listen(goes_on=True)
 
 import numpy as np
 import PIL
@@ -41,15 +44,6 @@ from big_crop import errors
 from big_crop.data import base, pack_writer, packed, sources
 from pp_ops.errors import UserError
 from pp_ops.registry import did_you_mean
-
-
-class Stopped(BaseException):
-  """SIGTERM or Ctrl-C; `where` says how far it was."""
-
-  def __init__(self, signum):
-    super().__init__(signum)
-    self.signum = signum
-    self.where = "before the first image was packed"
 
 
 def fit(width: int, height: int, res: int, max_ratio: float) -> tuple[int, int]:
@@ -350,11 +344,6 @@ def pack(
   with contextlib.closing(writer):
     try:
       return _pack(writer, pool, arguments, splits)
-    except Stopped as e:
-      if writer.canvas is not None:
-        num, total = sum(writer.done.values()), writer.total
-        e.where = f"at {num:,} of {total:,}"
-      raise
     finally:
       pool.shutdown(cancel_futures=True)
 
@@ -429,26 +418,6 @@ def _report(index, out):
     print(f"left out: {left_out:,} unreadable images")
 
 
-@contextlib.contextmanager
-def _stoppable():
-  """SIGTERM and Ctrl-C raise `Stopped`; a second one is ignored."""
-
-  def stop(signum, frame):
-    del frame
-    for each in before:
-      signal.signal(each, signal.SIG_IGN)
-    raise Stopped(signum)
-
-  before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
-  for each in before:
-    signal.signal(each, stop)
-  try:
-    yield
-  finally:
-    for each, handler in before.items():
-      signal.signal(each, handler)
-
-
 def main(argv=None):
   """Runs the command."""
   parser = argparse.ArgumentParser(
@@ -472,14 +441,10 @@ def main(argv=None):
   warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
   warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
   try:
-    with _stoppable():
-      index = pack(**{**vars(args), "splits": splits})
+    index = pack(**{**vars(args), "splits": splits})
   except pack_writer.Finished as e:
     print("finished already")
     index = e.index
-  except Stopped as e:
-    print(f"stopped {e.where}; the same command goes on", file=sys.stderr)
-    sys.exit(128 + e.signum)
   _report(index, args.out)
 
 

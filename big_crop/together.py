@@ -152,7 +152,7 @@ def _program(runs, store):
 
 
 def run(all_configs: Sequence, workdirs: Sequence[str]) -> list:
-  """Trains runs together to the end, or to a SIGTERM.
+  """Trains runs together to the end, or to a SIGTERM or Ctrl-C.
 
   A run whose loss is not finite ends there; the others go on.
 
@@ -163,7 +163,7 @@ def run(all_configs: Sequence, workdirs: Sequence[str]) -> list:
 
   Returns:
     For each run the contents of its summary.json, the `UserError` that ended
-    it, or None after a SIGTERM.
+    it, or None after a stop.
 
   Raises:
     ValueError: for anything wrong with the configs, the data or the workdirs.
@@ -229,6 +229,7 @@ def run(all_configs: Sequence, workdirs: Sequence[str]) -> list:
         train.save_images(run_.workdir, run_.parts.prepare(mine, 0)[0])
     inputs = {k: np.stack([x[k] for x in inputs]) for k in inputs[0]}
     states, metrics = train_block(states, inputs)
+    stop.hold()
     losses.append((step, metrics["training_loss"]))
     if size not in compiled:
       jax.block_until_ready(metrics)
@@ -301,5 +302,5 @@ def run(all_configs: Sequence, workdirs: Sequence[str]) -> list:
     }
     results.append(train.summarise(run_.workdir, facts))
   if stopping and step < total_steps:
-    line.show(f"SIGTERM: saved checkpoints of step {step}")
+    stop.tell(f"saved checkpoints of step {step}")
   return results

@@ -3,7 +3,7 @@
 This file is the loop; `big_crop.parts` makes the parts of it. An example goes
 record -> seed -> pp string -> batch -> sharded array -> objective.prepare ->
 model -> loss -> update. The same command goes on from the last checkpoint;
-SIGTERM saves one and ends with status 0.
+SIGTERM saves one and ends with status 0, Ctrl-C likewise with status 130.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import time
 from big_crop.runtime import stop
 
 if __name__ == "__main__":
-  stop.on_sigterm()  # before the slow imports, in which one may come
+  stop.listen(goes_on=True, sigterm=True)
 
 import jax
 import numpy as np
@@ -93,15 +93,15 @@ def start_or_resume(
 
 
 def run(config, workdir: str) -> dict | None:
-  """Trains to the end, or to a SIGTERM; with `total_steps` 0 only evaluates.
+  """Trains to the end, or to a stop; with `total_steps` 0 only evaluates.
 
   Args:
     config: as `big_crop.config.default_config`.
     workdir: the run's folder, local or remote.
 
   Returns:
-    The contents of summary.json, or None after a SIGTERM and on all hosts but
-    the first.
+    The contents of summary.json, or None after a SIGTERM or Ctrl-C and on all
+    hosts but the first.
 
   Raises:
     ValueError: for anything wrong with the config, the data or the workdir; and
@@ -160,6 +160,7 @@ def run(config, workdir: str) -> dict | None:
     if step == start + 1:
       jax.block_until_ready(metrics)
       line.resume(1)
+    stop.hold()  # Compiled, and there is something new to save.
     position, skipped = origin.position, skipped + origin.skipped
     unchecked.append((step, metrics))
     if len(unchecked) > STEPS_IN_FLIGHT:
@@ -208,7 +209,8 @@ def run(config, workdir: str) -> dict | None:
     line.resume()
     if stopping and not last:
       checkpoints.close()
-      line.show(f"SIGTERM: saved checkpoint {checkpoints.path / str(step)}")
+      if first_process:
+        stop.tell(f"saved checkpoint {checkpoints.path / str(step)}")
       return None
 
   checkpoints.close()

@@ -3,6 +3,11 @@
 import importlib
 import sys
 
+from big_crop.runtime import stop
+
+if __name__ == "__main__":
+  stop.listen(at_once=True)  # Runs that are timed are not worth saving.
+
 from big_crop import errors
 
 COMMANDS = ("device", "pipeline", "sampler", "scaling", "step", "train")
@@ -13,9 +18,9 @@ def main(argv: list[str]) -> None:
     sys.exit(f"usage: python -m big_crop.bench {'|'.join(COMMANDS)} ...")
   # Imported by name, so that a step is timed without TensorFlow.
   module = importlib.import_module(f"big_crop.bench.{argv[0]}")
-  with errors.one_line():
-    module.main(argv[1:])
+  module.main(argv[1:])
 
 
 if __name__ == "__main__":
-  main(sys.argv[1:])
+  with errors.one_line():
+    main(sys.argv[1:])

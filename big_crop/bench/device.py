@@ -13,6 +13,7 @@ import argparse
 import itertools
 import json
 import pathlib
+import shutil
 import statistics
 import tempfile
 import time
@@ -26,7 +27,7 @@ from big_crop.bench import output
 from big_crop.bench import step as bench_step
 from big_crop.data import device_pipeline, sources
 from big_crop.parts import build
-from big_crop.runtime import sharding
+from big_crop.runtime import sharding, stop
 
 _CROP = "decode_jpeg_and_inception_crop_fixed({res})|flip_lr"
 _END = "|vgg_value_range"
@@ -248,7 +249,10 @@ def main(argv: list[str]) -> None:
     output.write(args, **results)
 
   say("packing, then pp strings")
-  with tempfile.TemporaryDirectory() as folder:
+  with (
+    tempfile.TemporaryDirectory() as folder,
+    stop.cleaning(lambda: shutil.rmtree(folder)),
+  ):
     large, small = f"{folder}/large", f"{folder}/small"
     with output.quiet():
       pack.pack("critters", pathlib.Path(large), 160)

@@ -10,6 +10,8 @@ import platform
 from collections.abc import Iterator
 from typing import Any
 
+from big_crop.runtime import records
+
 _PACKAGES = ("jax", "jaxlib", "flax", "tensorflow", "torch", "timm")
 
 
@@ -44,4 +46,5 @@ def write(args: argparse.Namespace, **results: Any) -> None:
     "versions": versions,
     **results,
   }
-  pathlib.Path(args.json).write_text(json.dumps(record, indent=2) + "\n")
+  text = json.dumps(record, indent=2) + "\n"
+  records.write_atomically(pathlib.Path(args.json), text)

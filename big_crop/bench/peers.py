@@ -21,6 +21,7 @@ import sys
 import time
 
 from big_crop.bench.turns import BATCH, Loader, turn
+from big_crop.runtime import stop
 from pp_ops.errors import UserError
 
 _BATCHES_AHEAD = 2  # of each worker; DataLoader's default
@@ -55,7 +56,7 @@ def start(
   for package in ("torch", "torchvision"):
     if importlib.util.find_spec(package) is None:
       raise UserError(f"--peers: {package} is not installed.")
-  process = subprocess.Popen(
+  process = stop.start(
     [sys.executable, "-m", "big_crop.bench.peers", str(workers)],
     stdin=subprocess.PIPE,
     stdout=subprocess.PIPE,
@@ -168,4 +169,5 @@ def _cpu_time(pids):
 
 
 if __name__ == "__main__":
+  stop.listen()
   _serve(int(sys.argv[1]))

@@ -11,6 +11,7 @@ import sys
 import time
 from typing import NamedTuple
 
+from big_crop.runtime import stop
 from pp_ops.errors import UserError
 
 # Ours: timm's, without the heads and tokens that do not matter for speed.
@@ -60,7 +61,7 @@ def start(model: str, variant: str, batch: int, res: int, dtype: str) -> Peer:
     known = ", ".join(f"{m} {v}" for m, v in _NAMES)
     raise UserError(f"--peers: no peer of {model} {variant}; of {known}")
   peer = Peer(
-    subprocess.Popen(
+    stop.start(
       [sys.executable, "-m", "big_crop.bench.timm_peer"],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
@@ -107,4 +108,5 @@ def _serve():
 
 
 if __name__ == "__main__":
+  stop.listen()
   _serve()

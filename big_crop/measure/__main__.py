@@ -12,6 +12,11 @@ Figures 1-3, 13 and 15). A crop is any registered op that declares a law.
 import argparse
 import json
 
+from big_crop.runtime import stop
+
+if __name__ == "__main__":
+  stop.listen()
+
 from etils import epath
 
 from big_crop import errors
@@ -48,6 +53,7 @@ def main(argv=None):
 
   from big_crop.measure import figures  # matplotlib takes a second
 
+  stop.hold()  # What is written is whole.
   out = epath.Path(args.out)
   out.mkdir(parents=True, exist_ok=True)
   summary = {

@@ -78,16 +78,14 @@ def initialize(
     if missing and "coordinator_address" in str(e):
       return  # JAX detects no cluster: this host is alone.
     raise
-  # JAX takes over SIGTERM; one that came before must not be lost.
-  if stop.requested():
-    stop.repeat()
+  stop.stop_all_hosts()
 
 
 def stop_requested() -> bool:
   """Whether all hosts are to stop here; every host must ask at every step.
 
-  A SIGTERM to any host makes all of them stop at the same step, one or a few
-  later: JAX's preemption service agrees on it.
+  A SIGTERM or Ctrl-C to any host makes all of them stop at the same step, one
+  or a few later: JAX's preemption service agrees on it.
   """
   if not jax.distributed.is_initialized():
     return stop.requested()
@@ -130,7 +128,8 @@ def failing_together() -> Iterator[None]:
   try:
     yield
   except BaseException as e:
-    if not jax.distributed.is_initialized() or jax.process_count() == 1:
+    alone = not jax.distributed.is_initialized() or jax.process_count() == 1
+    if alone or (isinstance(e, SystemExit) and e.code == stop.STATUS):
       raise
     os._exit(_report(e))
 

@@ -24,6 +24,11 @@ maps are: `big_crop.saliency.maps`) and writes
 import argparse
 import json
 
+from big_crop.runtime import stop
+
+if __name__ == "__main__":
+  stop.listen()
+
 from etils import epath
 
 from big_crop import errors
@@ -71,6 +76,7 @@ def main(argv=None):
 
   from big_crop.saliency import figures  # matplotlib takes a second
 
+  stop.hold()  # What is written is whole.
   out = epath.Path(args.out)
   for m in found:
     (out / m.name).mkdir(parents=True, exist_ok=True)

@@ -7,8 +7,8 @@
     recommend --epochs E                   the crop that the paper's data favour
 
 Any number of `run` on one workdir share the work, also on several hosts that
-share its filesystem. SIGTERM saves a checkpoint and ends with status 0; the
-same command goes on from there. For Slurm and other arrays:
+share its filesystem. SIGTERM saves a checkpoint and ends with status 0, Ctrl-C
+with 130; the same command goes on from there. For Slurm and other arrays:
 `run --index $SLURM_ARRAY_TASK_ID`, whose status is 0 if that run is done. Small
 models on one GPU: `run --together k` trains k runs as one program.
 """
@@ -22,7 +22,8 @@ import sys
 from big_crop.runtime import stop
 
 if __name__ == "__main__":
-  stop.on_sigterm()  # before the slow imports, in which one may come
+  trains = sys.argv[1:2] == ["run"]
+  stop.listen(goes_on=trains, sigterm=trains)
 
 from big_crop import errors
 from big_crop.study import grid, runs, worker

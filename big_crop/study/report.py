@@ -6,6 +6,7 @@ import textwrap
 from typing import NamedTuple
 
 from big_crop import plots
+from big_crop.runtime import stop
 from big_crop.study import (
   ablation,
   analysis,
@@ -274,6 +275,7 @@ def _ranges(numbers):
 
 def _write(out, text, sections):
   """Writes the page, and each table and figure as files of their own."""
+  stop.hold()  # A report is whole, and not of two studies.
   for folder in ("tables", "figures"):
     (out / folder).mkdir(parents=True, exist_ok=True)
     for old in (out / folder).iterdir():

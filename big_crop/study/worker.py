@@ -7,8 +7,6 @@ work through the locks alone.
 
 import contextlib
 import gc
-import signal
-import subprocess
 import sys
 import time
 
@@ -43,8 +41,8 @@ def work(
     difference: `big_crop.together.difference`.
 
   Returns:
-    The exit status: 0, also after a SIGTERM; 1 if a run failed, or if the run
-    of `index` is not done in the end.
+    The exit status: 0, also after a request to stop; 1 if a run failed, or if
+    the run of `index` is not done in the end.
   """
   found = runs.states(study, workdir)
   if index is not None:
@@ -86,6 +84,7 @@ def _take(group, train, train_together, retry_failed, show):
         failed += 1
       else:
         mine.append(state)
+        held.enter_context(stop.cleaning(state.lock.release))
     if not mine:
       return failed
     start = time.time()
@@ -104,6 +103,7 @@ def _take(group, train, train_together, retry_failed, show):
     except Exception as e:
       results = [e] * len(mine)
     finally:
+      stop.hold(False)  # The next run has nothing to save yet.
       _clear()
     for state, result in zip(mine, results, strict=True):
       if isinstance(result, Exception):
@@ -175,18 +175,8 @@ def start_jobs(count: int, argv: list[str]) -> int:
     argv: their arguments after `python -m big_crop.study`.
 
   Returns:
-    The exit status: that of the worst. A SIGTERM goes to all of them.
+    The exit status: that of the worst. A request to stop goes to all of them.
   """
-  command = [sys.executable, "-m", "big_crop.study", *argv]
-  workers = [subprocess.Popen(command) for _ in range(count)]
-  told = False
-  while any(w.poll() is None for w in workers):
-    if stop.requested() and not told:
-      told = True
-      for w in workers:
-        w.terminate()
-    time.sleep(0.2)
-  codes = [w.returncode for w in workers]
-  if told:  # one that had not yet learned to stop well
-    codes = [0 if c == -signal.SIGTERM else c for c in codes]
-  return max(map(abs, codes))
+  for _ in range(count):
+    stop.start([sys.executable, "-m", "big_crop.study", *argv])
+  return max(map(abs, stop.wait()))

@@ -1,0 +1,295 @@
+"""Ctrl-C at any moment: one line, status 130, and nothing is lost."""
+
+import json
+import os
+import pathlib
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from big_crop import pack
+from big_crop.runtime import stop
+
+ROOT = pathlib.Path(__file__).parents[1]
+LAST = re.compile(r"stopped by Ctrl-C(; the same command goes on)?$")
+SAVED = re.compile(r"Ctrl-C: saved checkpoint")
+NOTICE = "Ctrl-C: stopping after this step; again to end at once"
+SEED = int(os.environ.get("INTERRUPTS_SEED", "0"))
+
+
+class Command:
+  """A command in a session of its own, so that no process of it is missed."""
+
+  def __init__(self, log, *command):
+    flags = "--xla_force_host_platform_device_count=1"
+    env = {
+      **os.environ,
+      "PYTHONPATH": f"{ROOT}",
+      # The last one counts; the others make compilation quick.
+      "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flags}",
+    }
+    self.log, self._before = pathlib.Path(log), 0
+    self.process = subprocess.Popen(
+      [sys.executable, *map(str, command)],
+      cwd=ROOT,
+      env=env,
+      stdout=self.log.open("w"),
+      stderr=subprocess.STDOUT,
+      start_new_session=True,
+    )
+
+  def wait_for(self, text, count=1):
+    deadline = time.time() + 300
+    while self.log.read_text().count(text) < count:
+      assert self.process.poll() is None, self.log.read_text()
+      assert time.time() < deadline, self.log.read_text()
+      time.sleep(0.02)
+
+  def send(self, signum=signal.SIGINT, group=False):
+    """To the whole group as a terminal does, or to the one process."""
+    if not self._before:
+      self._before = len(self.log.read_text())
+    (os.killpg if group else os.kill)(self.process.pid, signum)
+
+  def end(self, timeout=300):
+    """Waits for all processes; the status, and the lines since the signal."""
+    try:
+      status = self.process.wait(timeout)
+      deadline = time.time() + 10
+      while (left := self._left()) and time.time() < deadline:
+        time.sleep(0.05)
+      assert not left, self.log.read_text()
+    finally:
+      for pid in self._left():
+        os.kill(pid, signal.SIGKILL)
+      self.process.wait()
+    text = self.log.read_text()
+    assert "Traceback" not in text, text
+    return status, text[self._before :].splitlines()
+
+  def _left(self):
+    """The living processes of the session."""
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+      try:
+        fields = path.read_text().rpartition(")")[2].split()
+      except OSError:
+        continue
+      if int(fields[3]) == self.process.pid and fields[0] != "Z":
+        found.append(int(path.parent.name))
+    return found
+
+
+def interrupted(command, last=LAST, **kwargs):
+  """Checks that a command ends as it should; whether it said why it waited."""
+  status, lines = command.end(**kwargs)
+  assert status == stop.STATUS, command.log.read_text()
+  mine = [line for line in lines if "Ctrl-C" in line]
+  waited = NOTICE in mine
+  assert len(mine) == 1 + waited, command.log.read_text()
+  assert last.search(mine[-1])
+  return waited
+
+
+HEAD = """
+import sys, time
+from big_crop.runtime import stop
+stop.listen(goes_on=True, sigterm=True)
+from big_crop import errors
+def work(seconds, end="saved checkpoint 3"):
+  stop.hold()
+  print("ready", flush=True)
+  while not stop.requested():
+    time.sleep(0.01)
+  time.sleep(seconds)
+  stop.tell(end)
+with errors.one_line():
+"""
+
+
+def script(tmp_path, body, name="script"):
+  path = tmp_path / f"{name}.py"
+  path.write_text(HEAD + "".join(f"  {line}\n" for line in body.splitlines()))
+  return Command(tmp_path / f"{name}.log", path)
+
+
+def test_what_cannot_be_saved_ends_at_once(tmp_path):
+  """Also where the main thread does not come back to Python."""
+  command = script(tmp_path, "print('ready', flush=True)\ntime.sleep(600)")
+  command.wait_for("ready")
+  command.send()
+  assert not interrupted(command, timeout=10)
+
+
+def test_what_can_be_saved_is(tmp_path):
+  quick = script(tmp_path, "work(0)")
+  slow = script(tmp_path, "work(1.2)", "slow")
+  for command in (quick, slow):
+    command.wait_for("ready")
+    command.send()
+  interrupted(quick, SAVED)
+  assert interrupted(slow, SAVED)
+
+
+def test_the_second_one_ends_at_once(tmp_path):
+  command = script(tmp_path, "work(600)")
+  command.wait_for("ready")
+  command.send()
+  command.wait_for(NOTICE)
+  command.send()
+  assert interrupted(command, timeout=10)
+
+
+def test_a_sigterm_keeps_its_status(tmp_path):
+  command = script(tmp_path, "work(0)")
+  command.wait_for("ready")
+  command.send(signal.SIGTERM)
+  assert command.end() == (0, ["SIGTERM: saved checkpoint 3"])
+
+
+CHILDREN = """
+if sys.argv[1:]:
+  {first}
+  work({seconds})
+else:
+  for _ in range(2):
+    stop.start([sys.executable, __file__, "child"])
+  print("started", flush=True)
+  sys.exit(max(map(abs, stop.wait())))
+"""
+
+
+def children(tmp_path, seconds=0, first="pass"):
+  text = CHILDREN.strip().format(seconds=seconds, first=first)
+  return script(tmp_path, text)
+
+
+@pytest.mark.parametrize("group", [False, True])
+def test_children_stop_with_their_parent(tmp_path, group):
+  command = children(tmp_path)
+  command.wait_for("ready", 2)
+  command.send(group=group)
+  interrupted(command)
+
+
+def test_children_end_at_once_with_their_parent(tmp_path):
+  command = children(tmp_path, 600)
+  command.wait_for("ready", 2)
+  command.send()
+  command.wait_for(NOTICE)
+  command.send()
+  interrupted(command, timeout=10)
+
+
+def test_children_get_a_sigterm_before_they_listen(tmp_path):
+  command = children(tmp_path)
+  command.wait_for("started")
+  command.send(signal.SIGTERM)
+  status, lines = command.end()
+  assert status == 0
+  assert lines.count("SIGTERM: saved checkpoint 3") == 2
+
+
+def test_children_notice_that_their_parent_is_gone(tmp_path):
+  command = children(tmp_path)
+  command.wait_for("ready", 2)
+  command.send(signal.SIGKILL)
+  assert command.end() == (-signal.SIGKILL, [])
+
+
+MEASURE = ("-m", "big_crop.measure", "--crop", "inception_crop_fixed")
+MEASURE += ("--image_shape", "500x333", "--out")
+MATCH = ("-m", "big_crop.match", "--target", "inception_crop(area_min=5)")
+MATCH += ("--family", "beta_crop(alpha=2)", "--solve", "area_min")
+MATCH += ("--image_shape", "375x500")
+
+
+def test_measure_ends_while_its_threads_work(tmp_path):
+  out = tmp_path / "out"
+  command = Command(tmp_path / "log", *MEASURE, out, "--samples", "1e12")
+  time.sleep(0.3)  # while it imports
+  command.send()
+  interrupted(command, timeout=10)
+  command = Command(tmp_path / "log", *MEASURE, out, "--samples", "1e12")
+  command.wait_for("window")
+  command.send()
+  interrupted(command, timeout=10)
+  assert not out.exists()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+  """Packed, so that a run starts quickly: it loads no TensorFlow."""
+  out = tmp_path_factory.mktemp("data") / "packed"
+  pack.pack("critters", str(out), 24)
+  return out
+
+
+SIZES = ["model.width=16", "model.depth=1", "model.mlp_dim=32"]
+SIZES += ["model.num_heads=2", "log_training_steps=20", "ckpt_steps=100"]
+OVERRIDES = [f"--config.{x}" for x in SIZES]
+OVERRIDES += ["--config.input.data.split=train[:640]"]
+
+
+def train(workdir, data, *more):
+  """2,000 steps; on tf.data where `data` is critters."""
+  engine = "tf.data" if data == "critters" else "device"
+  spec = f"{ROOT / 'configs/quickstart.py'}:data={data},engine={engine}"
+  return Command(
+    f"{workdir}.log",
+    *("-m", "big_crop.train", "--workdir", workdir, *OVERRIDES, *more),
+    *("--config", f"{spec},res=16,batch=32,epochs=100"),
+  )
+
+
+def digest(workdir):
+  summary = json.loads((workdir / "summary.json").read_text())
+  return summary["params_sha256"]
+
+
+def finished(command):
+  status, _ = command.end(timeout=900)
+  assert status == 0, command.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("undisturbed") / "run"
+  finished(train(workdir, data))
+  return digest(workdir)
+
+
+@pytest.mark.long
+def test_train_stops_well_and_goes_on(data, undisturbed, tmp_path):
+  workdir = tmp_path / "run"
+  command = train(workdir, data, "--config.ckpt_steps=1900")
+  time.sleep(1)  # while it imports
+  command.send()
+  interrupted(command, timeout=20)
+  assert not workdir.exists()
+  command = train(workdir, data)
+  command.wait_for("of train state on each")  # then it compiles
+  command.send()
+  status, _ = command.end()
+  assert status == stop.STATUS
+  command = train(workdir, data)
+  command.wait_for("step 20/")
+  command.send()
+  interrupted(command, SAVED)
+  step = max(int(p.name) for p in (workdir / "checkpoints").iterdir())
+  assert 20 <= step < 2000
+  command = train(workdir, data)
+  command.wait_for("going on from checkpoint")
+  command.wait_for("  loss ")
+  command.send()
+  time.sleep(0.05)
+  command.send()  # while it saves, or when it has
+  status, _ = command.end(timeout=20)
+  assert status == stop.STATUS
+  finished(train(workdir, data))
+  assert digest(workdir) == undisturbed
