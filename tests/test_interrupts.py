@@ -1,10 +1,12 @@
 """Ctrl-C at any moment: one line, status 130, and nothing is lost."""
 
+import contextlib
 import json
 import os
 import pathlib
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,7 +35,7 @@ class Command:
       # The last one counts; the others make compilation quick.
       "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flags}",
     }
-    self.log, self._before = pathlib.Path(log), 0
+    self.log, self._before = pathlib.Path(log), None
     self.process = subprocess.Popen(
       [sys.executable, *map(str, command)],
       cwd=ROOT,
@@ -52,7 +54,7 @@ class Command:
 
   def send(self, signum=signal.SIGINT, group=False):
     """To the whole group as a terminal does, or to the one process."""
-    if not self._before:
+    if self._before is None:
       self._before = len(self.log.read_text())
     (os.killpg if group else os.kill)(self.process.pid, signum)
 
@@ -87,7 +89,10 @@ class Command:
 
 def interrupted(command, last=LAST, **kwargs):
   """Checks that a command ends as it should; whether it said why it waited."""
-  status, lines = command.end(**kwargs)
+  return check_lines(command, *command.end(**kwargs), last)
+
+
+def check_lines(command, status, lines, last):
   assert status == stop.STATUS, command.log.read_text()
   mine = [line for line in lines if "Ctrl-C" in line]
   waited = NOTICE in mine
@@ -205,17 +210,17 @@ def test_children_notice_that_their_parent_is_gone(tmp_path):
 MEASURE = ("-m", "big_crop.measure", "--crop", "inception_crop_fixed")
 MEASURE += ("--image_shape", "500x333", "--out")
 MATCH = ("-m", "big_crop.match", "--target", "inception_crop(area_min=5)")
-MATCH += ("--family", "beta_crop(alpha=2)", "--solve", "area_min")
+MATCH += ("--family", "inception_crop_fixed", "--solve", "area_min")
 MATCH += ("--image_shape", "375x500")
 
 
 def test_measure_ends_while_its_threads_work(tmp_path):
   out = tmp_path / "out"
-  command = Command(tmp_path / "log", *MEASURE, out, "--samples", "1e12")
+  command = Command(tmp_path / "log", *MEASURE, out, "--samples", "1e9")
   time.sleep(0.3)  # while it imports
   command.send()
   interrupted(command, timeout=10)
-  command = Command(tmp_path / "log", *MEASURE, out, "--samples", "1e12")
+  command = Command(tmp_path / "log", *MEASURE, out, "--samples", "1e9")
   command.wait_for("window")
   command.send()
   interrupted(command, timeout=10)
@@ -237,13 +242,13 @@ OVERRIDES += ["--config.input.data.split=train[:640]"]
 
 
 def train(workdir, data, *more):
-  """2,000 steps; on tf.data where `data` is critters."""
+  """500 steps; on tf.data where `data` is critters."""
   engine = "tf.data" if data == "critters" else "device"
   spec = f"{ROOT / 'configs/quickstart.py'}:data={data},engine={engine}"
   return Command(
     f"{workdir}.log",
     *("-m", "big_crop.train", "--workdir", workdir, *OVERRIDES, *more),
-    *("--config", f"{spec},res=16,batch=32,epochs=100"),
+    *("--config", f"{spec},res=16,batch=32,epochs=25"),
   )
 
 
@@ -267,7 +272,7 @@ def undisturbed(data, tmp_path_factory):
 @pytest.mark.long
 def test_train_stops_well_and_goes_on(data, undisturbed, tmp_path):
   workdir = tmp_path / "run"
-  command = train(workdir, data, "--config.ckpt_steps=1900")
+  command = train(workdir, data)
   time.sleep(1)  # while it imports
   command.send()
   interrupted(command, timeout=20)
@@ -282,7 +287,7 @@ def test_train_stops_well_and_goes_on(data, undisturbed, tmp_path):
   command.send()
   interrupted(command, SAVED)
   step = max(int(p.name) for p in (workdir / "checkpoints").iterdir())
-  assert 20 <= step < 2000
+  assert 20 <= step < 500
   command = train(workdir, data)
   command.wait_for("going on from checkpoint")
   command.wait_for("  loss ")
@@ -293,3 +298,130 @@ def test_train_stops_well_and_goes_on(data, undisturbed, tmp_path):
   assert status == stop.STATUS
   finished(train(workdir, data))
   assert digest(workdir) == undisturbed
+
+
+STUDY = """
+from big_crop.study.grid import default_study
+
+def get_config(arg=None):
+  c = default_study()
+  c.base = {base!r}
+  c.arguments.update(data={data!r}, engine="device", res=16, batch=32)
+  c.arguments.update(epochs=25)
+  c.sets = [dict(crop=["inception_crop_fixed", "beta_crop"])]
+  c.seeds = [0, 1]
+  c.overrides = {overrides!r}
+  return c
+"""
+
+
+@pytest.fixture(scope="module")
+def study(data, tmp_path_factory):
+  """Four runs."""
+  path = tmp_path_factory.mktemp("study") / "study.py"
+  base = str(ROOT / "configs/quickstart.py")
+  text = STUDY.format(base=base, data=str(data), overrides=OVERRIDES)
+  path.write_text(text)
+  return path
+
+
+def run_study(study, workdir, *more):
+  return Command(
+    f"{workdir}.log",
+    *("-m", "big_crop.study", "run", "--config", study, "--workdir", workdir),
+    *more,
+  )
+
+
+def digests(workdir):
+  runs = sorted((workdir / "runs").iterdir())
+  return {run.name: digest(run) for run in runs}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("group", [False, True])
+def test_a_study_stops_all_its_workers(study, tmp_path, group):
+  command = run_study(study, tmp_path / "w", "--jobs", "2")
+  command.wait_for("of train state on each", 2)
+  command.send(group=group)
+  interrupted(command, timeout=60)
+
+
+@pytest.mark.long
+def test_runs_together_stop_at_one_step(study, tmp_path):
+  command = run_study(study, tmp_path / "w", "--together", "2")
+  command.wait_for("  loss ")
+  command.send()
+  interrupted(command, re.compile("Ctrl-C: saved checkpoints of step"))
+  saved = [
+    {int(p.name) for p in run.iterdir()}
+    for run in (tmp_path / "w" / "runs").glob("*/checkpoints")
+  ]
+  assert len(saved) == 2 and set.intersection(*saved)
+
+
+def storm(start, workdir, found, last=LAST):
+  """Twenty Ctrl-Cs at any moment; what is found in the end is as ever."""
+  rng = random.Random(SEED)
+  began = time.time()
+  finished(start())
+  whole, expected = time.time() - began, found()
+  shutil.rmtree(workdir, ignore_errors=True)
+  hits = late = 0
+  while hits < 20 and late < 5:
+    command = start()
+    group, twice = rng.random() < 0.5, rng.random() < 0.25
+    # As many while it starts as later.
+    longest = rng.choice([whole / 4, whole])
+    with contextlib.suppress(subprocess.TimeoutExpired):
+      command.process.wait(rng.uniform(0.2, longest))
+    if meant := command.process.poll() is None:
+      command.send(group=group)
+      if twice:
+        time.sleep(rng.uniform(0, 0.5))
+        with contextlib.suppress(ProcessLookupError):
+          command.send(group=group)
+    status, lines = command.end()
+    if status:
+      check_lines(command, status, lines, last)
+      hits += 1
+    else:
+      late += meant  # Python was tidying up.
+      assert found() == expected
+      shutil.rmtree(workdir, ignore_errors=True)
+  assert hits == 20
+  finished(start())
+  assert found() == expected
+
+
+ANY = re.compile(f"{LAST.pattern}|{SAVED.pattern}s?")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["device", "tf.data"])
+def test_twenty_interrupts_of_train(data, engine, tmp_path):
+  data = data if engine == "device" else "critters"
+  workdir = tmp_path / "run"
+  storm(lambda: train(workdir, data), workdir, lambda: digest(workdir), ANY)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flag", ["--jobs=1", "--jobs=2", "--together=2"])
+def test_twenty_interrupts_of_a_study(study, flag, tmp_path):
+  workdir = tmp_path / "w"
+  start = lambda: run_study(study, workdir, flag)
+  storm(start, workdir, lambda: digests(workdir), ANY)
+
+
+@pytest.mark.slow
+def test_twenty_interrupts_of_measure(tmp_path):
+  out = tmp_path / "out"
+  start = lambda: Command(tmp_path / "log", *MEASURE, out, "--samples", "3e7")
+  storm(start, out, lambda: {p.name: p.read_bytes() for p in out.iterdir()})
+
+
+@pytest.mark.slow
+def test_twenty_interrupts_of_match(tmp_path):
+  log = tmp_path / "log"
+  start = lambda: Command(log, *MATCH)
+  storm(start, tmp_path / "none", log.read_text)

@@ -32,6 +32,7 @@ _sigterm = _interrupted = False  # what has been asked for
 _held = _all_hosts = _at_once = False
 _silent = _told = False
 _end_of_line = ""
+_stderr = 2
 _children: list[subprocess.Popen] = []
 _cleanups: list[Callable[[], None]] = []
 
@@ -47,8 +48,9 @@ def listen(
     sigterm: whether SIGTERM too asks for a stop, rather than ends the process.
     at_once: whether nothing may hold a Ctrl-C off.
   """
-  global _silent, _end_of_line, _at_once
+  global _silent, _end_of_line, _at_once, _stderr
   _at_once = at_once
+  _stderr = os.dup(2)  # It may be redirected for a while.
   _end_of_line = "; the same command goes on" if goes_on else ""
   parent = int(os.environ.pop(_PARENT, 0))
   _silent = parent > 0
@@ -99,22 +101,33 @@ def _watch(pipe, parent):
 
 def _end():
   try:
-    for function in [*(child.kill for child in _children), *_cleanups]:
-      with contextlib.suppress(Exception):
-        function()
-    # On a terminal there may be a progress bar, and "^C" behind it.
-    _say(f"stopped by Ctrl-C{_end_of_line}", after="\n")
+    for child in _children:
+      child.kill()
+    # In a thread, because a filesystem may not answer.
+    cleaner = threading.Thread(target=_clean, daemon=True)
+    cleaner.start()
+    cleaner.join(_PATIENCE_S)
+    bars = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    behind_bar = os.isatty(_stderr) or getattr(bars, "_instances", ())
+    _say(f"stopped by Ctrl-C{_end_of_line}", "\n" if behind_bar else "")
   finally:
     os._exit(STATUS)
 
 
-def _say(text, after="\r\033[K"):
+def _clean():
+  for function in list(_cleanups):
+    with contextlib.suppress(Exception):
+      function()
+
+
+def _say(text, start=None):
   """Prints a line, whatever locks on sys.stderr the main thread holds."""
   if _silent and not _sigterm:
     return
-  start = after if os.isatty(2) else ""
+  if start is None:  # On a terminal the line replaces the one of progress.
+    start = "\r\033[K" if os.isatty(_stderr) else ""
   with contextlib.suppress(OSError):
-    os.write(2, f"{start}{text}\n".encode())
+    os.write(_stderr, f"{start}{text}\n".encode())
 
 
 @contextlib.contextmanager
