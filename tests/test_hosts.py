@@ -136,12 +136,13 @@ def read(workdir):
   return losses, val, json.loads((workdir / "summary.json").read_text())
 
 
-def stop_at(text, num, devices, config, workdir):
-  """SIGTERM to the last process once text is printed; the checkpoint's step."""
+def stop_at(text, signum, num, devices, config, workdir):
+  """A signal to the last process once text is printed; the step it saves."""
   running = Hosts(num, devices, config, workdir)
   running.wait_for(text)
-  running.processes[-1].send_signal(signal.SIGTERM)
-  assert running.wait() == [0] * num, running.logs[0].read_text()
+  running.processes[-1].send_signal(signum)
+  mine = 130 if signum == signal.SIGINT else 0
+  assert running.wait() == [0] * (num - 1) + [mine], running.logs[0].read_text()
   return max(int(p.name) for p in (workdir / "checkpoints").iterdir())
 
 
@@ -150,10 +151,11 @@ def test_two_hosts_stop_at_one_step_and_go_on_as_if_nothing_happened(
   config, tmp_path
 ):
   spec = f"{config}:vit,120"
-  step = stop_at("step 3/", 2, 2, spec, tmp_path / "run")
+  step = stop_at("step 3/", signal.SIGINT, 2, 2, spec, tmp_path / "run")
   assert 0 < step < 120
   # One that comes before the first step of a resumed run is not lost either.
-  resumed = stop_at("going on from", 2, 2, spec, tmp_path / "run")
+  early = "going on from", signal.SIGTERM
+  resumed = stop_at(*early, 2, 2, spec, tmp_path / "run")
   assert step < resumed <= step + 2
   assert not (tmp_path / "run" / "summary.json").exists()
   # All go on from the step that the first host finds whole; it alone says so.

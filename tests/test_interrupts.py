@@ -13,8 +13,10 @@ import sys
 import time
 
 import pytest
+from PIL import Image
 
 from big_crop import pack
+from big_crop.data import critters
 from big_crop.runtime import stop
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -214,41 +216,71 @@ MATCH += ("--family", "inception_crop_fixed", "--solve", "area_min")
 MATCH += ("--image_shape", "375x500")
 
 
-def test_measure_ends_while_its_threads_work(tmp_path):
-  out = tmp_path / "out"
-  command = Command(tmp_path / "log", *MEASURE, out, "--samples", "1e9")
+PACK = ("-m", "big_crop.pack", "--res", "24", "--data", "images", "--out")
+
+
+@pytest.mark.parametrize(
+  ("command", "line"),
+  [
+    ((*MEASURE, "out", "--samples", "1e9"), "stopped by Ctrl-C"),
+    ((*PACK, "out"), "stopped by Ctrl-C; the same command goes on"),
+  ],
+)
+def test_a_command_ends_while_its_threads_work(tmp_path, command, line):
+  examples = tmp_path / "images" / "train" / "a"
+  examples.mkdir(parents=True)
+  Image.effect_noise((800, 800), 50).save(tmp_path / "a.jpg")
+  for i in range(3000):  # half a minute's work
+    os.link(tmp_path / "a.jpg", examples / f"{i}.jpg")
+  places = {x: tmp_path / x for x in ("images", "out")}
+  command = [places.get(x, x) for x in command]
+  early = Command(tmp_path / "early.log", *command)
   time.sleep(0.3)  # while it imports
+  early.send()
+  interrupted(early, timeout=10)
+  command = Command(tmp_path / "log", *command)
+  command.wait_for("/s]")  # of a bar
   command.send()
   interrupted(command, timeout=10)
-  command = Command(tmp_path / "log", *MEASURE, out, "--samples", "1e9")
-  command.wait_for("window")
-  command.send()
-  interrupted(command, timeout=10)
-  assert not out.exists()
+  assert command.log.read_text().splitlines()[-1] == line
+  assert not list(tmp_path.glob("out/*.json"))
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def images(tmp_path_factory):
+  """A folder of 320 images to train on, and 40 for validation."""
+  folder = tmp_path_factory.mktemp("data") / "images"
+  examples = zip(*critters.generate("train", 0, 360), strict=True)
+  for i, (content, label) in enumerate(examples):
+    path = (
+      folder / ("train" if i < 320 else "val") / f"{label % 4}" / f"{i}.jpg"
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+  return folder
+
+
+@pytest.fixture(scope="module")
+def data(images):
   """Packed, so that a run starts quickly: it loads no TensorFlow."""
-  out = tmp_path_factory.mktemp("data") / "packed"
-  pack.pack("critters", str(out), 24)
+  out = images.parent / "packed"
+  pack.pack(str(images), str(out), 24)
   return out
 
 
 SIZES = ["model.width=16", "model.depth=1", "model.mlp_dim=32"]
 SIZES += ["model.num_heads=2", "log_training_steps=20", "ckpt_steps=100"]
 OVERRIDES = [f"--config.{x}" for x in SIZES]
-OVERRIDES += ["--config.input.data.split=train[:640]"]
 
 
 def train(workdir, data, *more):
-  """500 steps; on tf.data where `data` is critters."""
-  engine = "tf.data" if data == "critters" else "device"
+  """500 steps; on tf.data where `data` are not packed."""
+  engine = "device" if data.name == "packed" else "tf.data"
   spec = f"{ROOT / 'configs/quickstart.py'}:data={data},engine={engine}"
   return Command(
     f"{workdir}.log",
     *("-m", "big_crop.train", "--workdir", workdir, *OVERRIDES, *more),
-    *("--config", f"{spec},res=16,batch=32,epochs=25"),
+    *("--config", f"{spec},res=16,batch=32,epochs=50"),
   )
 
 
@@ -307,7 +339,7 @@ def get_config(arg=None):
   c = default_study()
   c.base = {base!r}
   c.arguments.update(data={data!r}, engine="device", res=16, batch=32)
-  c.arguments.update(epochs=25)
+  c.arguments.update(epochs=50)
   c.sets = [dict(crop=["inception_crop_fixed", "beta_crop"])]
   c.seeds = [0, 1]
   c.overrides = {overrides!r}
@@ -398,9 +430,9 @@ ANY = re.compile(f"{LAST.pattern}|{SAVED.pattern}s?")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["device", "tf.data"])
-def test_twenty_interrupts_of_train(data, engine, tmp_path):
-  data = data if engine == "device" else "critters"
+@pytest.mark.parametrize("packed", [True, False])
+def test_twenty_interrupts_of_train(data, images, packed, tmp_path):
+  data = data if packed else images
   workdir = tmp_path / "run"
   storm(lambda: train(workdir, data), workdir, lambda: digest(workdir), ANY)
 

@@ -5,7 +5,6 @@ import io
 import os
 import pathlib
 import shutil
-import signal
 import subprocess
 import sys
 
@@ -491,30 +490,6 @@ def test_mistakes_are_one_line(folder, out, tmp_path):
     assert "\n" not in str(e.value)
     assert not (tmp_path / "new").exists()
   assert [p.name for p in (tmp_path / "full").iterdir()] == ["precious.txt"]
-
-
-def test_a_signal_is_one_line(folder, tmp_path, monkeypatch, capsys):
-  handler = signal.getsignal(signal.SIGTERM)
-  write, count = os.write, [0]
-  for signum, status in [(signal.SIGTERM, 143), (signal.SIGINT, 130)]:
-
-    def interrupted(fd, data):
-      count[0] += 1
-      if count[0] in (8, 14):
-        os.kill(os.getpid(), signum)
-      return write(fd, data)
-
-    monkeypatch.setattr(os, "write", interrupted)
-    with pytest.raises(SystemExit) as e:
-      pack.main(
-        ["--data", str(folder), "--out", str(tmp_path / "out"), "--res", "32"]
-      )
-    assert e.value.code == status
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert "of 26; the same command goes on" in last
-  assert signal.getsignal(signal.SIGTERM) == handler
-  monkeypatch.setattr(os, "write", write)
-  pack.pack(str(folder), str(tmp_path / "out"), RES)
 
 
 WITHOUT = """
