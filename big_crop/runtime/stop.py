@@ -96,7 +96,8 @@ def _watch(pipe, parent):
         os.kill(os.getpid(), signal.SIGTERM)
     elif slow and not ready:
       announced = True
-      _say("Ctrl-C: stopping after this step; again to end at once")
+      if not _told:
+        _say("Ctrl-C: stopping after this step; again to end at once")
 
 
 def _end():
@@ -109,7 +110,7 @@ def _end():
     cleaner.join(_PATIENCE_S)
     bars = getattr(sys.modules.get("tqdm"), "tqdm", None)
     behind_bar = os.isatty(_stderr) or getattr(bars, "_instances", ())
-    _say(f"stopped by Ctrl-C{_end_of_line}", "\n" if behind_bar else "")
+    _say_stopped("\n" if behind_bar else "")
   finally:
     os._exit(STATUS)
 
@@ -118,6 +119,13 @@ def _clean():
   for function in list(_cleanups):
     with contextlib.suppress(Exception):
       function()
+
+
+def _say_stopped(start=None):
+  global _told
+  if not _told:
+    _told = True
+    _say(f"stopped by Ctrl-C{_end_of_line}", start)
 
 
 def _say(text, start=None):
@@ -161,8 +169,7 @@ def tell(what: str) -> None:
 def finish() -> None:
   """Ends a command that has done its work, with status 130 after a Ctrl-C."""
   if _interrupted:
-    if not _told:
-      _say(f"stopped by Ctrl-C{_end_of_line}")
+    _say_stopped()
     sys.exit(STATUS)
   hold(False)
 
