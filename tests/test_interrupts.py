@@ -54,6 +54,11 @@ class Command:
       assert time.time() < deadline, self.log.read_text()
       time.sleep(0.02)
 
+  def wait_until_it_listens(self):
+    """Python's own start is over, and `stop.listen` has started its thread."""
+    while len(os.listdir(f"/proc/{self.process.pid}/task")) < 2:
+      time.sleep(0.01)
+
   def send(self, signum=signal.SIGINT, group=False):
     """To the whole group as a terminal does, or to the one process."""
     if self._before is None:
@@ -235,7 +240,7 @@ def test_a_command_ends_while_its_threads_work(tmp_path, command, line):
   places = {x: tmp_path / x for x in ("images", "out")}
   command = [places.get(x, x) for x in command]
   early = Command(tmp_path / "early.log", *command)
-  time.sleep(0.3)  # while it imports
+  early.wait_until_it_listens()  # and imports
   early.send()
   interrupted(early, timeout=10)
   command = Command(tmp_path / "log", *command)
@@ -305,7 +310,8 @@ def undisturbed(data, tmp_path_factory):
 def test_train_stops_well_and_goes_on(data, undisturbed, tmp_path):
   workdir = tmp_path / "run"
   command = train(workdir, data)
-  time.sleep(1)  # while it imports
+  command.wait_until_it_listens()
+  time.sleep(1)  # It imports.
   command.send()
   interrupted(command, timeout=20)
   assert not workdir.exists()
@@ -339,8 +345,8 @@ def get_config(arg=None):
   c = default_study()
   c.base = {base!r}
   c.arguments.update(data={data!r}, engine="device", res=16, batch=32)
-  c.arguments.update(epochs=50)
-  c.sets = [dict(crop=["inception_crop_fixed", "beta_crop"])]
+  c.arguments.update(epochs=25)
+  c.sets = [dict(crop="inception_crop_fixed")]
   c.seeds = [0, 1]
   c.overrides = {overrides!r}
   return c
@@ -349,7 +355,7 @@ def get_config(arg=None):
 
 @pytest.fixture(scope="module")
 def study(data, tmp_path_factory):
-  """Four runs."""
+  """Two runs."""
   path = tmp_path_factory.mktemp("study") / "study.py"
   base = str(ROOT / "configs/quickstart.py")
   text = STUDY.format(base=base, data=str(data), overrides=OVERRIDES)
@@ -402,11 +408,12 @@ def storm(start, workdir, found, last=LAST):
   hits = late = 0
   while hits < 20 and late < 5:
     command = start()
+    command.wait_until_it_listens()
     group, twice = rng.random() < 0.5, rng.random() < 0.25
     # As many while it starts as later.
     longest = rng.choice([whole / 4, whole])
     with contextlib.suppress(subprocess.TimeoutExpired):
-      command.process.wait(rng.uniform(0.2, longest))
+      command.process.wait(rng.uniform(0, longest))
     if meant := command.process.poll() is None:
       command.send(group=group)
       if twice:
