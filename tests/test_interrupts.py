@@ -113,13 +113,14 @@ import sys, time
 from big_crop.runtime import stop
 stop.listen(goes_on=True, sigterm=True)
 from big_crop import errors
-def work(seconds, end="saved checkpoint 3"):
+def work(seconds):
   stop.hold()
   print("ready", flush=True)
   while not stop.requested():
     time.sleep(0.01)
   time.sleep(seconds)
-  stop.tell(end)
+  stop.tell("saved checkpoint 3")
+  print("saved", flush=True)
 with errors.one_line():
 """
 
@@ -161,12 +162,11 @@ def test_a_sigterm_keeps_its_status(tmp_path):
   command = script(tmp_path, "work(0)")
   command.wait_for("ready")
   command.send(signal.SIGTERM)
-  assert command.end() == (0, ["SIGTERM: saved checkpoint 3"])
+  assert command.end() == (0, ["SIGTERM: saved checkpoint 3", "saved"])
 
 
 CHILDREN = """
 if sys.argv[1:]:
-  {first}
   work({seconds})
 else:
   for _ in range(2):
@@ -176,17 +176,20 @@ else:
 """
 
 
-def children(tmp_path, seconds=0, first="pass"):
-  text = CHILDREN.strip().format(seconds=seconds, first=first)
-  return script(tmp_path, text)
+def children(tmp_path, seconds=0):
+  return script(tmp_path, CHILDREN.strip().format(seconds=seconds))
 
 
 @pytest.mark.parametrize("group", [False, True])
 def test_children_stop_with_their_parent(tmp_path, group):
-  command = children(tmp_path)
+  command = children(tmp_path, 0.5)
   command.wait_for("ready", 2)
   command.send(group=group)
-  interrupted(command)
+  status, lines = command.end()
+  assert status == stop.STATUS
+  assert lines == ["saved"] * 2 + [
+    "stopped by Ctrl-C; the same command goes on"
+  ]
 
 
 def test_children_end_at_once_with_their_parent(tmp_path):
@@ -211,7 +214,7 @@ def test_children_notice_that_their_parent_is_gone(tmp_path):
   command = children(tmp_path)
   command.wait_for("ready", 2)
   command.send(signal.SIGKILL)
-  assert command.end() == (-signal.SIGKILL, [])
+  assert command.end() == (-signal.SIGKILL, ["saved"] * 2)
 
 
 MEASURE = ("-m", "big_crop.measure", "--crop", "inception_crop_fixed")
