@@ -424,6 +424,7 @@ def storm(start, workdir, found, last=LAST):
         with contextlib.suppress(ProcessLookupError):
           command.send(group=group)
     status, lines = command.end()
+    print(hits, status, lines[-1:])
     if status:
       check_lines(command, status, lines, last)
       hits += 1
