@@ -23,6 +23,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 LAST = re.compile(r"stopped by Ctrl-C(; the same command goes on)?$")
 SAVED = re.compile(r"Ctrl-C: saved checkpoint")
 NOTICE = "Ctrl-C: stopping after this step; again to end at once"
+# Of the random moments.
 SEED = int(os.environ.get("INTERRUPTS_SEED", "0"))
 
 
