@@ -1,3 +1,0 @@
-from big_crop import quiet
-
-quiet.install()

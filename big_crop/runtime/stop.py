@@ -21,6 +21,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from big_crop import quiet
+
 STATUS = 128 + signal.SIGINT
 # A stop that takes longer is announced.
 _PATIENCE_S = 1.0
@@ -42,6 +44,9 @@ def listen(
 ) -> None:
   """Takes over SIGINT; every command calls this before its slow imports.
 
+  And makes TensorFlow's import a quiet one, which is a command's business too:
+  whoever imports `big_crop` into a program of his own finds all as it was.
+
   Args:
     goes_on: whether the same command goes on where this one stops. A stopped
       user is told so.
@@ -49,6 +54,7 @@ def listen(
     at_once: whether nothing may hold a Ctrl-C off.
   """
   global _silent, _end_of_line, _at_once, _stderr
+  quiet.install()
   _at_once = at_once
   _stderr = os.dup(2)  # It may be redirected for a while.
   _end_of_line = "; the same command goes on" if goes_on else ""
