@@ -2,19 +2,25 @@
 
 import argparse
 import ast
+import contextlib
 import copy
+import importlib.machinery
 import importlib.util
 import inspect
 import json
 import pathlib
+import re
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from big_crop import big_vision_config, names
+from big_crop import big_vision_config, config_checks, names
+from big_crop.config_checks import leaves
 from pp_ops.errors import UserError
+from pp_ops.registry import did_you_mean
 
 # What may differ between restarts of one run: it does not change the result,
 # or only its last bits.
@@ -139,7 +145,8 @@ def parse_arg(arg: str | None, **defaults) -> ConfigDict:
 def _literal(text):
   try:
     return ast.literal_eval(text)
-  except (ValueError, SyntaxError):
+  # What Python's parser raises for nesting that is too deep, and for {[]: 1}.
+  except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
     return text
 
 
@@ -155,7 +162,8 @@ def _parse(text: str, kind: type, key: str, optional: bool) -> Any:
   if kind is bool:
     value = {"true": True, "false": False}.get(str(value).lower())
   elif kind is float and type(value) is int:
-    value = float(value)
+    with contextlib.suppress(OverflowError):
+      value = float(value)
   elif kind in (list, tuple) and isinstance(value, (list, tuple)):
     value, kind = list(value), list
   elif kind is ConfigDict and isinstance(value, dict):
@@ -183,24 +191,52 @@ def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
   path, _, arg = spec.partition(":")
   if not pathlib.Path(path).is_file():
     raise UserError(f"--config: no file {path!r}")
-  module_spec = importlib.util.spec_from_file_location("config", path)
-  module = importlib.util.module_from_spec(module_spec)
-  module_spec.loader.exec_module(module)
-  if not hasattr(module, "get_config"):
+  with _one_line(path):
+    loader = importlib.machinery.SourceFileLoader("config", path)
+    module_spec = importlib.util.spec_from_loader("config", loader)
+    module = importlib.util.module_from_spec(module_spec)
+    loader.exec_module(module)
+  get_config = getattr(module, "get_config", None)
+  if not callable(get_config):
     raise UserError(f"--config: {path} has no function get_config")
-  if inspect.signature(module.get_config).parameters:
-    config = module.get_config(arg) if arg else module.get_config()
-  elif arg:
+  if arg and not inspect.signature(get_config).parameters:
     raise UserError(
       f"--config: get_config of {path} takes no argument: {arg!r}"
     )
-  else:
-    config = module.get_config()
+  with _one_line(path):
+    config = get_config(arg) if arg else get_config()
+  if not isinstance(config, ConfigDict):
+    raise UserError(
+      f"--config: get_config of {path} returns {type(config).__name__}: need "
+      "a ConfigDict"
+    )
   if big_vision_config.is_one(config, default_config()):
     config = big_vision_config.over_default(config, default_config())
   for override in overrides:
     _override(config, override)
+  config_checks.check(config, default_config())
   return config
+
+
+@contextlib.contextmanager
+def _one_line(path):
+  """Says which line of a config file fails, in place of a traceback."""
+  try:
+    yield
+  except UserError:
+    raise
+  except Exception as e:
+    line = e.lineno if isinstance(e, SyntaxError) else None
+    for frame in traceback.extract_tb(e.__traceback__):
+      line = frame.lineno if frame.filename == path else line
+    where = f"--config: {path}, line {line}" if line else f"--config: {path}"
+    # ml_collections would list the whole config.
+    if missing := re.match(r"""['"]*Key "(.*?)" does not exist""", str(e)):
+      keys = {k.split(".")[-1] for k, _ in leaves("", default_config())}
+      near = did_you_mean(missing[1], keys)
+      raise UserError(f"{where}: no key {missing[1]!r}: {near}") from e
+    reason = getattr(e, "msg", None) or str(e)
+    raise UserError(f"{where}: {type(e).__name__}: {reason}") from e
 
 
 # Not ml_collections.config_flags: it cannot override a list or a value that is

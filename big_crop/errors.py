@@ -5,6 +5,7 @@ a user's own op, objective or config. Faults of the program have a traceback.
 """
 
 import contextlib
+import errno
 import sys
 
 from big_crop.runtime import stop
@@ -12,6 +13,16 @@ from pp_ops.errors import UserError
 
 # What requirements-device.txt leaves out.
 _OPTIONAL = ("matplotlib", "tensorflow", "tensorflow_datasets")
+
+# What a disk answers that is full, or may not be written to.
+_DISK = (
+  errno.ENOSPC,
+  errno.EDQUOT,
+  errno.EFBIG,
+  errno.EROFS,
+  errno.EACCES,
+  errno.EPERM,
+)
 
 __all__ = ["UserError", "one_line"]
 
@@ -26,6 +37,11 @@ def one_line():
     raise
   except UserError as e:
     _end(str(e))
+  except OSError as e:
+    if e.errno not in _DISK:
+      raise
+    where = f"{e.filename}: " if e.filename else ""
+    _end(f"{where}{e.strerror}")
   except ModuleNotFoundError as e:
     if e.name not in _OPTIONAL:
       raise

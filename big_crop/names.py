@@ -1,8 +1,11 @@
 """Names that a person typed: what each stands for, or a helpful error."""
 
 import importlib
+import inspect
 import types
-from collections.abc import Iterable, Mapping
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from pp_ops.errors import UserError
 from pp_ops.registry import did_you_mean
@@ -28,6 +31,59 @@ def check(what: str, name: str, choices: Iterable[str]) -> None:
   choices = list(choices)
   if name not in choices:
     raise unknown(what, name, choices)
+
+
+_SIMPLE = (bool, int, float, str, list, dict, tuple, types.NoneType)
+
+
+def _kinds(kind):
+  """The types of a type or union: (int, None) of int | None."""
+  if isinstance(kind, types.UnionType):
+    return tuple(k for part in typing.get_args(kind) for k in _kinds(part))
+  return (typing.get_origin(kind) or kind,)
+
+
+def is_of_kind(value: Any, kind: Any) -> bool:
+  """Whether a value is of a type or union, where an int may stand for a float.
+
+  True and False are no numbers; tuples are lists, as they are in JSON.
+  """
+  wider = {float: (int, float), list: (list, tuple), tuple: (list, tuple)}
+  return any(
+    isinstance(value, wider.get(k, k))
+    and (isinstance(value, bool) <= (k is bool))
+    for k in _kinds(kind)
+  )
+
+
+def check_kind(what: str, value: Any, kind: Any) -> None:
+  """Raises a one-line ValueError unless `is_of_kind`."""
+  kinds = _kinds(kind)
+  if set(kinds) <= set(_SIMPLE) and not is_of_kind(value, kind):
+    named = " or ".join(
+      "None" if k is types.NoneType else k.__name__ for k in kinds
+    )
+    raise UserError(f"{what}={value!r}: need a value of type {named}")
+
+
+def check_arguments(where: str, function: Callable, given: Mapping) -> None:
+  """Raises a one-line ValueError for an argument of a wrong kind.
+
+  The kind is that of the annotation, or of the default where the annotation is
+  none of the types that a config can hold.
+
+  Args:
+    where: of the arguments in the config.
+    function: what will be called.
+    given: {argument: value}; those that the function lacks are not looked at.
+  """
+  for key, p in inspect.signature(function).parameters.items():
+    kind = p.annotation
+    if not set(_kinds(kind)) <= set(_SIMPLE):
+      kind = type(p.default)
+      kind = kind if kind in (bool, int, float, str) else object
+    if key in given:
+      check_kind(f"{where}.{key}", given[key], kind)
 
 
 def import_named(

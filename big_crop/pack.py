@@ -195,6 +195,8 @@ def _open_data(data, data_dir):
   if isinstance(source, packed.PackedSource):
     raise UserError(f"--data {data} is a packed dataset already")
   if isinstance(source, base.IndexedSource):
+    if source.notes:
+      print(f"{data}: {source.notes}", file=sys.stderr)
     return _Indexed(source)
   return _Tfds(source)
 

@@ -5,7 +5,6 @@ starts that looks at a finished run.
 """
 
 import functools
-import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,11 +13,11 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from big_crop import config as configs
-from big_crop import evaluators, objectives, optim
+from big_crop import config_checks, evaluators, objectives, optim
 from big_crop import step as steps
 from big_crop.data import batches, sources
 from big_crop.optim.schedules import to_steps
-from big_crop.runtime import checkpoint, sharding
+from big_crop.runtime import checkpoint, memory, records, sharding
 from pp_ops import registry
 from pp_ops.errors import UserError
 
@@ -84,11 +83,20 @@ class Parts(NamedTuple):
     )
 
   def describe_data(self) -> str:
-    """Where the training data are, if there is something to say."""
+    """How much of the training data the run sees, and where they are."""
     options = self.config.input
     engine = batches.engine(options.engine)
     chosen = {k: options[k] for k in engine.OPTIONS}
-    return engine.describe(self.source, self.mesh, **chosen)
+    seen, num = (
+      self.total_steps * options.batch_size,
+      self.source.total_examples,
+    )
+    facts = [
+      f"{seen:,} examples are {seen / num:,.1f} epochs of {num:,}",
+      engine.describe(self.source, self.mesh, **chosen),
+      getattr(self.source, "notes", ""),
+    ]
+    return ", ".join(filter(None, facts))
 
 
 def build(config: ConfigDict) -> Parts:
@@ -97,15 +105,13 @@ def build(config: ConfigDict) -> Parts:
   Raises:
     ValueError: for anything wrong with the config or the data, in one line.
   """
+  config_checks.check(config, configs.default_config())
   num_hosts = jax.process_count()
   mesh = sharding.make_mesh(config.mesh)
   batch_size = config.input.batch_size
   sharding.check_batch_size(
     batch_size, mesh, config.grad_accum, "config.input.batch_size"
   )
-  for key in ("log_training_steps", "ckpt_steps"):
-    if config[key] < 1:
-      raise UserError(f"config.{key} is {config[key]}: need at least 1")
 
   registry.import_modules(config.pp_modules)
   if not config.input.pp:
@@ -117,10 +123,11 @@ def build(config: ConfigDict) -> Parts:
     shard=(jax.process_index(), num_hosts),
     shuffle_buffer_size=config.input.shuffle_buffer_size,
   )
-  if source.total_examples < num_hosts:
+  if source.total_examples < batch_size:
     raise UserError(
-      f"config.input.data.split {config.input.data.split!r} has "
-      f"{source.total_examples} examples for {num_hosts} hosts"
+      f"config.input.batch_size is {batch_size}, but split "
+      f"{config.input.data.split!r} of config.input.data has "
+      f"{source.total_examples} examples"
     )
   objective = objectives.make(config, source.num_classes)
   durations = {"batch_size": batch_size, "data_size": source.total_examples}
@@ -130,18 +137,18 @@ def build(config: ConfigDict) -> Parts:
       "set config.total_epochs, total_steps or total_examples; total_steps = 0 "
       "evaluates config.model_init"
     )
+  if total_steps > config_checks.MOST_STEPS:
+    raise UserError(
+      f"the run would have {total_steps:,} steps; at most "
+      f"{config_checks.MOST_STEPS:,} can be counted"
+    )
   durations["total_steps"] = total_steps
 
   specs = engine.feature_specs(source, pp, objective.features)
+  batch = sharding.batch_of(specs, batch_size, mesh)
+  memory.check({"a batch of config.input": batch}, mesh)
   prepare = jax.jit(steps.make_prepare(objective, config.seed))
-  prepared, _ = jax.eval_shape(
-    prepare,
-    {
-      k: jax.ShapeDtypeStruct((batch_size, *v.shape), v.dtype)
-      for k, v in specs.items()
-    },
-    0,
-  )
+  prepared, _ = jax.eval_shape(prepare, batch, 0)
   sharding.check_batch_size(
     steps.num_examples(prepared),
     mesh,
@@ -157,6 +164,7 @@ def build(config: ConfigDict) -> Parts:
   state_args = (objective, tx, mesh, config.sharding_strategy, specs)
   ema = config.ema_decay is not None
   abstract = steps.abstract_state(*state_args, ema=ema)
+  memory.check({"the train state": abstract, "a batch": batch}, mesh)
   step_options = dict(
     mesh=mesh,
     state_sharding=steps.shardings_of(abstract),
@@ -234,7 +242,7 @@ def open_run(workdir: str) -> FinishedRun:
   if not path.exists():
     raise UserError(f"{workdir} has no config.json: give a run's workdir")
   # A run of an older version lacks the keys that have come since.
-  config = configs.default_config().to_dict() | json.loads(path.read_text())
+  config = configs.default_config().to_dict() | records.read_json(path)
   config = ConfigDict(config)
   registry.import_modules(config.pp_modules)
   variables = checkpoint.load_variables(workdir)

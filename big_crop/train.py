@@ -26,6 +26,7 @@ from big_crop.parts import Parts, build
 from big_crop.runtime import (
   checkpoint,
   hosts,
+  outputs,
   pictures,
   progress,
   records,
@@ -108,6 +109,7 @@ def run(config, workdir: str) -> dict | None:
       when the loss is not finite.
   """
   began = time.time()
+  outputs.check_folder(workdir, "--workdir")
   workdir = epath.Path(workdir)
   first_process = jax.process_index() == 0
   hosts.agree(json.dumps(configs.as_json(config)), "the config")

@@ -77,8 +77,9 @@ def check_number(
   kinds = int if whole else (int, float)
   number = isinstance(value, kinds) and not isinstance(value, bool)
   if not (number and math.isfinite(value) and low <= value <= high):
-    ends = [f"{low:g} <= "] * math.isfinite(low) + [name]
-    ends += [f" <= {high:g}"] * math.isfinite(high)
+    text = lambda end: f"{end:g}" if abs(end) < 1e6 else f"{end:,}"
+    ends = [f"{text(low)} <= "] * math.isfinite(low) + [name]
+    ends += [f" <= {text(high)}"] * math.isfinite(high)
     what = "a whole number" if whole else "a number"
     bounds = "".join(ends) if len(ends) > 1 else "finite"
     raise UserError(f"{name}={value!r}: need {what}, {bounds}")

@@ -400,9 +400,23 @@ def _build(op, name, args, kwargs, position):
         f"op {name!r} reads feature {inkey!r}, which is not there; there are "
         + ", ".join(map(repr, features))
       )
-    return {**features, outkey: function(features[inkey], **extra)}
+    value = features[inkey]
+    try:
+      return {**features, outkey: function(value, **extra)}
+    except (TypeError, ValueError) as e:
+      if isinstance(e, UserError) or not _is_encoded(value):
+        raise
+      raise UserError(
+        f"op {name!r} gets {inkey!r} as it is encoded: put decode before it"
+      ) from e
 
   return apply
+
+
+def _is_encoded(value):
+  """Whether a feature is bytes, or a tensor of such."""
+  dtype = getattr(value, "dtype", None)
+  return isinstance(value, bytes) or getattr(dtype, "name", "") == "string"
 
 
 def build(spec: str, lookup: Callable[[str], Op] = lookup) -> list[Callable]:

@@ -15,6 +15,7 @@ from pp_ops.errors import UserError
 
 EPOCH_BITS = 24
 INDEX_BITS, OP_BITS, DRAW_BITS = 37, 10, 8
+MOST_SEEDS = 1 << (63 - EPOCH_BITS)
 
 
 def pack(run_seed: int, epoch: Any, index: Any, repeat: Any) -> tuple[Any, Any]:
@@ -32,7 +33,7 @@ def pack(run_seed: int, epoch: Any, index: Any, repeat: Any) -> tuple[Any, Any]:
   Raises:
     ValueError: for a seed out of range.
   """
-  if not 0 <= run_seed < 1 << (63 - EPOCH_BITS):
+  if not 0 <= run_seed < MOST_SEEDS:
     raise UserError(f"seed={run_seed}: need 0 <= seed < 2^{63 - EPOCH_BITS}")
   high = (run_seed << EPOCH_BITS) + epoch
   low = (repeat * (1 << INDEX_BITS) + index) * (1 << (OP_BITS + DRAW_BITS))

@@ -8,6 +8,7 @@ import pytest
 from ml_collections.config_dict import placeholder
 
 from big_crop import config as configs
+from pp_ops.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
 QUICKSTART = str(ROOT / "configs" / "quickstart.py")
@@ -100,7 +101,7 @@ def test_config_file_may_not_invent_keys(tmp_path):
     "  c.learning_rat = 1\n"
     "  return c\n"
   )
-  with pytest.raises(AttributeError, match="learning_rat"):
+  with pytest.raises(UserError, match="line 4: no key 'learning_rat'"):
     configs.load(str(path))
 
 

@@ -10,7 +10,7 @@ import platform
 from collections.abc import Iterator
 from typing import Any
 
-from big_crop.runtime import records
+from big_crop.runtime import outputs, records
 
 _PACKAGES = ("jax", "jaxlib", "flax", "tensorflow", "torch", "timm")
 
@@ -26,7 +26,12 @@ def quiet() -> Iterator[None]:
 
 def add_flag(parser: argparse.ArgumentParser) -> None:
   """Adds `--json`."""
-  parser.add_argument("--json", help="file for the results")
+  parser.add_argument("--json", type=_file, help="file for the results")
+
+
+def _file(path):
+  outputs.check_file(path, "--json")
+  return path
 
 
 def write(args: argparse.Namespace, **results: Any) -> None:

@@ -7,17 +7,25 @@ and their contents read where it is not installed.
 from __future__ import annotations
 
 import functools
+import io
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from etils import epath
+from PIL import Image
 
 from pp_ops.errors import UserError
 from pp_ops.registry import did_you_mean
 
 if TYPE_CHECKING:
   import tensorflow as tf
+
+
+# Suffixes of images that TensorFlow does not decode; `_as_png` makes them PNG.
+BY_PILLOW = (".tif", ".tiff", ".webp")
 
 
 class Source(Protocol):
@@ -155,6 +163,7 @@ class IndexedSource:
     are_paths: whether the contents are paths.
     splits: examples of each split of the dataset, in the order in which
       `contents` has them; None if that is not known.
+    notes: what a person should know of the dataset, or "".
   """
 
   def __init__(
@@ -168,6 +177,7 @@ class IndexedSource:
     are_paths: bool,
     describe: Callable[[int], str],
     splits: Mapping[str, int] | None = None,
+    notes: str = "",
   ):
     """Makes a source of `contents[i]` for i in `indices`.
 
@@ -180,6 +190,7 @@ class IndexedSource:
       are_paths: whether the contents are paths to be read.
       describe: index -> str.
       splits: examples of each split, see above.
+      notes: see above.
     """
     self.contents = contents
     self.labels = _read_only(labels)
@@ -188,6 +199,7 @@ class IndexedSource:
     self.are_paths = are_paths
     self.splits = None if splits is None else dict(splits)
     self.describe = describe
+    self.notes = notes
     self.class_names = None if class_names is None else list(class_names)
     self.num_classes = None if class_names is None else len(self.class_names)
     self.total_examples = len(indices)
@@ -203,9 +215,33 @@ class IndexedSource:
     places = tf.range(self.total_examples, dtype=tf.int64)[index::count]
     mine = tf.gather(order, places // repeats), places % repeats
     skip = tf.cast(skip, tf.int64)
+    parallel = {}
+    if self._by_pillow:  # which takes as long as a pp string
+      parallel = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
     return tf.data.Dataset.from_tensor_slices(
       tuple(x[skip:] for x in mine)
-    ).map(self._fetch)
+    ).map(self._fetch, **parallel)
+
+  @functools.cached_property
+  def _by_pillow(self):
+    """Whether some of the images are for Pillow."""
+    return self.are_paths and any(
+      path.lower().endswith(BY_PILLOW) for path in self.contents
+    )
+
+  def _read(self, path):
+    import tensorflow as tf
+
+    read = lambda: tf.io.read_file(path)
+    if not self._by_pillow:
+      return read()
+    suffix = "|".join(map(re.escape, BY_PILLOW))
+    data = tf.cond(
+      tf.strings.regex_full_match(tf.strings.lower(path), f".*({suffix})"),
+      lambda: tf.numpy_function(_as_png, [path], tf.string),
+      read,
+    )
+    return tf.ensure_shape(data, [])
 
   @functools.cached_property
   def _tensors(self):
@@ -227,13 +263,12 @@ class IndexedSource:
     }
 
   def _fetch(self, index, repeat):
-    import tensorflow as tf
 
     content = self._tensors["contents"][index]
     name = {"file_name": content} if self.are_paths else {}
     return {
       **name,
-      "image": tf.io.read_file(content) if self.are_paths else content,
+      "image": self._read(content) if self.are_paths else content,
       "label": self._tensors["labels"][index],
       "_index": index,
       "_repeat": repeat,
@@ -244,3 +279,19 @@ def _read_only(values):
   array = np.array(values, np.int64).reshape(-1)
   array.flags.writeable = False
   return array
+
+
+def _as_png(path):
+  """An image file that TensorFlow does not decode, as one that it does.
+
+  A file that Pillow cannot read either stays as it is, for `decode` to refuse
+  like any other.
+  """
+  data = epath.Path(os.fsdecode(path)).read_bytes()
+  png = io.BytesIO()
+  try:
+    with Image.open(io.BytesIO(data)) as image:
+      image.convert("RGB").save(png, "PNG", compress_level=1)
+  except Exception:  # Pillow's decoders raise all sorts.
+    return data
+  return png.getvalue()

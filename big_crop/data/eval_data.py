@@ -6,8 +6,10 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from big_crop import config_checks
 from big_crop.data import batches, sources
-from big_crop.runtime import sharding
+from big_crop.runtime import memory, sharding
+from pp_ops.checks import check_number
 from pp_ops.errors import UserError
 
 
@@ -50,6 +52,8 @@ class EvalData:
       ValueError: if any of it is wrong.
     """
     self._mesh, self._num_hosts = mesh, jax.process_count()
+    config_checks.check_data("data", data)
+    check_number("batch_size", batch_size, 1, whole=True)
     sharding.check_batch_size(batch_size, mesh)
     self._local_batch_size = batch_size // self._num_hosts
     self.source = sources.get_source(
@@ -60,9 +64,9 @@ class EvalData:
     self._engine = batches.engine(engine)
     self._pp = self._engine.get_preprocess_fn(pp_fn)
     self._wanted = features
-    self.features = set(
-      self._engine.feature_specs(self.source, self._pp, features)
-    )
+    specs = self._engine.feature_specs(self.source, self._pp, features)
+    memory.check({"a batch": sharding.batch_of(specs, batch_size, mesh)}, mesh)
+    self.features = set(specs)
     self.skip_corrupt = skip_corrupt
     given = dict(
       skip_corrupt=skip_corrupt, num_parallel_calls=num_parallel_calls

@@ -35,6 +35,16 @@ OPTIONS = ("num_parallel_calls", "skip_corrupt")
 
 _SHUFFLE_INDEX = -1  # No example's index: the seed of an epoch's order.
 
+# Of an image that does not decode, and of a file that cannot be read.
+_UNREADABLE = (
+  tf.errors.DataLossError,
+  tf.errors.FailedPreconditionError,
+  tf.errors.InvalidArgumentError,
+  tf.errors.NotFoundError,
+  tf.errors.PermissionDeniedError,
+  tf.errors.UnknownError,
+)
+
 # JAX owns the accelerator.
 tf.config.set_visible_devices([], "GPU")
 # Examples run in parallel; spreading the ops of one over threads as well,
@@ -90,14 +100,14 @@ def _preprocessed(raw, pp, seed, start, features, *, threads, skip_corrupt):
 def _check_features(spec, features):
   check_features(spec, features)
   for name, feature in spec.items():
+    if not (feature.dtype.is_floating or feature.dtype.is_integer):
+      raise UserError(
+        f"the pp string leaves {name!r} as {feature.dtype.name}: decode it"
+      )
     if not feature.shape.is_fully_defined():
       raise UserError(
         f"the pp string leaves {name!r} with shape {feature.shape}: a batch "
         "needs a fixed one (give the crop or resize a size)"
-      )
-    if not (feature.dtype.is_floating or feature.dtype.is_integer):
-      raise UserError(
-        f"the pp string leaves {name!r} as {feature.dtype.name}: decode it"
       )
 
 
@@ -116,10 +126,13 @@ def _iterate(ds, raw_from, pp, seed, source, batch_size, start):
       batch = next(batches)
     except StopIteration:
       return
-    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as e:
-      name, why = _find_corrupt(
-        raw_from(position), pp, seed, source, batch_size
-      )
+    except _UNREADABLE as e:
+      try:
+        name, why = _find_corrupt(
+          raw_from(position), pp, seed, source, batch_size
+        )
+      except _UNREADABLE as e:  # of the file that is to be read
+        name, why = e.message.splitlines()[0].split("} ")[-1], "cannot be read"
       raise UserError(
         f"corrupt example: {name or 'not found again'}: {why or e.message}; "
         "set skip_corrupt=True to leave such images out"

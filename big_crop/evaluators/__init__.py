@@ -56,6 +56,7 @@ def make(name: str, config: dict[str, Any], **context):
       raise names.unknown(
         where, key, [*own, *(p for p in parameters if p not in context)]
       )
+  names.check_arguments(where, module.Evaluator, arguments)
   for key, p in parameters.items():
     if p.default is p.empty and key not in (*arguments, *context):
       raise UserError(

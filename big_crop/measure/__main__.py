@@ -21,7 +21,9 @@ from etils import epath
 
 from big_crop import errors
 from big_crop.measure import measurement, shapes
+from big_crop.runtime import outputs
 from pp_ops import registry
+from pp_ops.checks import check_number
 from pp_ops.errors import UserError
 
 
@@ -43,12 +45,13 @@ def main(argv=None):
   )
   shapes.add_arguments(parser)
   args = parser.parse_args(argv)
+  outputs.check_folder(args.out, "--out")
   registry.import_modules(args.pp_modules)
   images = shapes.from_arguments(args)
   if not images:
     raise UserError("give --image_shape HxW, --images DIR or --dataset NAME")
-  if args.samples < 1:
-    raise UserError(f"--samples {args.samples:g}: need at least 1")
+  check_number("--samples", args.samples, 1, 1e12)
+  check_number("--seed", args.seed, 0)
   found = measurement.measure(args.crop, images, int(args.samples), args.seed)
 
   from big_crop.measure import figures  # matplotlib takes a second

@@ -1,12 +1,16 @@
 """Image shapes to measure crops on: given, or found in real data."""
 
 import collections
+import io
 import re
+import sys
 
+import PIL
 from etils import epath
 from PIL import Image
 from tqdm import tqdm
 
+from big_crop.data import folder
 from pp_ops.errors import UserError
 
 Shapes = dict[tuple[int, int], int]  # (height, width) -> how many images
@@ -30,17 +34,36 @@ def of_folder(path: str) -> Shapes:
   Raises:
     ValueError: if there are none.
   """
-  counts = collections.Counter()
+  if not epath.Path(path).is_dir():
+    raise UserError(f"--images {path}: there is no such folder")
+  counts, skipped = collections.Counter(), collections.Counter()
+  folders = [epath.Path(path)]
   with tqdm(desc="reading sizes", unit="image", delay=1) as bar:
-    for folder, _, files in epath.Path(path).walk():
-      for file in files:
-        if file.lower().endswith((".jpg", ".jpeg", ".png")):
-          with (folder / file).open("rb") as f, Image.open(f) as image:
-            counts[image.height, image.width] += 1
-          bar.update()
+    while folders:
+      images, below = folder.scan(here := folders.pop(), skipped)
+      folders += [here / name for name in below]
+      for name in images:
+        with (here / name).open("rb") as f:
+          counts[_shape(f, here / name)] += 1
+        bar.update()
+  if skipped:
+    text = f"{path}: {folder.describe_skipped(skipped)}"
+    print(text, file=sys.stderr, flush=True)
   if not counts:
-    raise UserError(f"no JPEG or PNG images in {path!r}")
+    raise UserError(f"no images in {path!r} ({' '.join(folder.SUFFIXES)})")
   return dict(counts)
+
+
+def _shape(file, name):
+  """(height, width) of an encoded image."""
+  try:
+    with Image.open(file) as image:
+      return image.height, image.width
+  except Exception as e:  # Pillow's decoders raise all sorts.
+    reason = "no image that Pillow can read"
+    if not isinstance(e, PIL.UnidentifiedImageError):
+      reason = str(e) or type(e).__name__
+    raise UserError(f"unreadable image: {name}: {reason}") from None
 
 
 def of_dataset(name: str, split: str, data_dir: str | None, num: int) -> Shapes:
@@ -60,8 +83,6 @@ def of_dataset(name: str, split: str, data_dir: str | None, num: int) -> Shapes:
   Raises:
     ValueError: if the dataset is not there.
   """
-  import io
-
   from big_crop.data import packed, sources
 
   source = sources.get_source(name, split, data_dir)
@@ -72,8 +93,8 @@ def of_dataset(name: str, split: str, data_dir: str | None, num: int) -> Shapes:
   examples = source.epoch(None).take(num).as_numpy_iterator()
   total = min(num, source.num_examples)
   for example in tqdm(examples, "reading sizes", total, unit="image", delay=1):
-    with Image.open(io.BytesIO(example["image"])) as image:
-      counts[image.height, image.width] += 1
+    name = source.describe(int(example["_index"]))
+    counts[_shape(io.BytesIO(example["image"]), name)] += 1
   return dict(counts)
 
 

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from big_crop import names
+from pp_ops.checks import check_number
 from pp_ops.errors import UserError
 
 # float64 is for checking gradients; it needs jax.enable_x64.
@@ -39,10 +40,16 @@ class LastLayer(NamedTuple):
 
 def build(module, num_classes, kw):
   """`module(num_classes, **kw)`, with a ValueError for an unknown keyword."""
-  fields = {f.name for f in dataclasses.fields(module)}
-  known = fields - {"num_classes", "parent", "name"}
+  kinds = {f.name: f.type for f in dataclasses.fields(module)}
+  known = kinds.keys() - {"num_classes", "parent", "name"}
   for name in kw:
     names.check(f"argument of {module.__name__}", name, known)
+  names.check_arguments("config.model", module, kw)
+  for name, value in kw.items():
+    if kinds[name] is not float:  # whole numbers count something
+      for number in value if isinstance(value, tuple) else [value]:
+        if names.is_of_kind(number, int | float):
+          check_number(f"config.model.{name}", number, 1, whole=True)
   return module(num_classes, **kw)
 
 

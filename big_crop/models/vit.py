@@ -12,6 +12,7 @@ import numpy as np
 
 from big_crop import names
 from big_crop.models import common, transformer
+from pp_ops.checks import check_size
 from pp_ops.errors import UserError
 
 # name: (width, depth, mlp_dim, num_heads)
@@ -284,7 +285,7 @@ def Model(num_classes, *, variant=None, **kw):
   """
   kw = {**decode_variant(variant), **kw}
   if "patch_size" in kw:
-    kw["patch_size"] = tuple(np.broadcast_to(kw["patch_size"], 2).tolist())
+    kw["patch_size"] = check_size(kw["patch_size"], "config.model.patch_size")
   return common.build(ViT, num_classes, kw)
 
 

@@ -36,6 +36,10 @@ class Objective(Base):
         f"config.num_classes is {self.num_classes}, but the dataset has "
         f"{num_classes} classes"
       )
+    if self.num_classes < 2:
+      raise UserError(
+        "the dataset has a single class: there is nothing to tell apart"
+      )
     self.model = models.get_model(
       config.model_name, self.num_classes, **config.model
     )

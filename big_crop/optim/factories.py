@@ -8,6 +8,7 @@ import jax
 import optax
 
 from big_crop import names
+from pp_ops.checks import check_number
 from pp_ops.errors import UserError
 
 
@@ -43,6 +44,9 @@ _GIVEN = {
   "weight_decay": "set config.wd, and config.wd_in='rule'",
   "split_outputs": "the model says it, see big_crop.models",
 }
+
+# How much of an average stays, whatever the rule calls it.
+_RATES = {"b1", "b2", "decay"}
 
 _FACTORIES: dict[str, Factory] = {
   name: getattr(optax, name)
@@ -134,6 +138,10 @@ def build(
       f"config.optax: {e}; the arguments of {name} are:"
       f" {', '.join(known) or 'none'}."
     ) from None
+  names.check_arguments("config.optax", factory, kwargs)
+  for key in _RATES.intersection(kwargs):
+    if names.is_of_kind(kwargs[key], float):
+      check_number(f"config.optax.{key}", kwargs[key], 0, 1)
   return factory(**kwargs)
 
 

@@ -17,6 +17,21 @@ def write_atomically(path: epath.Path, text: str) -> None:
   temporary.replace(path)
 
 
+def read_json(path: epath.Path) -> dict[str, Any]:
+  """The content of a JSON file that a run has left.
+
+  Raises:
+    ValueError: in one line, if it is damaged.
+  """
+  try:
+    found = json.loads(path.read_text())
+  except (OSError, ValueError) as e:  # also what is not UTF-8
+    raise UserError(f"{path} is damaged: {e}") from None
+  if not isinstance(found, dict):
+    raise UserError(f"{path} is damaged: it holds no JSON object")
+  return found
+
+
 def check_workdir(
   workdir: epath.Path, config: dict[str, Any], free: tuple[str, ...]
 ) -> None:
@@ -35,7 +50,7 @@ def check_workdir(
   if not any(p.exists() for p in begun):
     return
   if path.exists():
-    change = changed_key(json.loads(path.read_text()), config, free)
+    change = changed_key(read_json(path), config, free)
     if change:
       raise UserError(
         f"workdir {workdir} holds another run: {change}; use another workdir"
@@ -114,14 +129,22 @@ class Metrics:
 
 
 def read_metrics(workdir: epath.Path) -> list[dict[str, float]]:
-  """The records of metrics.jsonl, without a torn last line."""
+  """The records of metrics.jsonl, without a torn last line.
+
+  Raises:
+    ValueError: in one line, if another line is damaged.
+  """
   path = workdir / "metrics.jsonl"
   if not path.exists():
     return []
+  lines = path.read_bytes().splitlines()
   records = []
-  for line in path.read_text().splitlines():
+  for number, line in enumerate(lines, 1):
     try:
       records.append(json.loads(line))
-    except json.JSONDecodeError:
-      break
+      records[-1]["step"]
+    except (ValueError, TypeError, KeyError):
+      if number < len(lines):
+        raise UserError(f"{path}, line {number} is damaged") from None
+      return records[: number - 1]
   return records

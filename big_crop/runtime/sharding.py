@@ -36,6 +36,8 @@ def make_mesh(
     ValueError: if the sizes do not multiply to the number of devices.
   """
   devices = jax.devices() if devices is None else devices
+  if not axes:
+    raise UserError("config.mesh is empty: need at least one axis")
   axis_names, sizes = zip(*axes, strict=True)
   known = math.prod(size for size in sizes if size != -1)
   shape = tuple(
@@ -85,6 +87,17 @@ def make_global_batch(
   return {
     key: jax.make_array_from_process_local_data(sharding, value)
     for key, value in batch.items()
+  }
+
+
+def batch_of(
+  specs: Mapping[str, jax.ShapeDtypeStruct], batch_size: int, mesh: Mesh
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """The shapes of `make_global_batch`'s arrays, from those of one example."""
+  sharding = batch_sharding(mesh)
+  return {
+    k: jax.ShapeDtypeStruct((batch_size, *v.shape), v.dtype, sharding=sharding)
+    for k, v in specs.items()
   }
 
 

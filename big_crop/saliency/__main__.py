@@ -32,6 +32,7 @@ if __name__ == "__main__":
 from etils import epath
 
 from big_crop import errors
+from big_crop.runtime import outputs
 from big_crop.saliency import measurement
 from pp_ops.errors import UserError
 
@@ -59,6 +60,7 @@ def main(argv=None):
   parser.add_argument("--num_images", type=int, default=25)
   parser.add_argument("--max_examples", type=int)
   args = parser.parse_args(argv)
+  outputs.check_folder(args.out, "--out")
   for key in ("num_images", "max_examples"):
     if (value := getattr(args, key)) is not None and value < 1:
       raise UserError(f"--{key} {value}: need at least 1")

@@ -26,6 +26,7 @@ if __name__ == "__main__":
   stop.listen(goes_on=trains, sigterm=trains)
 
 from big_crop import errors
+from big_crop.runtime import outputs
 from big_crop.study import grid, runs, worker
 from pp_ops.errors import UserError
 
@@ -112,6 +113,7 @@ def _share_compilations(workdir):
 
 
 def _run(study, args, argv):
+  outputs.check_folder(args.workdir, "--workdir")
   found = runs.states(study, args.workdir)
   if not args.allow_mixed:
     runs.check_unchanged(found)

@@ -6,7 +6,7 @@ import textwrap
 from typing import NamedTuple
 
 from big_crop import plots
-from big_crop.runtime import stop
+from big_crop.runtime import outputs, stop
 from big_crop.study import (
   ablation,
   analysis,
@@ -44,6 +44,9 @@ def main(study: grid.Study | None, args) -> int:
   Raises:
     ValueError: in one line: nothing to report, or runs that may not be mixed.
   """
+  out = args.out or (args.workdir and pathlib.Path(args.workdir) / "report")
+  if out:
+    outputs.check_folder(out, "--out")
   sources, warnings, states = [], [], []
   title = "You May Be Running the Wrong Inception Crop: the paper's numbers"
   if study:
@@ -66,7 +69,6 @@ def main(study: grid.Study | None, args) -> int:
     sources.append(Source(paper.load(), paper.layout_of_paper()))
   if not sources:
     raise UserError("give --config and --workdir, or --reference, or all three")
-  out = args.out or (args.workdir and pathlib.Path(args.workdir) / "report")
   if not out:
     raise UserError("give --out, the folder for the report")
 

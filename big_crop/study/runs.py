@@ -35,7 +35,7 @@ class RunState:
 
   def _json(self, name):
     path = self.path / name
-    return json.loads(path.read_text()) if path.exists() else None
+    return records.read_json(path) if path.exists() else None
 
   @property
   def summary(self) -> dict[str, Any] | None:

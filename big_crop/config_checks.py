@@ -1,0 +1,143 @@
+"""What the values of a config must be, beside their defaults in `config`.
+
+A value has the kind of its default and, where `CHECKS` has its key, is in that
+range. What is handed on to a model, an optimiser or an evaluator is checked by
+these; only that it is finite, and can be written down, is checked here.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from big_crop import names
+from pp_ops.checks import check_number
+from pp_ops.errors import UserError
+from pp_ops.seeds import MOST_SEEDS
+
+MOST_STEPS = 2**31 - 1  # a step is an int32 on the devices
+
+
+def _number(low, high=math.inf, whole=False):
+  return lambda where, value: check_number(where, value, low, high, whole)
+
+
+def _list_of(*kinds):
+  """A list whose items have this kind, or are tuples of these kinds."""
+  name = ", ".join(k.__name__ for k in kinds)
+  name = f"({name}) pairs" if len(kinds) > 1 else f"{name} items"
+
+  def check(where, value):
+    for item in value:
+      parts = (item,) if len(kinds) == 1 else item
+      good = isinstance(parts, list | tuple) and len(parts) == len(kinds)
+      if not good or not all(map(names.is_of_kind, parts, kinds)):
+        raise UserError(f"{where}={value!r}: need a list of {name}")
+
+  return check
+
+
+def check_data(where: str, data: Any) -> None:
+  """Raises unless `data` are the arguments that name a dataset's split."""
+  kinds = {"name": str, "split": str, "data_dir": str | None}
+  if not isinstance(data, dict | ConfigDict):
+    raise UserError(f"{where}={data!r}: need a dict of {', '.join(kinds)}")
+  for key, value in data.items():
+    names.check(where, key, kinds)
+    names.check_kind(f"{where}.{key}", value, kinds[key])
+  for key in ("name", "split"):
+    if key not in data:
+      raise UserError(f"{where}.{key} is not set")
+
+
+def _entries(where, value):
+  for name, entry in value.items():
+    if not isinstance(entry, ConfigDict):
+      raise UserError(f"{where}.{name}={entry!r}: need a dict")
+
+
+_WHOLE = _number(1, whole=True)
+
+CHECKS = {
+  "seed": _number(0, MOST_SEEDS - 1, whole=True),
+  "total_steps": _number(0, MOST_STEPS, whole=True),
+  "total_examples": _number(0, whole=True),
+  "total_epochs": _number(0),
+  "num_classes": _WHOLE,
+  "input.data": check_data,
+  "input.batch_size": _WHOLE,
+  "input.repeats": _number(1, 255, whole=True),
+  "input.shuffle_buffer_size": _number(1, 2**31, whole=True),
+  "input.num_parallel_calls": _number(1, 1024, whole=True),
+  "pp_modules": _list_of(str),
+  "model_load.dont_load": _list_of(str),
+  "lr": _number(0),
+  "wd": _number(0),
+  "lr_mults": _list_of(str, float),
+  "wd_mults": _list_of(str, float),
+  "agc_exclude": _list_of(str),
+  "grad_accum": _WHOLE,
+  "ema_decay": _number(0, 1),
+  "mesh": _list_of(str, int),
+  "sharding_strategy": _list_of(str, str),
+  "evals": _entries,
+  "log_training_steps": _WHOLE,
+  "ckpt_steps": _WHOLE,
+  "keep_ckpt_steps": _WHOLE,
+}
+# May also be what is not of its default's kind: a list of (regex, dict).
+_OF_ANY_KIND = ("schedule",)
+
+
+def leaves(where: str, value: Any) -> Iterator[tuple[str, Any]]:
+  """(dotted key, value) of all values, those in lists one by one."""
+  if isinstance(value, dict | ConfigDict):
+    for key, inner in value.items():
+      yield from leaves(f"{where}.{key}", inner)
+  elif isinstance(value, list | tuple):
+    for inner in value:
+      yield from leaves(where, inner)
+  else:
+    yield where, value
+
+
+def _check_kinds(where, config, default):
+  for key in set(default) & set(config):  # a file may replace a whole dict
+    value, dotted = config[key], f"{where}.{key}"
+    if isinstance(default[key], ConfigDict) and isinstance(value, ConfigDict):
+      _check_kinds(dotted, value, default[key])
+    elif key not in _OF_ANY_KIND:
+      kind = default.get_type(key)
+      if (value is None and default[key] is None) or kind is type(None):
+        continue
+      names.check_kind(dotted, value, dict if kind is ConfigDict else kind)
+
+
+def check(config: ConfigDict, default: ConfigDict) -> None:
+  """Checks every value of a config.
+
+  Args:
+    config: a run's config, or any other, of which only the leaves are checked.
+    default: what a run's config starts from.
+
+  Raises:
+    ValueError: in one line, for the first value that is wrong.
+  """
+  for where, value in leaves("config", config):
+    if isinstance(value, float) and not math.isfinite(value):
+      raise UserError(f"{where} is {value}: need a finite number")
+    if not isinstance(value, bool | int | float | str | None):
+      raise UserError(
+        f"{where} is {value!r}: need a number, a string, None, or a list or "
+        "dict of such, which config.json can hold"
+      )
+  if not set(default) <= set(config):
+    return
+  _check_kinds("config", config, default)
+  for key, check_value in CHECKS.items():
+    value = config
+    for part in key.split("."):
+      value = value.get(part)
+    if value is not None:
+      check_value(f"config.{key}", value)

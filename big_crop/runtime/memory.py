@@ -1,0 +1,67 @@
+"""Whether what a run needs fits into memory, before any of it is made."""
+
+import contextlib
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from pp_ops.errors import UserError
+
+_CGROUP = (
+  "/sys/fs/cgroup/memory.max",
+  "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+)
+
+
+def _of_machine():
+  """Bytes of this machine's memory, or of the container's share of it."""
+  found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+  for path in _CGROUP:
+    with contextlib.suppress(OSError, ValueError):  # not there, or "max"
+      found.append(int(pathlib.Path(path).read_text()))
+  return min(found)
+
+
+def _bytes(x):
+  """Bytes of an array on one device."""
+  shape = x.shape
+  if getattr(x, "sharding", None) is not None:
+    shape = x.sharding.shard_shape(shape)
+  return math.prod(shape) * x.dtype.itemsize
+
+
+def check(parts: Mapping[str, Any], mesh: jax.sharding.Mesh) -> None:
+  """Checks that a step's arrays fit, which is the least that it needs.
+
+  Args:
+    parts: {what to call it: tree of `jax.ShapeDtypeStruct`}, with the shardings
+      that they will have.
+    mesh: the mesh.
+
+  Raises:
+    ValueError: in one line that says how much each part takes.
+  """
+  device = mesh.local_devices[0]
+  limit = (device.memory_stats() or {}).get("bytes_limit")
+  where, copies = "a device", 1
+  if not limit:  # CPU devices share the machine's
+    limit, where, copies = (
+      _of_machine(),
+      "this machine",
+      len(mesh.local_devices),
+    )
+  sizes = {
+    name: copies * sum(map(_bytes, jax.tree.leaves(tree)))
+    for name, tree in parts.items()
+  }
+  if sum(sizes.values()) > limit:
+    listed = " and ".join(
+      f"{n / 1e9:,.1f} GB for {k}" for k, n in sizes.items()
+    )
+    raise UserError(
+      f"not enough memory: {listed}; {where} has {limit / 1e9:,.1f} GB"
+    )
