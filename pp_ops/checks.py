@@ -77,7 +77,7 @@ def check_number(
   kinds = int if whole else (int, float)
   number = isinstance(value, kinds) and not isinstance(value, bool)
   if not (number and math.isfinite(value) and low <= value <= high):
-    text = lambda end: f"{end:g}" if abs(end) < 1e6 else f"{end:,}"
+    text = lambda end: f"{end:g}" if abs(end) < 1e6 else f"{end:,.0f}"
     ends = [f"{text(low)} <= "] * math.isfinite(low) + [name]
     ends += [f" <= {text(high)}"] * math.isfinite(high)
     what = "a whole number" if whole else "a number"

@@ -34,6 +34,8 @@ def open_name(name, data_dir, split, shard, shuffle_buffer_size):
       f"dataset {name!r} is not there: no folder of that name and no TFDS "
       f"dataset in {where}{near}"
     ) from None
+  except ValueError as e:  # no name, or no such config of the dataset
+    raise UserError(f"dataset {name!r}: {str(e).splitlines()[0]}") from None
   if not builder.info.splits:
     raise UserError(
       f"dataset {name!r} is not prepared in {where}: prepare it with "
@@ -44,7 +46,12 @@ def open_name(name, data_dir, split, shard, shuffle_buffer_size):
 
 def open_directory(path, split, shard, shuffle_buffer_size):
   """Opens a prepared dataset's directory; see `sources.get_source`."""
-  builder = tfds.builder_from_directory(path)
+  try:
+    builder = tfds.builder_from_directory(path)
+  except ValueError as e:  # json's and protobuf's errors are such
+    raise UserError(
+      f"{path}/dataset_info.json is damaged: {str(e).splitlines()[0]}"
+    ) from None
   return TfdsSource(builder, split, shard, shuffle_buffer_size)
 
 

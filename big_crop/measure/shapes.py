@@ -11,7 +11,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from big_crop.data import folder
+from pp_ops.checks import check_number
 from pp_ops.errors import UserError
+
+_MOST_PIXELS = 10**8  # a table of their windows takes 0.8 GB
 
 Shapes = dict[tuple[int, int], int]  # (height, width) -> how many images
 
@@ -115,6 +118,7 @@ def add_arguments(parser) -> None:
 
 def from_arguments(args) -> dict[str, Shapes]:
   """{label: shapes} of what was given, one entry for each thing to measure."""
+  check_number("--max_images", args.max_images, 1)
   found: dict[str, Shapes] = {
     text: {parse(text): 1} for text in args.image_shape
   }
@@ -124,4 +128,11 @@ def from_arguments(args) -> dict[str, Shapes]:
     found[args.dataset] = of_dataset(
       args.dataset, args.split, args.data_dir, args.max_images
     )
+  for label, counts in found.items():
+    for height, width in counts:
+      if height * width > _MOST_PIXELS:
+        raise UserError(
+          f"{label}: an image of {height}x{width} is too large; at most "
+          f"{_MOST_PIXELS // 10**6} megapixels can be measured"
+        )
   return found

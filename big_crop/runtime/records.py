@@ -57,6 +57,7 @@ def check_workdir(
       )
   else:
     raise UserError(f"workdir {workdir} holds a run without a config.json")
+  read_metrics(workdir)  # which also checks them
 
 
 def changed_key(
