@@ -213,9 +213,6 @@ def test_no_steps_only_evaluate(undisturbed, folder, tmp_path):
     assert record == summary["metrics"]
     for key, value in record.items():
       assert value == trained["metrics"][key] and key.startswith("val/")
-  config = tiny(folder, total_steps=None, total_epochs=0)
-  with pytest.raises(ValueError, match="total_steps = 0 evaluates"):
-    train.run(config, tmp_path / "none")
 
 
 @pytest.mark.long
@@ -234,42 +231,6 @@ def test_corrupt_image(folder, tmp_path):
   config.input.skip_corrupt = True
   summary = train.run(config, tmp_path / "b")
   assert 2 <= summary["skipped_corrupt"] <= 3  # 96 images, epochs of 40
-
-
-@pytest.mark.parametrize(
-  ("override", "message"),
-  [
-    ({"input__pp": "decode|resiz(16)"}, "did you mean 'resize'"),
-    ({"input__pp": "decode|resize(16, antialia=1)"}, "mean 'antialias'"),
-    ({"input__pp": "inception_crop_fixed(8, 50, 20)"}, "area_min=50"),
-    ({"input__pp": "beta_crop(8, area_min=101)"}, "percent"),
-    ({"input__pp": "__import__('os').remove('x')"}, "is not an op"),
-    ({"input__batch_size": 12}, "is not divisible by 8 devices"),
-    ({"input__data__data_dir": "/no/such/folder"}, "is not there"),
-    ({"input__data__split": "trian"}, "did you mean 'train'"),
-    ({"model_name": "vitt"}, "vit"),
-    ({"model__depht": 3}, "depth"),
-    ({"optax_name": "scale_by_adm"}, "scale_by_adam"),
-    ({"optax": {"b3": 1}}, "b3"),
-    ({"loss": "softmax_xnt"}, "softmax_xent"),
-    ({"schedule": {"decay_typ": "cosine"}}, "decay_typ"),
-    ({"mesh": [("data", 3)]}, "does not arrange 8 devices"),
-    ({"pp_modules": ["no_such_module"]}, "no_such_module"),
-    ({"total_steps": None}, "total_epochs"),
-    ({"evals__val__type": "classificatio"}, "classification"),
-    ({"evals__val__pp": "decode"}, "pp_fn"),
-    ({"evals__val__pp_fn": "decod"}, "config.evals.val"),
-    ({"model_init": "/no/such/run"}, "/no/such/run"),
-  ],
-)
-def test_mistakes_stop_the_run_before_it_starts(
-  folder, tmp_path, override, message
-):
-  config = tiny(folder, **override)
-  with pytest.raises(errors.UserError, match=message) as e:
-    train.run(config, tmp_path / "run")
-  assert len(str(e.value).splitlines()) == 1
-  assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
 def test_a_users_mistake_is_one_line_and_a_fault_has_a_traceback(capsys):
@@ -324,8 +285,8 @@ def wait_for_step(workdir, step, timeout=240):
 
 
 @pytest.mark.long
-def test_signals_to_the_command(config_file, tmp_path):
-  """SIGTERM: status 0 and a checkpoint; a mistake: one line and status 2."""
+def test_sigterm_to_the_command(config_file, tmp_path):
+  """SIGTERM: status 0 and a checkpoint."""
   process = start(config_file, tmp_path / "run")
   try:
     wait_for_step(tmp_path / "run", 12)
@@ -336,19 +297,6 @@ def test_signals_to_the_command(config_file, tmp_path):
   assert process.returncode == 0, output
   saved = output.split("SIGTERM: saved checkpoint ")[1].split()[0]
   assert pathlib.Path(saved, "state").is_dir()
-
-  wrong = subprocess.run(
-    [*COMMAND, str(config_file), "--workdir", "x", "--config.lrr=1"],
-    env={**os.environ, "PYTHONPATH": str(ROOT)},
-    capture_output=True,
-    text=True,
-    cwd=tmp_path,
-  )
-  assert wrong.returncode == 2
-  last = wrong.stderr.strip().splitlines()[-1]
-  assert last.startswith("error: ") and "did you mean 'lr'" in last
-  assert "Traceback" not in wrong.stderr
-  assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.slow
@@ -384,5 +332,8 @@ def test_runs_on_all_devices(undisturbed):
 def test_a_failed_start_leaves_the_workdir_free(undisturbed, folder, tmp_path):
   config = tiny(folder, model_init=str(undisturbed[0]), model__width=32)
   with pytest.raises(ValueError, match="dont_load"):
+    train.run(config, tmp_path / "run")
+  config.model_init = "/no/such/run"
+  with pytest.raises(errors.UserError, match="/no/such/run"):
     train.run(config, tmp_path / "run")
   assert not (tmp_path / "run").exists()

@@ -26,12 +26,15 @@ def quiet() -> Iterator[None]:
 
 def add_flag(parser: argparse.ArgumentParser) -> None:
   """Adds `--json`."""
-  parser.add_argument("--json", type=_file, help="file for the results")
+  parser.add_argument("--json", action=_File, help="file for the results")
 
 
-def _file(path):
-  outputs.check_file(path, "--json")
-  return path
+class _File(argparse.Action):
+  """Checks at once that the results can be written in the end."""
+
+  def __call__(self, parser, args, value, option_string=None):
+    outputs.check_file(value, option_string)
+    setattr(args, self.dest, value)
 
 
 def write(args: argparse.Namespace, **results: Any) -> None:

@@ -115,6 +115,8 @@ def _share_compilations(workdir):
 def _run(study, args, argv):
   outputs.check_folder(args.workdir, "--workdir")
   found = runs.states(study, args.workdir)
+  for state in found:
+    state.run.config  # noqa: B018, a mistake in one shows before any run begins
   if not args.allow_mixed:
     runs.check_unchanged(found)
   for flag in ("jobs", "together"):
