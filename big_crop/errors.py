@@ -40,8 +40,7 @@ def one_line():
   except OSError as e:
     if e.errno not in _DISK:
       raise
-    where = f"{e.filename}: " if e.filename else ""
-    _end(f"{where}{e.strerror}")
+    _end(f"{e.filename or 'writing failed'}: {e.strerror}")
   except ModuleNotFoundError as e:
     if e.name not in _OPTIONAL:
       raise

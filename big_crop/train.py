@@ -238,7 +238,9 @@ def save_images(workdir, prepared):
   for name, x in prepared.items():
     if x.ndim == 4 and x.shape[-1] in (1, 3):
       mine = np.concatenate([shard.data for shard in x.addressable_shards])
-      pictures.save_image_grid(workdir / f"train_{name}s.png", mine)
+      path = workdir / f"train_{name}s.png"
+      with outputs.writing(path):
+        pictures.save_image_grid(path, mine)
 
 
 def check_finite(losses, checkpoints):
@@ -256,7 +258,8 @@ def summarise(workdir, facts):
   """Writes and prints summary.json; draws the curves."""
   logged = records.read_metrics(workdir)
   if facts["step"]:
-    pictures.save_curves(workdir / "curves.png", logged)
+    with outputs.writing(path := workdir / "curves.png"):
+      pictures.save_curves(path, logged)
   final = {k: v for r in logged for k, v in r.items()}
   rates = [r["images_per_s"] for r in logged if "images_per_s" in r]
   summary = {

@@ -7,6 +7,7 @@ checksums.json tells whether the disk has kept all that.
 
 import contextlib
 import itertools
+import logging
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +24,12 @@ DIRECTORY = "checkpoints"
 # Orbax writes to this file after `Checkpoints._write_checksums`. No value that
 # is restored depends on it.
 _ORBAX_NOTES = "_CHECKPOINT_METADATA"
+
+# Each of Orbax's threads logs a traceback of the error that `Checkpoints` then
+# raises.
+logging.getLogger("absl").addFilter(
+  lambda record: not (record.exc_info and "orbax" in record.pathname)
+)
 
 
 class Checkpoints:
@@ -96,8 +103,10 @@ class Checkpoints:
     except (OSError, ValueError) as e:
       step = self.latest()
       last = "none yet" if step is None else self.path / str(step)
+      # Of tensorstore's message, what the system said.
+      why = str(e).partition(" [os_error_code")[0].rpartition(": ")[2]
       raise UserError(
-        f"a checkpoint could not be saved; last good checkpoint: {last}: {e}"
+        f"a checkpoint could not be saved: {why}; last good checkpoint: {last}"
       ) from e
 
   def restore(self, step: int, target: Any) -> tuple[Any, dict[str, Any]]:

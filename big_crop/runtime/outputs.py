@@ -1,8 +1,10 @@
 """Whether a place can be written to, before the work that ends in it."""
 
+import contextlib
 import os
 import pathlib
 import tempfile
+from collections.abc import Iterator
 
 from pp_ops.errors import UserError
 
@@ -44,6 +46,15 @@ def _is_there(path):
   except (FileNotFoundError, NotADirectoryError):
     return False
   return True
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike) -> Iterator[None]:
+  """One line that names the file, for one that the disk does not take."""
+  try:
+    yield
+  except OSError as e:
+    raise UserError(f"{path} can't be written: {e.strerror or e}") from e
 
 
 def check_file(path: str | os.PathLike, what: str) -> None:

@@ -6,15 +6,16 @@ from typing import Any
 
 from etils import epath
 
-from big_crop.runtime import event_files
+from big_crop.runtime import event_files, outputs
 from pp_ops.errors import UserError
 
 
 def write_atomically(path: epath.Path, text: str) -> None:
   """Writes a file that is there either whole or not at all."""
   temporary = path.parent / f".{path.name}.tmp"
-  temporary.write_text(text)
-  temporary.replace(path)
+  with outputs.writing(path):
+    temporary.write_text(text)
+    temporary.replace(path)
 
 
 def read_json(path: epath.Path) -> dict[str, Any]:
@@ -118,10 +119,11 @@ class Metrics:
 
   def write(self, step: int, metrics: dict[str, float]) -> None:
     """Adds one step's metrics."""
-    with self._path.open("a") as f:
-      f.write(json.dumps({"step": step, **metrics}) + "\n")
-    if self._events:
-      self._events.write(step, metrics)
+    with outputs.writing(self._path):
+      with self._path.open("a") as f:
+        f.write(json.dumps({"step": step, **metrics}) + "\n")
+      if self._events:
+        self._events.write(step, metrics)
 
   def close(self) -> None:
     """Writes what is pending."""
