@@ -94,6 +94,8 @@ def leaves(where: str, value: Any) -> Iterator[tuple[str, Any]]:
   """(dotted key, value) of all values, those in lists one by one."""
   if isinstance(value, dict | ConfigDict):
     for key, inner in value.items():
+      if not isinstance(key, str):
+        raise UserError(f"{where} has the key {key!r}: need a string")
       yield from leaves(f"{where}.{key}", inner)
   elif isinstance(value, list | tuple):
     for inner in value:

@@ -105,6 +105,8 @@ def import_named(
     ValueError: one line, if there is no such module, or it lacks `needs`.
   """
   path = modules.get(name, name)
+  if not all(part.isidentifier() for part in path.split(".")):
+    raise unknown(what, name, modules)
   try:
     module = importlib.import_module(path)
   except ModuleNotFoundError as e:

@@ -25,6 +25,7 @@ import math
 import os
 import pathlib
 import shutil
+import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any

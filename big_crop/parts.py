@@ -19,6 +19,7 @@ from big_crop.data import batches, sources
 from big_crop.optim.schedules import to_steps
 from big_crop.runtime import checkpoint, memory, records, sharding
 from pp_ops import registry
+from pp_ops.checks import check_number
 from pp_ops.errors import UserError
 
 
@@ -187,13 +188,15 @@ def build(config: ConfigDict) -> Parts:
     "engine": config.input.engine,
     **objective.for_evaluators(),
   }
-  evals = {
-    name: (
-      evaluators.make(name, args.to_dict(), **context),
-      to_steps("log", args, default=total_steps, **durations),
-    )
-    for name, args in config.evals.items()
-  }
+  evals = {}
+  for name, args in config.evals.items():
+    evaluator = evaluators.make(name, args.to_dict(), **context)
+    try:
+      every = to_steps("log", args, default=max(total_steps, 1), **durations)
+      check_number("its steps between evaluations", every, 1)
+    except UserError as e:
+      raise UserError(f"config.evals.{name}: {e}") from e
+    evals[name] = evaluator, every
   return Parts(
     config=config,
     mesh=mesh,

@@ -306,6 +306,8 @@ def import_modules(modules) -> None:
     ValueError: if there is no such module.
   """
   for name in modules:
+    if not all(part.isidentifier() for part in name.split(".")):
+      raise UserError(f"pp_modules: {name!r} is no module's name")
     try:
       importlib.import_module(name)
     except ModuleNotFoundError as e:

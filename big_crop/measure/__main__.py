@@ -52,9 +52,10 @@ def main(argv=None):
     raise UserError("give --image_shape HxW, --images DIR or --dataset NAME")
   check_number("--samples", args.samples, 1, 1e12)
   check_number("--seed", args.seed, 0)
-  found = measurement.measure(args.crop, images, int(args.samples), args.seed)
+  # Takes a second; before the work, because matplotlib may be missing.
+  from big_crop.measure import figures
 
-  from big_crop.measure import figures  # matplotlib takes a second
+  found = measurement.measure(args.crop, images, int(args.samples), args.seed)
 
   stop.hold()  # What is written is whole.
   out = epath.Path(args.out)

@@ -1,10 +1,12 @@
 """The update rules that `config.optax_name` can name."""
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from big_crop import names
@@ -45,8 +47,8 @@ _GIVEN = {
   "split_outputs": "the model says it, see big_crop.models",
 }
 
-# How much of an average stays, whatever the rule calls it.
-_RATES = {"b1", "b2", "decay"}
+# Arguments of whatever rule that are at least 0: the most that they can be.
+_MOST = {"b1": 1, "b2": 1, "decay": 1, "eps": math.inf, "eps_root": math.inf}
 
 _FACTORIES: dict[str, Factory] = {
   name: getattr(optax, name)
@@ -139,9 +141,15 @@ def build(
       f" {', '.join(known) or 'none'}."
     ) from None
   names.check_arguments("config.optax", factory, kwargs)
-  for key in _RATES.intersection(kwargs):
-    if names.is_of_kind(kwargs[key], float):
-      check_number(f"config.optax.{key}", kwargs[key], 0, 1)
+  for key, value in kwargs.items():
+    where = f"config.optax.{key}"
+    if key in _MOST and names.is_of_kind(value, float):
+      check_number(where, value, 0, _MOST[key])
+    if key.endswith("dtype") and isinstance(value, str):
+      try:
+        jnp.dtype(value)
+      except TypeError:
+        raise UserError(f"{where}={value!r} is no dtype") from None
   return factory(**kwargs)
 
 

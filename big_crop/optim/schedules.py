@@ -24,6 +24,16 @@ _DURATIONS = ("warmup", "cooldown", "decay", "milestones")
 _COMMON = ("decay_type", "warmup", "warmup_init", "cooldown", "per", "lr_noise")
 
 
+# Of the values; that of all others is a number.
+_KINDS = {
+  "decay_type": str,
+  "per": str,
+  "lr_noise": list,
+  "lr_noise_type": str,
+  "warmup_prefix": bool,
+}
+
+
 def to_steps(
   prefix: str,
   config: Mapping[str, Any],
@@ -65,6 +75,7 @@ def to_steps(
     keys = " and ".join(f"{prefix}_{unit}" for unit in given)
     raise UserError(f"{keys} are given; keep one.")
   ((unit, value),) = given.items()
+  names.check_kind(f"{prefix}_{unit}", value, float)
   if value < 0 or (unit == "percent" and value > 1):
     right = "in [0, 1]" if unit == "percent" else "at least 0"
     raise UserError(f"{prefix}_{unit} is {value}, but must be {right}.")
@@ -169,6 +180,9 @@ def make(
   for key in config:
     if key not in known:
       raise names.unknown(f"{where} ({decay_type})", key, known)
+    kind = list if key.startswith("milestones") else _KINDS.get(key, float)
+    if config[key] is not None:
+      names.check_kind(f"{where}.{key}", config[key], kind)
   sizes = {
     "batch_size": batch_size,
     "data_size": data_size,
@@ -223,6 +237,8 @@ def _decay(
     case "linear":
       return optax.linear_schedule(1.0, least, steps)
   timescale = config.get("timescale", 10_000)
+  if timescale <= 0:
+    raise UserError(f"timescale is {timescale}, but must be > 0.")
   return lambda step: (1.0 + step / timescale) ** -0.5
 
 

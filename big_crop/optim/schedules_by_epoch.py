@@ -72,11 +72,15 @@ def make(
   if config.get("lr_noise") is None:
     return schedule
   noise = _noise(config)
-  first, last = config["lr_noise"]
-  if not 0 <= first <= last <= 1:
-    raise UserError(
-      f"lr_noise is {(first, last)}: need two rising fractions of the run."
-    )
+  match config["lr_noise"]:
+    case [int() | float() as first, int() | float() as last] if (
+      0 <= first <= last <= 1
+    ):
+      pass
+    case given:
+      raise UserError(
+        f"lr_noise is {given}: need two rising fractions of the run."
+      )
   # The number of steps is rounded, and may not shift the noise by an epoch.
   noisy = (begins > first * total_steps - 1) & (begins < last * total_steps - 1)
 

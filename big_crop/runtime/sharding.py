@@ -39,6 +39,8 @@ def make_mesh(
   if not axes:
     raise UserError("config.mesh is empty: need at least one axis")
   axis_names, sizes = zip(*axes, strict=True)
+  if len(set(axis_names)) < len(axis_names):
+    raise UserError(f"config.mesh={axes!r}: need names that differ")
   known = math.prod(size for size in sizes if size != -1)
   shape = tuple(
     len(devices) // known if size == -1 and known > 0 else size

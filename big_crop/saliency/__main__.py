@@ -64,6 +64,9 @@ def main(argv=None):
   for key in ("num_images", "max_examples"):
     if (value := getattr(args, key)) is not None and value < 1:
       raise UserError(f"--{key} {value}: need at least 1")
+  # Takes a second; before the work, because matplotlib may be missing.
+  from big_crop.saliency import figures
+
   given = {"name": args.data, "split": args.split}
   found = [
     measurement.measure(
@@ -75,8 +78,6 @@ def main(argv=None):
     )
     for workdir, name in zip(args.workdir, _names(args.workdir), strict=True)
   ]
-
-  from big_crop.saliency import figures  # matplotlib takes a second
 
   stop.hold()  # What is written is whole.
   out = epath.Path(args.out)
