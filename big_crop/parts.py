@@ -140,7 +140,7 @@ def build(config: ConfigDict) -> Parts:
     )
   if total_steps > config_checks.MOST_STEPS:
     raise UserError(
-      f"the run would have {total_steps:,} steps; at most "
+      f"the run would have {total_steps:.3g} steps; at most "
       f"{config_checks.MOST_STEPS:,} can be counted"
     )
   durations["total_steps"] = total_steps

@@ -200,6 +200,8 @@ def parse(spec: str) -> list[tuple[str, list, dict]]:
   def wrong(what):
     return UserError(f"pp string {_short(repr(spec))} {what}")
 
+  if not isinstance(spec, str):
+    raise wrong("is no string")
   if len(spec) > _LONGEST:
     raise wrong(f"has {len(spec)} characters; at most {_LONGEST}")
   text = _without_gaps(spec)

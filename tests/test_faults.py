@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pathlib
+import resource
 import shlex
 import subprocess
 import sys
@@ -19,7 +20,10 @@ from PIL import Image
 
 from big_crop import config as configs
 
-ROOT = pathlib.Path(__file__).parents[1]
+PLAIN = {
+  "PYTHONPATH": str(pathlib.Path(__file__).parents[1]),
+  "PYTHONDONTWRITEBYTECODE": "1",  # beside the users' config files
+}
 
 TINY = """
 from big_crop.config import default_config, parse_arg
@@ -272,10 +276,32 @@ def test_the_same_of_a_process_started_afresh(command, message, inputs):
   module, *argv = shlex.split(command)
   done = subprocess.run(
     [sys.executable, "-m", f"big_crop.{module}", *argv],
-    env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+    env={**os.environ, **PLAIN},
     cwd=inputs,
     capture_output=True,
     text=True,
   )
   last = done.stderr.splitlines()[-1:]  # TensorFlow's own come before
   check(forked_commands.Result(done.returncode, done.stdout, *last), message)
+
+
+@pytest.mark.long
+def test_a_full_disk_names_the_last_good_checkpoint(inputs, tmp_path):
+  """No file may grow beyond 100 KB, as if the disk had no more than that."""
+  big = "--config.model.width=64 --config.model.mlp_dim=256".split()
+  command = [sys.executable, "-m", "big_crop.train", "--config", "tiny.py"]
+  done = subprocess.run(
+    [*command, "--workdir", str(tmp_path / "w"), *big],
+    # Without the cache of what is compiled, whose files are large, too.
+    env={**os.environ, **PLAIN, "JAX_COMPILATION_CACHE_DIR": ""},
+    preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10**5,) * 2),
+    cwd=inputs,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 2, done.stderr
+  assert "Traceback" not in done.stderr and "ERROR:absl" not in done.stderr
+  assert done.stderr.splitlines()[-1] == (
+    "error: a checkpoint could not be saved: File too large; last good "
+    "checkpoint: none yet"
+  )
