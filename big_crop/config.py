@@ -214,7 +214,10 @@ def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     config = big_vision_config.over_default(config, default_config())
   for override in overrides:
     _override(config, override)
-  config_checks.check(config, default_config())
+  if "input" in config:
+    config_checks.check(config, default_config())
+  else:  # a study's config
+    config_checks.check_leaves(config)
   return config
 
 

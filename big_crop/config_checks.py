@@ -105,8 +105,13 @@ def leaves(where: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _check_kinds(where, config, default):
-  for key in set(default) & set(config):  # a file may replace a whole dict
-    value, dotted = config[key], f"{where}.{key}"
+  for key in default:
+    dotted = f"{where}.{key}"
+    if key not in config:
+      if where in ("config", "config.input"):
+        raise UserError(f"{dotted} is not set")
+      continue  # a file may replace a whole dict, and its reader has defaults
+    value = config[key]
     if isinstance(default[key], ConfigDict) and isinstance(value, ConfigDict):
       _check_kinds(dotted, value, default[key])
     elif key not in _OF_ANY_KIND:
@@ -116,16 +121,8 @@ def _check_kinds(where, config, default):
       names.check_kind(dotted, value, dict if kind is ConfigDict else kind)
 
 
-def check(config: ConfigDict, default: ConfigDict) -> None:
-  """Checks every value of a config.
-
-  Args:
-    config: a run's config, or any other, of which only the leaves are checked.
-    default: what a run's config starts from.
-
-  Raises:
-    ValueError: in one line, for the first value that is wrong.
-  """
+def check_leaves(config: ConfigDict) -> None:
+  """Raises unless each value is finite, and one that config.json can hold."""
   for where, value in leaves("config", config):
     if isinstance(value, float) and not math.isfinite(value):
       raise UserError(f"{where} is {value}: need a finite number")
@@ -134,8 +131,19 @@ def check(config: ConfigDict, default: ConfigDict) -> None:
         f"{where} is {value!r}: need a number, a string, None, or a list or "
         "dict of such, which config.json can hold"
       )
-  if not set(default) <= set(config):
-    return
+
+
+def check(config: ConfigDict, default: ConfigDict) -> None:
+  """Checks every value of a run's config.
+
+  Args:
+    config: the config.
+    default: what it starts from.
+
+  Raises:
+    ValueError: in one line, for the first value that is wrong.
+  """
+  check_leaves(config)
   _check_kinds("config", config, default)
   for key, check_value in CHECKS.items():
     value = config

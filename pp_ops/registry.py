@@ -397,30 +397,39 @@ def _build(op, name, args, kwargs, position):
 
   def apply(features, make_rng):
     extra = {"rng": make_rng(position)} if random else {}
-    if inkey is None:
-      return function(dict(features), **extra)
-    if inkey not in features:
+    if inkey is not None and inkey not in features:
       raise UserError(
         f"op {name!r} reads feature {inkey!r}, which is not there; there are "
         + ", ".join(map(repr, features))
       )
-    value = features[inkey]
+    value = dict(features) if inkey is None else features[inkey]
     try:
-      return {**features, outkey: function(value, **extra)}
+      out = function(value, **extra)
     except (TypeError, ValueError) as e:
-      if isinstance(e, UserError) or not _is_encoded(value):
+      # One of a user's own op's may be a fault of its code.
+      if isinstance(e, UserError) or not _is_ours(op):
         raise
-      raise UserError(
-        f"op {name!r} gets {inkey!r} as it is encoded: put decode before it"
-      ) from e
+      raise UserError(_misfit(name, inkey, value, e)) from e
+    return out if inkey is None else {**features, outkey: out}
 
   return apply
 
 
-def _is_encoded(value):
-  """Whether a feature is bytes, or a tensor of such."""
+def _is_ours(op):
+  module = op.factory.__module__  # a crop's is its law's
+  return module.startswith(("pp_ops.", "big_crop.device_ops."))
+
+
+def _misfit(name, inkey, value, error):
+  """What to say of an op that does not take what the ops before it leave."""
   dtype = getattr(value, "dtype", None)
-  return isinstance(value, bytes) or getattr(dtype, "name", "") == "string"
+  if isinstance(value, bytes) or getattr(dtype, "name", "") == "string":
+    return f"op {name!r} gets {inkey!r} as it is encoded: put decode before it"
+  what = "these features" if inkey is None else repr(inkey)
+  if dtype is not None:
+    shape = getattr(value, "shape", "")
+    what += f", {getattr(dtype, 'name', dtype)} {shape}"
+  return f"op {name!r} does not take {what}: {_short(str(error), 150)}"
 
 
 def build(spec: str, lookup: Callable[[str], Op] = lookup) -> list[Callable]:

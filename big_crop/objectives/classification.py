@@ -81,7 +81,15 @@ class Objective(Base):
         f"The images are {image.dtype}; end input.pp with a float op such as"
         " value_range(-1, 1)."
       )
+    if image.ndim != 4:
+      raise UserError(
+        f"An image has shape {image.shape[1:]}: need (height, width, channels)."
+      )
     if "labels" not in batch:
+      if batch["label"].ndim != 1:
+        raise UserError(
+          f"label has shape {batch['label'].shape[1:]}: need one number."
+        )
       return image, jax.nn.one_hot(batch["label"], self.num_classes)
     labels = batch["labels"]
     if labels.shape != (len(image), self.num_classes):
