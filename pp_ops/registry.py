@@ -230,7 +230,7 @@ def parse(spec: str) -> list[tuple[str, list, dict]]:
 
 def _short(text, width=80):
   """One line of at most `width` characters."""
-  text = " ".join(text.split())
+  text = " ".join(text.split()).encode(errors="backslashreplace").decode()
   return text if len(text) <= width else f"{text[: width - 3]}..."
 
 

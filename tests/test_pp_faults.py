@@ -39,6 +39,9 @@ FAULTS = [
   ("resize(1(2))", "not a literal"),
   (r"resize('\d')", r"size="),
   ("\x00", "does not parse"),
+  ("decode('\\ud800')", r"channels=\\ud800"),
+  (None, "None is no string"),
+  (b"decode", "is no string"),
   ("a" + "[0]" * 1600, "is not an op"),
 ]
 
@@ -51,12 +54,13 @@ def _fault(spec):
       assert callable(registry.get_preprocess_fn(spec))
   except UserError as e:
     assert len(str(e)) <= 300 and "\n" not in str(e)
+    str(e).encode()  # so that it can be printed
     return str(e)
   return None
 
 
 @pytest.mark.parametrize(
-  ("spec", "message"), FAULTS, ids=lambda text: text[:40]
+  ("spec", "message"), FAULTS, ids=lambda text: str(text)[:40]
 )
 def test_a_fault_is_one_short_line(spec, message):
   with pytest.raises(UserError, match=message):
@@ -117,7 +121,7 @@ def _try_many(num, seed):
     spec = generator.string()
     began = time.process_time()  # other processes may have the core meanwhile
     refused += _fault(spec) is not None
-    assert time.process_time() - began < 1, spec
+    assert time.process_time() - began < 0.5, spec
   assert 0.5 * num < refused < num
 
 
