@@ -36,7 +36,8 @@ _LIBRARIES = (
 def _digest(*parts: bytes | str) -> str:
   sha = hashlib.sha256()
   for part in parts:
-    part = part.encode() if isinstance(part, str) else part
+    if isinstance(part, str):  # a file's name need not be UTF-8
+      part = part.encode(errors="surrogateescape")
     # With their lengths, so that no two lists of parts look alike.
     sha.update(f"{len(part)}:".encode() + part)
   return sha.hexdigest()
@@ -87,7 +88,7 @@ def _files(folder):
   for path in folder.iterdir():
     if path.is_dir():
       yield from _files(path)
-    else:
+    elif path.exists():  # a link may lead nowhere
       yield path
 
 
