@@ -270,6 +270,8 @@ def _check_kind(op, key, value, default):
     good, need = isinstance(value, bool), "True or False"
   elif isinstance(value, bool):
     good, need = not isinstance(default, int | float), "a number"
+  elif isinstance(value, complex):
+    good, need = False, "a real number"
   elif isinstance(value, int | float):
     good, need = abs(value) <= _LARGEST, "a number, finite and at most 1e9"
   if not good:

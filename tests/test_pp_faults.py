@@ -41,6 +41,7 @@ FAULTS = [
   ("\x00", "does not parse"),
   ("decode('\\ud800')", r"channels=\\ud800"),
   (None, "None is no string"),
+  ("value_range(1j, 1)", "vmin=1j: need a real number"),
   (b"decode", "is no string"),
   ("a" + "[0]" * 1600, "is not an op"),
 ]
