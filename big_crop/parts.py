@@ -17,7 +17,7 @@ from big_crop import config_checks, evaluators, objectives, optim
 from big_crop import step as steps
 from big_crop.data import batches, sources
 from big_crop.optim.schedules import to_steps
-from big_crop.runtime import checkpoint, memory, records, sharding
+from big_crop.runtime import checkpoint, memory, records, sharding, storage
 from pp_ops import registry
 from pp_ops.checks import check_number
 from pp_ops.errors import UserError
@@ -241,7 +241,7 @@ def open_run(workdir: str) -> FinishedRun:
   Raises:
     ValueError: if the folder holds no run, or one without a checkpoint.
   """
-  path = epath.Path(workdir) / "config.json"
+  path = storage.path(workdir) / "config.json"
   if not path.exists():
     raise UserError(f"{workdir} has no config.json: give a run's workdir")
   # A run of an older version lacks the keys that have come since.

@@ -14,13 +14,19 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 
 from big_crop import config as configs
 from big_crop import train, trees
 from big_crop.data import device_pipeline
 from big_crop.parts import build
-from big_crop.runtime import checkpoint, progress, records, sharding, stop
+from big_crop.runtime import (
+  checkpoint,
+  progress,
+  records,
+  sharding,
+  stop,
+  storage,
+)
 from pp_ops.errors import UserError
 
 MAY_DIFFER = ("seed", "lr", "input.pp")
@@ -57,7 +63,7 @@ class _Run:
   """
 
   def __init__(self, config, workdir):
-    self.config, self.workdir = config, epath.Path(workdir)
+    self.config, self.workdir = config, storage.path(workdir)
     self.failure = None
     as_json = configs.as_json(config)
     records.check_workdir(self.workdir, as_json, configs.FREE_KEYS)
@@ -92,7 +98,6 @@ class _Run:
 
   def close(self):
     """Waits for what is being written."""
-    self.metrics_file.close()
     self.checkpoints.close()
 
 

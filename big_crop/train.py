@@ -31,6 +31,7 @@ from big_crop.runtime import (
   progress,
   records,
   sharding,
+  storage,
 )
 from pp_ops.errors import UserError
 
@@ -98,7 +99,7 @@ def run(config, workdir: str) -> dict | None:
 
   Args:
     config: as `big_crop.config.default_config`.
-    workdir: the run's folder, local or remote.
+    workdir: the run's folder, local or gs://.
 
   Returns:
     The contents of summary.json, or None after a SIGTERM or Ctrl-C and on all
@@ -110,7 +111,7 @@ def run(config, workdir: str) -> dict | None:
   """
   began = time.time()
   outputs.check_folder(workdir, "--workdir")
-  workdir = epath.Path(workdir)
+  workdir = storage.path(workdir)
   first_process = jax.process_index() == 0
   hosts.agree(json.dumps(configs.as_json(config)), "the config")
   records.check_workdir(workdir, configs.as_json(config), configs.FREE_KEYS)
@@ -219,7 +220,6 @@ def run(config, workdir: str) -> dict | None:
   digest = trees.params_sha256(state.params)
   if not first_process:
     return None
-  metrics_file.close()
   return summarise(
     workdir,
     {
@@ -269,10 +269,9 @@ def summarise(workdir, facts):
       k: v for k, v in final.items() if k not in ("step", "images_per_s")
     },
   }
-  records.write_atomically(
-    workdir / "summary.json", json.dumps(summary, indent=2) + "\n"
-  )
-  print(json.dumps(summary, indent=2))
+  text = json.dumps(summary, indent=2)
+  storage.write(workdir / "summary.json", text + "\n")
+  print(text)
   return summary
 
 

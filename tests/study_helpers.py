@@ -4,6 +4,7 @@ import json
 import pathlib
 import textwrap
 
+from big_crop.runtime import storage
 from big_crop.study import fingerprint, worker
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -62,7 +63,7 @@ def make_quick(monkeypatch):
 
 def train(config, workdir):
   """Leaves in the workdir what a run leaves; a function of its config."""
-  workdir = pathlib.Path(workdir)
+  workdir = storage.path(workdir)
   (workdir / "config.json").write_text(
     json.dumps(json.loads(config.to_json_best_effort()))
   )

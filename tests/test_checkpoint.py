@@ -231,7 +231,7 @@ def test_a_save_that_fails_names_the_last_good_checkpoint(tmp_path):
   # Like a full disk: the system refuses to write more than that to a file.
   resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
   try:
-    with pytest.raises(ValueError, match=r"last good checkpoint: .*/1:"):
+    with pytest.raises(ValueError, match=r"last good checkpoint: .*/1$"):
       saved.save(2, state, {})
       saved.wait()
   finally:

@@ -9,7 +9,12 @@ import tomllib
 
 ROOT = pathlib.Path(__file__).parents[1]
 # What one file alone imports, which nobody else needs: big_vision brings absl.
-GUESTS = {"big_vision.py": {"big_vision", "absl"}, "grain.py": {"grain", "PIL"}}
+GUESTS = {
+  "big_vision.py": {"big_vision", "absl"},
+  "grain.py": {"grain", "PIL"},
+  "storage.py": {"aiohttp", "fsspec", "gcsfs", "google"},
+  "checksums.py": {"google_crc32c"},
+}
 PARTS = ("-ops", "-device", "-train")  # of requirements.txt
 
 
@@ -73,12 +78,15 @@ def test_the_installer_reads_the_files_that_the_readme_installs():
   extras = dynamic["optional-dependencies"]
   assert extras["device"]["file"] == [device]
   assert extras["train"]["file"] == [device, train]
+  assert extras["gs"]["file"] == ["requirements-gs.txt"]
 
 
 def test_no_range_is_written_twice():
   """But for what the ops and the device part both need, in equal ranges."""
   found = [
-    pair for part in (*PARTS, "-test", "-peers") for pair in requirements(part)
+    pair
+    for part in (*PARTS, "-gs", "-test", "-peers")
+    for pair in requirements(part)
   ]
   twice = {pair for pair in found if found.count(pair) > 1}
   assert twice == set(requirements("-ops")) & set(requirements("-device"))

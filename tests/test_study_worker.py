@@ -324,11 +324,6 @@ def test_list(study, tmp_path, capsys):
   assert lines[3].endswith("(no luck)")
 
 
-def test_remote_workdirs_have_no_locks(study):
-  with pytest.raises(ValueError, match="filesystem"):
-    runs.states(study, "gs://bucket/study")
-
-
 def test_a_torn_json_is_nobodys_summary(study, tmp_path):
   """Written whole or not at all: a temporary file does not count."""
   state = runs.states(study, str(tmp_path / "w"))[0]

@@ -92,7 +92,8 @@ def test_setup(cloud):
     base = home / "big_crop"
     pip = (
       f"uv pip install -q --python {base}/venv/bin/python "
-      f"-r {base}/code/requirements.txt jax[tpu] "
+      f"-r {base}/code/requirements.txt "
+      f"-r {base}/code/requirements-gs.txt jax[tpu] "
     )
     assert (home / "installed").read_text().splitlines() == [
       f"python3 -m pip install -q --upgrade --target {base}/uv uv ",

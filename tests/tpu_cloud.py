@@ -123,6 +123,7 @@ class Cloud:
     git = ["git", "-c", "init.defaultBranch=main", "init", "-q"]
     subprocess.run(git, cwd=self.repo, check=True)
     self.env = {k: v for k, v in os.environ.items() if "BIG_CROP" not in k}
+    self.env["PYTHONPATH"] = str(SCRIPTS.parent)  # for big_crop itself
     self.env["PATH"] = f"{path}/bin:{os.environ['PATH']}"
     self.env |= {"FAKE": str(path), "FAKE_FAIL": "", "HOME": str(path)}
 

@@ -10,7 +10,7 @@ import platform
 from collections.abc import Iterator
 from typing import Any
 
-from big_crop.runtime import outputs, records
+from big_crop.runtime import outputs, storage
 
 _PACKAGES = ("jax", "jaxlib", "flax", "tensorflow", "torch", "timm")
 
@@ -55,4 +55,4 @@ def write(args: argparse.Namespace, **results: Any) -> None:
     **results,
   }
   text = json.dumps(record, indent=2) + "\n"
-  records.write_atomically(pathlib.Path(args.json), text)
+  storage.write(pathlib.Path(args.json), text)

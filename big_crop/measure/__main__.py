@@ -17,11 +17,9 @@ from big_crop.runtime import stop
 if __name__ == "__main__":
   stop.listen()
 
-from etils import epath
-
 from big_crop import errors
 from big_crop.measure import measurement, shapes
-from big_crop.runtime import outputs
+from big_crop.runtime import outputs, storage
 from pp_ops import registry
 from pp_ops.checks import check_number
 from pp_ops.errors import UserError
@@ -58,7 +56,7 @@ def main(argv=None):
   found = measurement.measure(args.crop, images, int(args.samples), args.seed)
 
   stop.hold()  # What is written is whole.
-  out = epath.Path(args.out)
+  out = storage.path(args.out)
   out.mkdir(parents=True, exist_ok=True)
   summary = {
     "samples": int(args.samples),

@@ -17,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from big_crop.runtime import checksums
+from big_crop.runtime import checksums, storage
 from pp_ops.errors import UserError
 
 DIRECTORY = "checkpoints"
@@ -25,11 +25,24 @@ DIRECTORY = "checkpoints"
 # is restored depends on it.
 _ORBAX_NOTES = "_CHECKPOINT_METADATA"
 
-# Each of Orbax's threads logs a traceback of the error that `Checkpoints` then
-# raises.
-logging.getLogger("absl").addFilter(
-  lambda record: not (record.exc_info and "orbax" in record.pathname)
-)
+
+def _be_silent():
+  """Keeps to one line what `Checkpoints` raises when a save has failed."""
+  # Orbax's threads log it with a traceback, too.
+  logging.getLogger("absl").addFilter(
+    lambda record: not (record.exc_info and "orbax" in record.pathname)
+  )
+  # TensorStore reports each array to an event loop that Orbax has closed.
+  before = sys.unraisablehook
+
+  def hook(unraisable):
+    if str(unraisable.exc_value) != "Event loop is closed":
+      before(unraisable)
+
+  sys.unraisablehook = hook
+
+
+_be_silent()
 
 
 class Checkpoints:
@@ -43,7 +56,6 @@ class Checkpoints:
       keep_every: keeps the steps that this divides; beside these the last two
         stay, so that one is complete whatever happens to the other.
     """
-    # Orbax wants absolute local paths.
     self.path = _folder(workdir)
     self._saving = None
     self._manager = ocp.CheckpointManager(
@@ -103,8 +115,9 @@ class Checkpoints:
     except (OSError, ValueError) as e:
       step = self.latest()
       last = "none yet" if step is None else self.path / str(step)
-      # Of tensorstore's message, what the system said.
-      why = str(e).partition(" [os_error_code")[0].rpartition(": ")[2]
+      # Of tensorstore's message, what the system or the store said.
+      why = str(e).partition(" [tensorstore_spec=")[0]
+      why = why.partition(" [os_error_code")[0].rpartition(": ")[2]
       raise UserError(
         f"a checkpoint could not be saved: {why}; last good checkpoint: {last}"
       ) from e
@@ -215,7 +228,7 @@ def latest_step(*workdirs: str, tidy: bool = False) -> int | None:
 
 
 def _folder(workdir):
-  return epath.Path(workdir).resolve() / DIRECTORY
+  return storage.path(workdir) / DIRECTORY
 
 
 def _entries(folder):
@@ -241,7 +254,7 @@ def _damage(path):
     return checksums.damage(path)
   try:
     host = (path / "host" / "metadata").read_text()
-  except (OSError, ValueError):
+  except (OSError, UnicodeError):
     return f"neither {checksums.NAME} nor host/metadata can be read"
   # A version that wrote no checksums did not announce them either.
   return f"{checksums.NAME} is missing" if checksums.NAME in host else None
@@ -299,7 +312,7 @@ def load_variables(path: str) -> dict[str, Any]:
   Raises:
     ValueError: if there is no checkpoint, or no whole one.
   """
-  folder = epath.Path(path).resolve()
+  folder = storage.path(path)
   if (step := latest_step(path)) is not None:
     folder = folder / DIRECTORY / str(step)
   elif not (folder / "state").is_dir():

@@ -10,6 +10,8 @@ import time
 
 from etils import epath
 
+from big_crop.runtime import storage
+
 
 class EventFile:
   """A new event file in a folder."""
@@ -18,8 +20,7 @@ class EventFile:
     """Opens the file."""
     # Names that sort by time, as TensorBoard reads them in this order.
     name = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
-    self._path = folder / f"events.out.tfevents.{name}"
-    self._file = self._path.open("wb")
+    self._file = storage.Log(folder / f"events.out.tfevents.{name}")
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     self._writer = RecordWriter(self._file)
@@ -38,7 +39,3 @@ class EventFile:
 
     event = Event(wall_time=time.time(), **what)
     self._writer.write(event.SerializeToString())
-
-  def close(self) -> None:
-    """Ends the file."""
-    self._file.close()

@@ -6,16 +6,8 @@ from typing import Any
 
 from etils import epath
 
-from big_crop.runtime import event_files, outputs
+from big_crop.runtime import event_files, storage
 from pp_ops.errors import UserError
-
-
-def write_atomically(path: epath.Path, text: str) -> None:
-  """Writes a file that is there either whole or not at all."""
-  temporary = path.parent / f".{path.name}.tmp"
-  with outputs.writing(path):
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 def read_json(path: epath.Path) -> dict[str, Any]:
@@ -26,6 +18,8 @@ def read_json(path: epath.Path) -> dict[str, Any]:
   """
   try:
     found = json.loads(path.read_text())
+  except UserError:
+    raise  # The store cannot be reached, which says nothing of the file.
   except (OSError, ValueError) as e:  # also what is not UTF-8
     raise UserError(f"{path} is damaged: {e}") from None
   if not isinstance(found, dict):
@@ -86,7 +80,7 @@ def write_config(workdir: epath.Path, config: dict[str, Any]) -> None:
   """Makes the workdir and writes config.json."""
   workdir.mkdir(parents=True, exist_ok=True)
   text = json.dumps(config, indent=2) + "\n"
-  write_atomically(workdir / "config.json", text)
+  storage.write(workdir / "config.json", text)
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -110,25 +104,19 @@ class Metrics:
       start_step: step of the checkpoint that the run goes on from; what was
         logged after it will be logged again, and is dropped.
     """
-    self._path = workdir / "metrics.jsonl"
     kept = [r for r in read_metrics(workdir) if r["step"] <= start_step]
-    write_atomically(self._path, "".join(json.dumps(r) + "\n" for r in kept))
+    text = "".join(json.dumps(r) + "\n" for r in kept)
+    self._file = storage.Log(workdir / "metrics.jsonl", text.encode())
     # TensorBoard is not needed for training.
     there = importlib.util.find_spec("tensorboard") is not None
     self._events = event_files.EventFile(workdir) if there else None
 
   def write(self, step: int, metrics: dict[str, float]) -> None:
     """Adds one step's metrics."""
-    with outputs.writing(self._path):
-      with self._path.open("a") as f:
-        f.write(json.dumps({"step": step, **metrics}) + "\n")
-      if self._events:
-        self._events.write(step, metrics)
-
-  def close(self) -> None:
-    """Writes what is pending."""
+    self._file.write((json.dumps({"step": step, **metrics}) + "\n").encode())
+    self._file.flush()
     if self._events:
-      self._events.close()
+      self._events.write(step, metrics)
 
 
 def read_metrics(workdir: epath.Path) -> list[dict[str, float]]:

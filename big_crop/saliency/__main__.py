@@ -29,17 +29,15 @@ from big_crop.runtime import stop
 if __name__ == "__main__":
   stop.listen()
 
-from etils import epath
-
 from big_crop import errors
-from big_crop.runtime import outputs
+from big_crop.runtime import outputs, storage
 from big_crop.saliency import measurement
 from pp_ops.errors import UserError
 
 
 def _names(workdirs):
   """What to call each run: its folder, with its parents where these differ."""
-  paths = [epath.Path(w).resolve() for w in workdirs]
+  paths = [storage.path(w) for w in workdirs]
   if len(set(paths)) < len(paths):
     raise UserError("--workdir: the same run is given twice")
   depth = 1
@@ -80,7 +78,7 @@ def main(argv=None):
   ]
 
   stop.hold()  # What is written is whole.
-  out = epath.Path(args.out)
+  out = storage.path(args.out)
   for m in found:
     (out / m.name).mkdir(parents=True, exist_ok=True)
     m.save_entropies(out / m.name / "entropies.npz")

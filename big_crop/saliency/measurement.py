@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from big_crop import parts, tables
 from big_crop.data.eval_data import EvalData
-from big_crop.runtime import records
+from big_crop.runtime import records, storage
 from big_crop.saliency import evaluator
 from pp_ops import registry
 from pp_ops.errors import UserError
@@ -210,7 +210,7 @@ def measure(
       bar.update(len(kept))
       if seen == total:
         break
-  logged = records.read_metrics(epath.Path(workdir))
+  logged = records.read_metrics(storage.path(workdir))
   return Measurement(
     name=name,
     workdir=str(workdir),

@@ -7,8 +7,8 @@
     recommend --epochs E                   the crop that the paper's data favour
 
 Any number of `run` on one workdir share the work, also on several hosts that
-share its filesystem. SIGTERM saves a checkpoint and ends with status 0, Ctrl-C
-with 130; the same command goes on from there. For Slurm and other arrays:
+share its filesystem or bucket. SIGTERM saves a checkpoint and ends with status
+0, Ctrl-C with 130; the same command goes on from there. For Slurm and others:
 `run --index $SLURM_ARRAY_TASK_ID`, whose status is 0 if that run is done. Small
 models on one GPU: `run --together k` trains k runs as one program.
 """
@@ -26,7 +26,7 @@ if __name__ == "__main__":
   stop.listen(goes_on=trains, sigterm=trains)
 
 from big_crop import errors
-from big_crop.runtime import outputs
+from big_crop.runtime import outputs, storage
 from big_crop.study import grid, runs, worker
 from pp_ops.errors import UserError
 
@@ -79,9 +79,10 @@ def _parser():
 
 
 def _list(study, workdir):
+  found = runs.states(study, workdir)
   key = study.config.metrics[0]["key"]
   print(f"{'index':>5}  {'status':8} {key:>10}  name")
-  for state in runs.states(study, workdir):
+  for state in found:
     summary = state.summary or {"metrics": {}}
     value = summary["metrics"].get(key)
     text = "-" if value is None else f"{value:.4f}"
@@ -108,7 +109,7 @@ def _share_compilations(workdir):
   lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
   kind += sorted({t for t in lines if t.startswith(("flags", "Features"))})
   name = hashlib.sha256("\n".join(kind).encode()).hexdigest()[:16]
-  folder = pathlib.Path(workdir).resolve() / "compiled" / name
+  folder = storage.path(workdir) / "compiled" / name
   jax.config.update("jax_compilation_cache_dir", str(folder))
 
 

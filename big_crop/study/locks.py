@@ -1,4 +1,4 @@
-"""One worker per run, on any number of hosts that share a filesystem.
+"""One worker per run, on any number of hosts that share its workdir.
 
 A lock is a folder of files named 000001, 000002, ...: its holders, the highest
 last. To take it is to make the next file, which one worker only can do, and may
@@ -7,8 +7,8 @@ too long. Whoever makes a file looks once more whether it is the highest: the
 others may be removed, the highest never is. So two workers that find the same
 dead holder never both follow it, without a lock around the lock.
 
-A file is made whole under another name and then linked, which is atomic on NFS
-too. Ages are told by the filesystem's own clock.
+Files are made with `storage.create`, which makes each for one worker only. Ages
+are told by the clock of the filesystem or object store.
 
 No library does this: two waiters of flufl.lock may both break an expired lock,
 and filelock's lease replaces a dead holder by RENAME_EXCHANGE, which NFS lacks.
@@ -17,7 +17,6 @@ and filelock's lease replaces a dead holder by RENAME_EXCHANGE, which NFS lacks.
 import contextlib
 import json
 import os
-import pathlib
 import socket
 import sys
 import threading
@@ -25,6 +24,9 @@ import time
 import uuid
 from typing import Any
 
+from etils import epath
+
+from big_crop.runtime import storage
 from pp_ops.errors import UserError
 
 EXPIRY_S = 300.0  # NFS may show an attribute a minute late.
@@ -34,7 +36,7 @@ BEAT_S = 15.0
 def _read(path):
   """A file's text without its spaces, or None."""
   try:
-    return pathlib.Path(path).read_text().strip()
+    return epath.Path(path).read_text().strip()
   except OSError:
     return None
 
@@ -80,7 +82,7 @@ class Lock:
 
   def __init__(
     self,
-    folder: pathlib.Path,
+    folder: epath.Path,
     expiry_s: float = EXPIRY_S,
     beat_s: float = BEAT_S,
   ):
@@ -91,9 +93,9 @@ class Lock:
       expiry_s: a holder that has been silent for so long has lost it.
       beat_s: how often a holder gives a sign of life.
     """
-    self._folder = pathlib.Path(folder)
+    self._folder = epath.Path(folder)
     self._expiry_s, self._beat_s = expiry_s, beat_s
-    self._mine = None
+    self._mine, self._text = None, ""
     self._done = threading.Event()
 
   def _files(self):
@@ -118,18 +120,18 @@ class Lock:
     if holder.get("released") or _is_dead(holder):
       return None
     with contextlib.suppress(FileNotFoundError):
-      if self._now() - path.stat().st_mtime > self._expiry_s:
+      if self._now() - storage.modified(path) > self._expiry_s:
         return None
     return holder
 
   def _now(self):
-    """The time by the clock of the filesystem, which hosts may differ from."""
+    """The time by the clock of the store, which hosts may differ from."""
     probe = self._folder / f".clock.{uuid.uuid4().hex}"
     try:
-      probe.touch()
-    except OSError:
+      probe.write_text("")
+    except (OSError, UserError):
       return time.time()  # someone who may only look
-    now = probe.stat().st_mtime
+    now = storage.modified(probe)
     probe.unlink()
     return now
 
@@ -150,35 +152,28 @@ class Lock:
     for old in self._files()[:-1]:
       old.unlink(missing_ok=True)
     self._mine = mine
-    threading.Thread(target=self._beat, daemon=True).start()
+    self._thread = threading.Thread(target=self._beat, daemon=True)
+    self._thread.start()
     return True
 
-  def _make(self, path, **facts):
+  def _make(self, path):
     """Makes a holder's file, whole or not at all; False if there is one."""
-    temporary = self._folder / f".new.{uuid.uuid4().hex}"
-    temporary.write_text(json.dumps({**this_process(), **facts}) + "\n")
+    facts = {**this_process(), "id": uuid.uuid4().hex}
+    self._text = json.dumps(facts) + "\n"
     try:
-      os.link(temporary, path)
-    except FileExistsError:
-      # A repeated NFS request may report its own success as a failure.
-      return temporary.stat().st_nlink == 2
+      return storage.create(path, self._text)
     except OSError as e:
       raise UserError(
         f"cannot lock {path}: {e.strerror}; the study's workdir needs a "
-        "filesystem with hard links, as local disks and NFS have"
+        "filesystem with hard links, as local disks and NFS have, or gs://"
       ) from e
-    finally:
-      temporary.unlink()
-    return True
 
   def _beat(self):
     while not self._done.wait(self._beat_s):
       try:
-        os.utime(self._mine)
-        held = self._files()[-1] == self._mine
-      except FileNotFoundError:
-        held = False
-      except OSError:
+        if held := self._files()[-1:] == [self._mine]:
+          storage.touch(self._mine, self._text)
+      except (OSError, UserError):
         continue  # a filesystem that is away for a moment
       if not held and not self._done.is_set():
         # Asleep for too long: another worker goes on with the run. To write
@@ -193,9 +188,8 @@ class Lock:
   def release(self) -> None:
     """Gives the lock back."""
     self._done.set()
-    temporary = self._folder / f".new.{uuid.uuid4().hex}"
-    temporary.write_text(json.dumps({"released": True}) + "\n")
-    temporary.replace(self._mine)
+    self._thread.join()  # or its last sign of life would undo the release
+    storage.write(self._mine, json.dumps({"released": True}) + "\n")
 
 
 @contextlib.contextmanager

@@ -1,12 +1,11 @@
 """The report: tables, tests and figures of a study, of the paper, of both."""
 
 import collections
-import pathlib
 import textwrap
 from typing import NamedTuple
 
 from big_crop import plots
-from big_crop.runtime import outputs, stop
+from big_crop.runtime import outputs, stop, storage
 from big_crop.study import (
   ablation,
   analysis,
@@ -44,7 +43,7 @@ def main(study: grid.Study | None, args) -> int:
   Raises:
     ValueError: in one line: nothing to report, or runs that may not be mixed.
   """
-  out = args.out or (args.workdir and pathlib.Path(args.workdir) / "report")
+  out = args.out or (args.workdir and f"{args.workdir}/report")
   if out:
     outputs.check_folder(out, "--out")
   sources, warnings, states = [], [], []
@@ -78,11 +77,12 @@ def main(study: grid.Study | None, args) -> int:
     sections.append(_runs_section(states, sources[0].results.shown()))
   lines = _lines(states, sources)
   text = page.render(title, lines, warnings, sections)
-  _write(pathlib.Path(out), text, sections)
+  out = storage.path(out)
+  _write(out, text, sections)
   tables = [x for x in sections[0].items() if isinstance(x, Table)]
   print("\n".join(table.markdown() for table in tables))
   print(*lines, *warnings, sep="\n")
-  print(f"report: {pathlib.Path(out) / 'index.html'}")
+  print(f"report: {out / 'index.html'}")
   return 0
 
 
@@ -279,9 +279,10 @@ def _write(out, text, sections):
   """Writes the page, and each table and figure as files of their own."""
   stop.hold()  # A report is whole, and not of two studies.
   for folder in ("tables", "figures"):
+    if (out / folder).exists():  # which it does not after mkdir on gs://
+      for old in (out / folder).iterdir():
+        old.unlink()
     (out / folder).mkdir(parents=True, exist_ok=True)
-    for old in (out / folder).iterdir():
-      old.unlink()
   (out / "index.html").write_text(text)
   kinds = {"md": Table.markdown, "csv": Table.csv, "tex": Table.latex}
   for item in (item for section in sections for item in section.items()):

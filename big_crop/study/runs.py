@@ -8,15 +8,11 @@ report/                   what `report` made
 """
 
 import json
-import pathlib
 import traceback
-import uuid
 from typing import Any
 
-from etils import epath
-
 from big_crop import config as configs
-from big_crop.runtime import records
+from big_crop.runtime import records, storage
 from big_crop.study import fingerprint, grid, locks, reach
 from pp_ops.errors import UserError
 
@@ -28,7 +24,7 @@ class RunState:
 
   def __init__(self, workdir: str, run: grid.Run):
     """Looks at nothing yet."""
-    root = pathlib.Path(workdir)
+    root = storage.path(workdir)
     self.run = run
     self.path = root / "runs" / run.name
     self.lock = locks.Lock(root / "locks" / run.name)
@@ -36,6 +32,10 @@ class RunState:
   def _json(self, name):
     path = self.path / name
     return records.read_json(path) if path.exists() else None
+
+  def _write(self, name, value):
+    self.path.mkdir(parents=True, exist_ok=True)
+    storage.write(self.path / name, json.dumps(value, indent=2) + "\n")
 
   @property
   def summary(self) -> dict[str, Any] | None:
@@ -62,7 +62,7 @@ class RunState:
 
   def metrics(self) -> list[dict[str, float]]:
     """The records of metrics.jsonl."""
-    return records.read_metrics(epath.Path(self.path))
+    return records.read_metrics(self.path)
 
   def digests(self) -> dict[str, str]:
     """The digests of what the run depends on now."""
@@ -87,17 +87,15 @@ class RunState:
   def begin(self) -> None:
     """Notes what the run is begun with, unless it was begun before."""
     if self.begun() is None:
-      self.path.mkdir(parents=True, exist_ok=True)
       facts = {"versions": fingerprint.versions(), "modules": self.modules()}
-      _write(self.path / "begun.json", {**self.digests(), **facts})
+      self._write("begun.json", {**self.digests(), **facts})
 
   def fail(self, error: Exception) -> str:
     """Keeps an error; returns its one line."""
     kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
     line = kind + (" ".join(str(error).split()) or "no message")
     text = "".join(traceback.format_exception(error))
-    self.path.mkdir(parents=True, exist_ok=True)
-    _write(self.path / "failed.json", {"error": line, "traceback": text})
+    self._write("failed.json", {"error": line, "traceback": text})
     return line
 
   def forget_failure(self) -> None:
@@ -113,16 +111,7 @@ class RunState:
 
 
 def states(study: grid.Study, workdir: str) -> list[RunState]:
-  """The states of all runs of a study.
-
-  Raises:
-    ValueError: if the workdir is not on a filesystem, which locks need.
-  """
-  if "://" in workdir:
-    raise UserError(
-      f"--workdir {workdir}: a study's locks need a filesystem, such as NFS if "
-      "there are several hosts"
-    )
+  """The states of all runs of a study."""
   return [RunState(workdir, run) for run in study.runs]
 
 
@@ -208,10 +197,3 @@ def _data(state, begun):
   places = fingerprint.datasets(state.run.json_config)
   names = [" ".join(filter(None, place)) for place in places]
   return {" with ".join(names): begun.get("data")}
-
-
-def _write(path, value):
-  """Writes JSON, whole or not at all, whoever else is writing it."""
-  temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
-  temporary.write_text(json.dumps(value, indent=2) + "\n")
-  temporary.replace(path)
