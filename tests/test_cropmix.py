@@ -120,7 +120,7 @@ def same_distribution(a, b):
   return stats.chi2_contingency(table[:, table.sum(0) > 10]).pvalue
 
 
-MIXES = first_quick(["mixup", "cutmix"], 1, pytest.mark.long)
+MIXES = first_quick(["mixup", "cutmix"], 1, pytest.mark.slow)
 
 
 @pytest.mark.parametrize("mix", MIXES)
@@ -205,7 +205,7 @@ BOTH = [
 ]
 
 
-@pytest.mark.parametrize("spec", first_quick(BOTH, 1, pytest.mark.long))
+@pytest.mark.parametrize("spec", first_quick(BOTH, 1, pytest.mark.slow))
 def test_both_engines_make_the_same(spec):
   host, device = both(spec, photographs(num=48))
   off = np.abs(host - device).reshape(len(host), -1).max(1) > 1
@@ -216,7 +216,7 @@ def test_both_engines_make_the_same(spec):
 FUSED = ["cropmix(30)", "cropmix(30, mix='cutmix')"]
 
 
-@pytest.mark.parametrize("spec", first_quick(FUSED, 1, pytest.mark.long))
+@pytest.mark.parametrize("spec", first_quick(FUSED, 1, pytest.mark.slow))
 def test_fused_is_decode_then_cropmix_bit_for_bit(spec):
   images = [image() for image in IMAGES.values()]
   fused = many(f"keep('image')|decode_jpeg_and_{spec}", images, 12)

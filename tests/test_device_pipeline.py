@@ -197,11 +197,11 @@ def test_training_resumes_to_the_bit(packed, tmp_path, monkeypatch):
 
 BAD = {
   "--config.input.engine=gpu": "config.input.engine 'gpu'",
-  "--config.input.data={'name':'critters','split':'validation[:9]'}": (
+  "--config.input.data={'name':'critters','split':'validation[:64]'}": (
     "needs packed data"
   ),
   "--config.input.pp=decode|resize(8)|flatten": "no form that runs",
-  "--config.input.repeats=0": "repeats is 0",
+  "--config.input.repeats=0": "repeats=0",
   "--config.evals.val.pp_fn=decode|resize_small(20)": "different sizes",
 }
 

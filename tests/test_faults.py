@@ -285,7 +285,7 @@ def test_the_same_of_a_process_started_afresh(command, message, inputs):
   check(forked_commands.Result(done.returncode, done.stdout, *last), message)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_full_disk_names_the_last_good_checkpoint(inputs, tmp_path):
   """No file may grow beyond 100 KB, as if the disk had no more than that."""
   big = "--config.model.width=64 --config.model.mlp_dim=256".split()

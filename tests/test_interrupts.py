@@ -310,7 +310,7 @@ def undisturbed(data, tmp_path_factory):
   return digest(workdir)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_train_stops_well_and_goes_on(data, undisturbed, tmp_path):
   workdir = tmp_path / "run"
   command = train(workdir, data)
@@ -389,7 +389,7 @@ def test_a_study_stops_all_its_workers(study, tmp_path, group):
   interrupted(command, timeout=60)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_runs_together_stop_at_one_step(study, tmp_path):
   command = run_study(study, tmp_path / "w", "--together", "2")
   command.wait_for("  loss ")

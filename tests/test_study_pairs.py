@@ -139,7 +139,7 @@ def test_two_laws_share_initial_parameters():
     config.model.update(width=16, depth=1, mlp_dim=16, num_heads=1)
     config.evals = {}
     # Drawing all 4000 critters takes longer than all else.
-    config.input.data.split = "train[:64]"
+    config.input.data.split = "train[:128]"
     return trees.params_sha256(build(config).init().params)
 
   assert digest("inception_crop_coupled") == digest("beta_crop")

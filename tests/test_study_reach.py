@@ -181,7 +181,7 @@ _BUILD = """
 import sys
 from big_crop import config, train
 c = config.load(sys.argv[1])
-c.input.data.split = "train[:64]"  # each image has to be drawn
+c.input.data.split = "train[:128]"  # each image has to be drawn
 c.evals.val.data.split = "validation[:64]"
 train.build(c)
 print(*(n for n in sys.modules if n.startswith(("big_crop", "pp_ops"))))

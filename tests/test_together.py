@@ -158,7 +158,7 @@ def get_config():
 """
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_study_trains_what_fits_together(packed, tmp_path, capfd):
   base = str(pathlib.Path("configs/quickstart.py").resolve())
   overrides = [

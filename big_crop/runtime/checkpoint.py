@@ -115,9 +115,10 @@ class Checkpoints:
     except (OSError, ValueError) as e:
       step = self.latest()
       last = "none yet" if step is None else self.path / str(step)
-      # Of tensorstore's message, what the system or the store said.
-      why = str(e).partition(" [tensorstore_spec=")[0]
-      why = why.partition(" [os_error_code")[0].rpartition(": ")[2]
+      # TensorStore's message goes on after what the system or the store said.
+      why, _, code = str(e).partition(" [os_error_code")
+      why = why.rpartition(": ")[2] if code else why
+      why = why.partition(" [tensorstore_spec=")[0]
       raise UserError(
         f"a checkpoint could not be saved: {why}; last good checkpoint: {last}"
       ) from e

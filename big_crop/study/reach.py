@@ -100,7 +100,8 @@ def digests(
 def _followed(source, named):
   yield from source.imports
   for string in source.strings:
-    if string.startswith(tuple(f"{name}." for name in _OWN)):
+    ours = string.startswith(tuple(f"{name}." for name in _OWN))
+    if ours and _is_dotted(string):
       yield string
   for key, value in source.table:
     if key in named or key in source.strings:
