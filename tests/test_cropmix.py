@@ -120,7 +120,10 @@ def same_distribution(a, b):
   return stats.chi2_contingency(table[:, table.sum(0) > 10]).pvalue
 
 
-MIXES = first_quick(["mixup", "cutmix"], 1, pytest.mark.slow)
+MIXES = [
+  pytest.param("mixup", marks=pytest.mark.long),
+  pytest.param("cutmix", marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize("mix", MIXES)
@@ -197,15 +200,21 @@ def test_the_image_is_pillows(mix):
 
 
 BOTH = [
-  "cropmix(24)",
-  "decode_jpeg_and_cropmix(24, mix='cutmix', num=(1, 3))|flip_lr",
-  "cropmix((20, 24), num=2, scales='single', law='beta_crop(alpha=2)')",
-  "cropmix(24, scales=[(1, 20), (30, 100)], num=2, permute=False, "
-  "before='flip_lr|randaug(1, 5)')",
+  pytest.param("cropmix(24)", marks=pytest.mark.long),
+  *first_quick(
+    [
+      "decode_jpeg_and_cropmix(24, mix='cutmix', num=(1, 3))|flip_lr",
+      "cropmix((20, 24), num=2, scales='single', law='beta_crop(alpha=2)')",
+      "cropmix(24, scales=[(1, 20), (30, 100)], num=2, permute=False, "
+      "before='flip_lr|randaug(1, 5)')",
+    ],
+    0,
+    pytest.mark.slow,
+  ),
 ]
 
 
-@pytest.mark.parametrize("spec", first_quick(BOTH, 1, pytest.mark.slow))
+@pytest.mark.parametrize("spec", BOTH)
 def test_both_engines_make_the_same(spec):
   host, device = both(spec, photographs(num=48))
   off = np.abs(host - device).reshape(len(host), -1).max(1) > 1

@@ -94,7 +94,7 @@ CROPS = [
 ]
 
 
-@pytest.mark.parametrize("spec", first_quick(CROPS, 6, pytest.mark.slow))
+@pytest.mark.parametrize("spec", first_quick(CROPS, 4, pytest.mark.slow))
 def test_strings_of_crops(spec):
   """The very windows, but for one image in a hundred, whose side may round."""
   host, ours = both(spec, photographs(num=96), least=(33, 33))

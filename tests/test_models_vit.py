@@ -453,6 +453,7 @@ def test_get_model(tmp_path, monkeypatch):
     models.get_model("pkg_w.broken", 10)
 
 
+@pytest.mark.long
 def test_fused_attention_is_the_same_function(monkeypatch):
   """The path that GPUs take, with XLA's kernel in place of cuDNN's."""
   model = vit.Model(10, variant="mu/16", dtype_mm="bfloat16")

@@ -331,7 +331,7 @@ def test_no_transfer_no_recompilation_no_warning():
   assert all(leaf.is_deleted() for leaf in jax.tree.leaves(first))
 
 
-@pytest.mark.parametrize("mode", first_quick(["half", "batch"], 1))
+@pytest.mark.parametrize("mode", first_quick(["half", "batch"], 0))
 def test_timms_mixing_and_targets_on_any_devices(mode):
   kw = dict(
     loss="mean_sigmoid_xent",
