@@ -1,7 +1,7 @@
 """What augmentation ops are on every engine: formulas and constants.
 
 No TensorFlow here. Formulas take the namespace to compute in, `xp` =
-`tensorflow` or `jax.numpy`. The policies' tables are in `pp_ops.policies`.
+`tensorflow` or `jax.numpy`.
 """
 
 import itertools
@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from pp_ops.checks import check_choice, check_number
+from pp_ops.checks import check_choice, check_fill, check_number
 from pp_ops.errors import UserError
 from pp_ops.laws.law import first_admissible
 
@@ -86,41 +86,6 @@ def saturated_colours() -> np.ndarray:
   return np.stack([np.choose(sixth % 6, by_sixth) for by_sixth in channels], -1)
 
 
-def _jitter_range(name, value, centre, low, high):
-  """(least, most) factor from an amount or a pair."""
-  if isinstance(value, (tuple, list)):
-    if len(value) != 2:
-      raise UserError(f"{name}={value!r}: need a number or (least, most)")
-    check_number(f"{name}[0]", value[0], low, high)
-    check_number(f"{name}[1]", value[1], value[0], high)
-    return tuple(map(float, value))
-  check_number(name, value, 0, high)
-  return float(max(low, centre - value)), float(centre + value)
-
-
-def jitter_ranges(brightness, contrast, saturation, hue) -> dict:
-  """The ops of `color_jitter` that change anything, with their factors' ranges.
-
-  Args:
-    brightness: see `pp_ops.color.get_color_jitter`, like the next ones.
-    contrast: an amount or (least, most).
-    saturation: likewise.
-    hue: likewise.
-
-  Returns:
-    Name of the op -> (least, most).
-  """
-  ranges = {
-    "brightness": _jitter_range("brightness", brightness, 1, 0, math.inf),
-    "contrast": _jitter_range("contrast", contrast, 1, 0, math.inf),
-    "color": _jitter_range("saturation", saturation, 1, 0, math.inf),
-    "hue": _jitter_range("hue", hue, 0, -0.5, 0.5),
-  }
-  # These ranges leave the image alone, which `hue` at factor 0 would not.
-  nothing = dict.fromkeys(ranges, (1, 1)) | {"hue": (0, 0)}
-  return {k: v for k, v in ranges.items() if v != nothing[k]}
-
-
 # Moves, for which see `pp_ops.geometry`.
 
 
@@ -149,6 +114,17 @@ def fixed_point(x, y, terms, xp, cast):
     whole += cast(within) * times
     rest += cast(xp.floor((term - floor) * 65536.0 + 0.5)) * times
   return whole + rest // 65536
+
+
+def check_cutout(pad_size, fill, place) -> None:
+  """Raises unless these are arguments of the op `cutout`."""
+  check_number("pad_size", pad_size, 0, whole=True)
+  check_fill(fill)
+  if place is not None:
+    if not (isinstance(place, (tuple, list)) and len(place) == 2):
+      raise UserError(f"place={place!r}: need (y, x), each from 0 to 1")
+    for name, at in zip(("place[0]", "place[1]"), place, strict=True):
+      check_number(name, at, 0, 1)
 
 
 # Gaussian blur, for which see `pp_ops.blur`.

@@ -10,32 +10,137 @@ not by a number of pixels, brightness and the like go either way from the image
 itself, empty places are black, posterising and solarising wrap around nowhere.
 """
 
-import tensorflow as tf
+from collections.abc import Callable
 
-from pp_ops.policies import (
-  AUTOAUGMENT_BINS,
-  autoaugment_line_up,
-  autoaugment_tables,
-  wide_line_up,
+import numpy as np
+
+from pp_ops.autoaugment_tables import AUTOAUGMENT
+from pp_ops.checks import (
+  check_choice,
+  check_fill,
+  check_interpolation,
+  check_number,
 )
-from pp_ops.uint8_op import one_of, ops_of, register_uint8
 
-_NUMBER = tf.TensorSpec([], tf.int32)  # of a magnitude
-
-
-def _number(u, below):
-  """int32 scalar in 0 to below - 1 from a uniform float32 in [0, 1)."""
-  return tf.cast(u * below, tf.int32)
+AUTOAUGMENT_BINS = 10  # magnitudes, numbered 0 to 9 in the policies
 
 
-def _chooser(line_up):
-  """Function (i, image, k) -> image, unchanged where i is beyond all ops."""
-  return one_of([*ops_of(line_up), lambda image, k: image], _NUMBER)
+def _linspace(start: float, end: float, num: int) -> np.ndarray:
+  """`torch.linspace`, whose float32 steps lead from both ends to the middle."""
+  start, end = np.float32(start), np.float32(end)
+  i, step = np.arange(num, dtype=float), (end - start) / np.float32(num - 1)
+  values = np.where(i < num // 2, start + step * i, end - step * i[::-1])
+  return values.astype(np.float32)
 
 
-@register_uint8("trivial_augment_wide")
+def _pick(table: np.ndarray, k, cast):
+  """The k-th entry of a table; k is an int32 scalar that was drawn."""
+  return cast(table, table.dtype)[k]
+
+
+def _line_up(num, most, translate, fill, interpolation, cast):
+  """The 13 ops that both policies have, at one of `num` magnitudes.
+
+  Args:
+    num: how many magnitudes.
+    most: (shear, degrees, distance of a factor from 1, bits that are lost) at
+      the greatest magnitude.
+    translate: (k, side of the image) -> pixels to the right or down.
+    fill: of the ops that move pixels.
+    interpolation: likewise.
+    cast: see `Engine`.
+
+  Returns:
+    What is drawn is k, the number of the magnitude, and `num` more for the
+    opposite direction.
+  """
+  check_fill(fill)
+  check_interpolation(interpolation, ("nearest", "bilinear", "bicubic"))
+  # Which gives torchvision's pixels.
+  how = fill, {"nearest": "nearest_pillow"}.get(interpolation, interpolation)
+  shear, degrees, distance, lost = most
+  twice = lambda table: np.concatenate([table, table])
+  signs = np.repeat(np.float32([1, -1]), num)
+  shears, turns, distances = (
+    signs * twice(_linspace(0, m, num)) for m in (shear, degrees, distance)
+  )
+  factors = (1.0 + distances.astype(np.float64)).astype(np.float32)
+  lost = np.arange(num, dtype=np.float32) / np.float32((num - 1) / lost)
+  bits = twice(8 - np.round(lost).astype(np.int32))
+  # A whole grey level is below 246.5 if it is below 247.
+  thresholds = twice(np.ceil(_linspace(255, 0, num)).astype(np.int32))
+
+  by = lambda table, *more: lambda k, side: (_pick(table, k, cast), *more)
+  slide = lambda axis: lambda k, side: (-translate(k, side(axis)), *how)
+  none = lambda k, side: ()
+  return {
+    "shear_x": by(shears, *how, True),
+    "shear_y": by(shears, *how, True),
+    "translate_x": slide(1),
+    "translate_y": slide(0),
+    "rotate": by(turns, *how),
+    **dict.fromkeys(["brightness", "color", "contrast"], by(factors)),
+    "sharpness": by(factors),
+    "posterize": by(bits),
+    "solarize": by(thresholds),
+    "autocontrast": none,
+    "equalize": none,
+  }
+
+
+def wide_line_up(num: int, fill, interpolation, cast) -> dict[str, Callable]:
+  """The ops of `trivial_augment_wide` but for the identity; see `_line_up`."""
+  check_number("num_magnitude_bins", num, 2, 1000, whole=True)
+  pixels = _linspace(0, 32, num).astype(np.int32)
+  pixels = np.concatenate([pixels, -pixels])
+  translate = lambda k, side: _pick(pixels, k, cast)
+  most = (0.99, 135, 0.99, 6)
+  return _line_up(num, most, translate, fill, interpolation, cast)
+
+
+def autoaugment_line_up(fill, interpolation, cast) -> dict[str, Callable]:
+  """The 14 ops of `autoaugment`, at ten magnitudes; see `_line_up`."""
+  num = AUTOAUGMENT_BINS
+  signs = np.repeat(np.int32([1, -1]), num)
+  bins = np.tile(np.arange(num, dtype=np.int32), 2)
+
+  def translate(k, side):  # at most by 150 pixels of 331, a NASNet's image
+    whole = _pick(bins, k, cast) * (150 * side) // (331 * (num - 1))
+    return _pick(signs, k, cast) * whole
+
+  most = (0.3, 30, 0.9, 4)
+  ops = _line_up(num, most, translate, fill, interpolation, cast)
+  return {**ops, "invert": lambda k, side: ()}
+
+
+def autoaugment_tables(policy: str) -> tuple[np.ndarray, ...]:
+  """Which ops an AutoAugment policy applies, and how.
+
+  Args:
+    policy: of `AUTOAUGMENT`.
+
+  Returns:
+    Three arrays [25, 2], for the two ops of each of 25 sub-policies: int32, the
+    op's place in `autoaugment_line_up`; float32, the chance that it is applied;
+    int32, the number of its magnitude.
+  """
+  check_choice("policy", policy, [*AUTOAUGMENT])
+  names = [*autoaugment_line_up(0, "nearest", None)]
+  entries = [
+    op.split() for pair in AUTOAUGMENT[policy] for op in pair.split(", ")
+  ]
+  which, chance, number = (
+    np.array(column).reshape(-1, 2) for column in zip(*entries, strict=True)
+  )
+  which = np.vectorize(names.index)(which)
+  return which.astype(np.int32), np.float32(chance), number.astype(np.int32)
+
+
 def get_trivial_augment_wide(
-  num_magnitude_bins: int = 31, fill=0, interpolation: str = "nearest"
+  engine,
+  num_magnitude_bins: int = 31,
+  fill=0,
+  interpolation: str = "nearest",
 ):
   """One op of 14 at a random magnitude; torchvision's `TrivialAugmentWide`.
 
@@ -46,6 +151,7 @@ def get_trivial_augment_wide(
   either way with probability one half. Mueller and Hutter, 2021, table 1.
 
   Args:
+    engine: see `pp_ops.engines`.
     num_magnitude_bins: how many magnitudes there are, 0 and the greatest ones
       included.
     fill: what comes from outside the image, a grey level or one per channel.
@@ -54,22 +160,21 @@ def get_trivial_augment_wide(
   Returns:
     A random op on uint8 [height, width, 3 or 1].
   """
-  num = num_magnitude_bins
-  line_up = wide_line_up(num, fill, interpolation, tf.gather)
-  choose = _chooser(line_up)
+  num, cast = num_magnitude_bins, engine.cast
+  ops = wide_line_up(num, fill, interpolation, cast)
+  choose = engine.chooser(ops, "int32")
 
   def trivial_augment_wide(image, rng):
-    which, magnitude, way = tf.unstack(rng.uniform([3]))
-    which = _number(which, len(line_up) + 1)  # the last is the identity
-    k = _number(magnitude, num) + num * tf.cast(way < 0.5, tf.int32)
+    u = rng.uniform([3])
+    which = cast(u[0] * (len(ops) + 1), "int32")  # the last is the identity
+    k = cast(u[1] * num, "int32") + num * cast(u[2] < 0.5, "int32")
     return choose(which, image, k)
 
   return trivial_augment_wide
 
 
-@register_uint8("autoaugment")
 def get_autoaugment(
-  policy: str = "imagenet", fill=0, interpolation: str = "nearest"
+  engine, policy: str = "imagenet", fill=0, interpolation: str = "nearest"
 ):
   """Two ops, by one of a policy's 25 sub-policies; torchvision's `AutoAugment`.
 
@@ -78,6 +183,7 @@ def get_autoaugment(
   the tables are in `pp_ops.autoaugment_tables`.
 
   Args:
+    engine: see `pp_ops.engines`.
     policy: what it was found for: "imagenet", "cifar10" or "svhn".
     fill: what comes from outside the image, a grey level or one per channel.
     interpolation: "nearest", "bilinear" or "bicubic".
@@ -86,18 +192,25 @@ def get_autoaugment(
     A random op on uint8 [height, width, 3 or 1].
   """
   tables = autoaugment_tables(policy)
-  line_up = autoaugment_line_up(fill, interpolation, tf.gather)
-  choose = _chooser(line_up)
+  xp, cast = engine.xp, engine.cast
+  ops = autoaugment_line_up(fill, interpolation, cast)
+  choose = engine.chooser(ops, "int32")
 
   def autoaugment(image, rng):
-    u = tf.unstack(rng.uniform([5]))
-    row = _number(u[0], len(tables[0]))
-    which, chance, magnitude = (tf.gather(table, row) for table in tables)
+    u = rng.uniform([5])
+    row = cast(u[0] * len(tables[0]), "int32")
+    which, chance, magnitude = (_pick(table, row, cast) for table in tables)
     for i in range(2):
       applied, way = u[1 + i], u[3 + i]
-      at = tf.where(applied < chance[i], which[i], len(line_up))
-      backwards = tf.cast(way < 0.5, tf.int32)
-      image = choose(at, image, magnitude[i] + AUTOAUGMENT_BINS * backwards)
+      at = xp.where(applied < chance[i], which[i], len(ops))
+      k = magnitude[i] + AUTOAUGMENT_BINS * cast(way < 0.5, "int32")
+      image = choose(at, image, k)
     return image
 
   return autoaugment
+
+
+OPS = {
+  "trivial_augment_wide": get_trivial_augment_wide,
+  "autoaugment": get_autoaugment,
+}

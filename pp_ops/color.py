@@ -1,7 +1,4 @@
-"""Colour ops: torchvision's jitter and grey, AlexNet's lighting, permutation.
-
-Jitter and grey are those of Pillow images.
-"""
+"""Colour ops: torchvision's hue, AlexNet's lighting, permutation."""
 
 import tensorflow as tf
 
@@ -9,14 +6,13 @@ from pp_ops.augmentations import (
   EIGENVALUES,
   PERMUTATIONS,
   check_channels,
-  jitter_ranges,
   saturated_colours,
 )
 from pp_ops.augmentations import EIGENVECTORS as _EIGENVECTORS
 from pp_ops.checks import check_number
 from pp_ops.errors import UserError
-from pp_ops.registry import lookup, register
-from pp_ops.uint8_op import one_of, register_uint8
+from pp_ops.registry import register
+from pp_ops.uint8_op import register_uint8
 
 
 def _hue_and_saturation(image):
@@ -74,58 +70,6 @@ def get_hue(factor: float):
     return tf.reshape(out, tf.shape(image))
 
   return hue
-
-
-@register_uint8("color_jitter")
-def get_color_jitter(brightness=0, contrast=0, saturation=0, hue=0):
-  """Changes four things by random factors, in random order; torchvision's.
-
-  Args:
-    brightness: the factor is uniform in [max(0, 1 - brightness),
-      1 + brightness], or in a given (least, most).
-    contrast: likewise.
-    saturation: likewise, of the op `color`.
-    hue: the factor of the op `hue` is uniform in [-hue, hue], at most 0.5, or
-      in a given (least, most).
-
-  Returns:
-    A random op on uint8 [height, width, 3 or 1].
-  """
-  used = jitter_ranges(brightness, contrast, saturation, hue)
-  ops = [
-    lambda image, factor, name=name: lookup(name).factory(factor)(image)
-    for name in used
-  ]
-  choose = one_of(ops, tf.TensorSpec([], tf.float32))
-
-  def color_jitter(image, rng):
-    if not ops:
-      return image
-    low, high = (
-      tf.constant(v, tf.float32) for v in zip(*used.values(), strict=True)
-    )
-    u = rng.uniform([2, len(ops)])
-    factors, order = low + u[0] * (high - low), tf.argsort(u[1])
-    for which in tf.unstack(order):
-      image = choose(which, image, factors[which])
-    return image
-
-  return color_jitter
-
-
-@register_uint8("random_grayscale")
-def get_random_grayscale(p: float = 0.1):
-  """Grey in all channels, with probability `p`; torchvision's.
-
-  The grey is Pillow's. An image of one channel stays as it is.
-  """
-  check_number("p", p, 0, 1)
-  grey = lookup("color").factory(0)
-
-  def random_grayscale(image, rng):
-    return tf.cond(rng.uniform() < p, lambda: grey(image), lambda: image)
-
-  return random_grayscale
 
 
 def permute_channels(image: tf.Tensor, which: tf.Tensor) -> tf.Tensor:

@@ -18,7 +18,7 @@ import math
 import tensorflow as tf
 
 from pp_ops import interpolation as between
-from pp_ops.augmentations import check_bool, fixed_point
+from pp_ops.augmentations import check_bool, check_cutout, fixed_point
 from pp_ops.checks import check_fill, check_interpolation, check_number
 from pp_ops.uint8_op import filled, register_uint8
 
@@ -92,6 +92,15 @@ def _turned(degrees, x, y, right, bottom):
   return cos * x - sin * y + from_x, sin * x - (-cos) * y + from_y
 
 
+def _either(get_op, bicubic):
+  """The op of a policy that draws the interpolation: bicubic or bilinear."""
+  return lambda image: tf.cond(
+    bicubic,
+    lambda: get_op("bicubic")(image),
+    lambda: get_op("bilinear")(image),
+  )
+
+
 @register_uint8("rotate")
 def get_rotate(degrees: float, fill=128, interpolation: str = "nearest"):
   """Turns the image about its centre, counterclockwise; `Image.rotate`.
@@ -106,6 +115,8 @@ def get_rotate(degrees: float, fill=128, interpolation: str = "nearest"):
   Returns:
     The op.
   """
+  if tf.is_tensor(interpolation):
+    return _either(lambda how: get_rotate(degrees, fill, how), interpolation)
   check_number("degrees", degrees, -math.inf)
   check_fill(fill)
   check_interpolation(interpolation)
@@ -127,6 +138,9 @@ def get_rotate(degrees: float, fill=128, interpolation: str = "nearest"):
 
 def _get_shear(level, fill, interpolation, corner, axis):
   """Slides rows (axis 1) or columns (0) in proportion to their place."""
+  if tf.is_tensor(interpolation):
+    get_op = lambda how: _get_shear(level, fill, how, corner, axis)
+    return _either(get_op, interpolation)
   check_number("level", level, -math.inf)
   check_fill(fill)
   check_interpolation(interpolation)
@@ -220,6 +234,9 @@ def _shift(image, pixels, axis, fill):
 
 def _get_translate(pixels, fill, interpolation, axis):
   """Moves the content towards the start of an axis."""
+  if tf.is_tensor(interpolation):
+    get_op = lambda how: _get_translate(pixels, fill, how, axis)
+    return _either(get_op, interpolation)
   check_number("pixels", pixels, -math.inf)
   check_fill(fill)
   check_interpolation(interpolation)
@@ -251,19 +268,6 @@ def get_translate_y(pixels: float, fill=128, interpolation: str = "nearest"):
   return _get_translate(pixels, fill, interpolation, 0)
 
 
-def cut_out(image, pad_size, place, fill):
-  """A square of `fill`, as `cutout`, centred at a place in [0, 1), float32 [2].
-
-  What lies outside the image is cut off.
-  """
-  shape = tf.shape(image)
-  centre = tf.cast(place * tf.cast(shape[:2], tf.float32), tf.int32)
-  top, left = tf.unstack(tf.maximum(centre - pad_size, 0))
-  bottom, right = tf.unstack(tf.minimum(centre + pad_size, shape[:2]))
-  square = filled(bottom - top, right - left, image, fill)
-  return paste(image, square, top, left)
-
-
 def paste(image, patch, top, left):
   """`image` with `patch` over it from (top, left) on; it must fit.
 
@@ -283,16 +287,30 @@ def paste(image, patch, top, left):
 
 
 @register_uint8("cutout")
-def get_cutout(pad_size: int, fill=128):
-  """Covers a square of 2 pad_size pixels, its centre uniform over the image.
+def get_cutout(pad_size: int, fill=128, place=None):
+  """Covers a square of 2 pad_size pixels.
 
   Cutout (DeVries & Taylor, 2017), as efficientnet has it: the square's rows are
   centre - pad_size to centre + pad_size - 1, as far as they are in the image.
+
+  Args:
+    pad_size: half of the side.
+    fill: grey level, or one per channel.
+    place: of the centre, (y, x) in [0, 1) of the image; by default uniform.
+
+  Returns:
+    The op, a random one without a place.
   """
-  check_number("pad_size", pad_size, 0, whole=True)
-  check_fill(fill)
+  check_cutout(pad_size, fill, place)
 
-  def cutout(image, rng):
-    return cut_out(image, pad_size, rng.uniform([2]), fill)
+  def cut_out(image, place):
+    shape = tf.shape(image)
+    centre = tf.cast(tf.stack(place) * tf.cast(shape[:2], tf.float32), tf.int32)
+    top, left = tf.unstack(tf.maximum(centre - pad_size, 0))
+    bottom, right = tf.unstack(tf.minimum(centre + pad_size, shape[:2]))
+    square = filled(bottom - top, right - left, image, fill)
+    return paste(image, square, top, left)
 
-  return cutout
+  if place is not None:
+    return lambda image: cut_out(image, place)
+  return lambda image, rng: cut_out(image, rng.uniform([2]))

@@ -6,41 +6,54 @@ The line-up and the levels are those of the authors' efficientnet code
 Inception Crop", appendix D, lists them and what is wrong with the contrast.
 """
 
-import tensorflow as tf
+from collections.abc import Callable
 
-from pp_ops import geometry
-from pp_ops.policies import check_randaug, randaug_line_up
-from pp_ops.registry import lookup
-from pp_ops.uint8_op import one_of, register_uint8
+from pp_ops.checks import check_choice, check_number
 
-_NUM_OPS = 16
+MAX_LEVEL = 10  # of the tables; magnitudes above it are in use nevertheless
 
 
-def _line_up(magnitude, legacy, sign, place):
-  """The 16 ops at a magnitude.
+def line_up(magnitude: float, legacy: bool) -> dict[str, Callable]:
+  """The 16 ops, see `pp_ops.engines`.
 
   Args:
     magnitude: the level.
     legacy: whether as big_vision rounds, and with its contrast.
-    sign: scalar float32 tensor, 1 or -1: which way the directed ops go.
-    place: float32 [2], uniform: where the cutout is.
 
   Returns:
-    16 functions from image to image.
+    What is drawn is the sign, 1.0 or -1.0: which way the directed ops go; and y
+    and x, in [0, 1), the place of the cutout.
   """
+  level = magnitude / MAX_LEVEL
+  # efficientnet's arithmetic is on uint8: it counts thresholds modulo 256, and
+  # any shift that is not 0 to 7, by 8 - bits, is one by 7.
+  bits = int(level * 4)
+  bits = bits if 0 < bits <= 8 else 1
+  always = lambda *args: lambda sign, y, x, side: args
+  either_way = lambda most: lambda sign, y, x, side: (sign * (level * most),)
+  enhance = level * 1.8 + 0.1
+  return {
+    "autocontrast": always(),
+    "equalize": always(),
+    "invert": always(),
+    "rotate": either_way(30),
+    "posterize": always(bits),
+    "solarize": always(int(level * 256) % 256),
+    "color": always(enhance, legacy),
+    "contrast": always(enhance, legacy),
+    "brightness": always(enhance),
+    "sharpness": always(enhance, legacy),
+    "shear_x": either_way(0.3),
+    "shear_y": either_way(0.3),
+    "translate_x": either_way(100),
+    "translate_y": either_way(100),
+    "cutout": lambda sign, y, x, side: (int(level * 40), 128, (y, x)),
+    "solarize_add": always(min(int(level * 110), 255)),
+  }
 
-  def op(name, args):
-    if name == "cutout":
-      return lambda image: geometry.cut_out(image, *args, place, fill=128)
-    return lookup(name).factory(*args)
 
-  line_up = randaug_line_up(magnitude, legacy)
-  return [op(name, args_at(sign)) for name, args_at in line_up.items()]
-
-
-@register_uint8("randaug")
 def get_randaug(
-  num_layers: int = 2, magnitude: float = 10, contrast: str = "fixed"
+  engine, num_layers: int = 2, magnitude: float = 10, contrast: str = "fixed"
 ):
   """Applies `num_layers` ops, each drawn uniformly from 16.
 
@@ -50,6 +63,7 @@ def get_randaug(
   either way with probability one half. Empty places become 128.
 
   Args:
+    engine: see `pp_ops.engines`.
     num_layers: how many, 0 or more.
     magnitude: 0 to 30, of all ops alike; 10 is the top level of the tables,
       from where it goes on linearly until an op has no more room. Note that
@@ -65,26 +79,21 @@ def get_randaug(
   Returns:
     A random op on uint8 [height, width, 3 or 1].
   """
-  check_randaug(num_layers, magnitude, contrast)
-
-  op_at = lambda i: (
-    lambda image, sign, place: _line_up(
-      magnitude, contrast == "legacy", sign, place
-    )[i](image)
-  )
-  choose = one_of(
-    [op_at(i) for i in range(_NUM_OPS)],
-    tf.TensorSpec([], tf.float32),
-    tf.TensorSpec([2], tf.float32),
-  )
+  check_number("num_layers", num_layers, 0, whole=True)
+  check_number("magnitude", magnitude, 0, 30)
+  check_choice("contrast", contrast, ("fixed", "legacy"))
+  ops = line_up(magnitude, contrast == "legacy")
+  choose = engine.chooser(ops, *["float32"] * 3)
 
   def randaug(image, rng):
     for _ in range(num_layers):
-      # Outside of the branches, so that each layer draws once.
-      which, way, *place = tf.unstack(rng.uniform([4]))
-      sign = tf.where(way < 0.5, -1.0, 1.0)
-      which = tf.cast(which * _NUM_OPS, tf.int32)
-      image = choose(which, image, sign, tf.stack(place))
+      u = rng.uniform([4])
+      which = engine.cast(u[0] * len(ops), "int32")
+      sign = engine.xp.where(u[1] < 0.5, -1.0, 1.0)
+      image = choose(which, image, sign, u[2], u[3])
     return image
 
   return randaug
+
+
+OPS = {"randaug": get_randaug}

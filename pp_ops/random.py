@@ -58,7 +58,7 @@ class Rng(seeds.Draws):
 
   def uniform(self, shape=(), minval=0, maxval=None, dtype=tf.float32):
     """Uniform numbers in [minval, maxval), as `tf.random.uniform`."""
-    seed = self.seed()
+    seed, dtype = self.seed(), tf.as_dtype(dtype)
     if seed is None:
       return tf.random.uniform(shape, minval, maxval, dtype)
     if maxval is None and dtype.is_floating:

@@ -9,53 +9,143 @@ of timm 1.0.31.
 """
 
 import math
+import re
+from collections.abc import Callable
 
-import tensorflow as tf
+import numpy as np
 
-from pp_ops.checks import INTERPOLATIONS, check_fill, check_interpolation
-from pp_ops.policies import MAX_LEVEL, parse_config, timm_moves, timm_values
-from pp_ops.uint8_op import one_of, ops_of, register_uint8
+from pp_ops.checks import (
+  INTERPOLATIONS,
+  check_fill,
+  check_interpolation,
+  check_number,
+)
+from pp_ops.errors import UserError
+from pp_ops.randaug import MAX_LEVEL
+from pp_ops.registry import did_you_mean
+
+_UNIFORM_ABOVE = 100  # a standard deviation of more means uniform
+
+# Key -> (default, least, most, whole).
+_KEYS = {
+  "m": (10, 0, math.inf, False),
+  "n": (2, 0, math.inf, True),
+  "p": (0.5, 0, 1, False),
+  "mstd": (0, 0, math.inf, False),
+  "mmax": (MAX_LEVEL, 1e-3, math.inf, False),
+  "inc": (0, 0, 1, True),
+}
 
 
-def levels(config: dict[str, float], num: int, rng) -> tf.Tensor:
-  """Magnitudes for `num` ops, float64 [num], as fractions of the tables' 10."""
-  magnitude = tf.fill([num], tf.constant(config["m"], tf.float64))
-  if config["mstd"] == math.inf:
-    magnitude *= rng.uniform([num], dtype=tf.float64)
-  elif config["mstd"]:
-    magnitude += config["mstd"] * rng.normal([num], tf.float64)
-  return tf.clip_by_value(magnitude, 0, config["mmax"]) / MAX_LEVEL
+def parse_config(config: str) -> dict[str, float]:
+  """Reads a string such as "rand-m7-mstd0.5-inc1".
+
+  Args:
+    config: "rand" and sections, a key of `rand_augment` and a number each.
+
+  Returns:
+    A value for each key; mstd is infinite for "inf" and above 100.
+
+  Raises:
+    ValueError: in one line, for anything else.
+  """
+  first, *sections = str(config).split("-")
+  if first != "rand":
+    raise UserError(f"{config!r}: need 'rand' and keys, as 'rand-m7-mstd0.5'")
+  values = {}
+  for section in sections:
+    key, value = re.fullmatch(r"([a-zA-Z]*)(.*)", section, re.DOTALL).groups()
+    if section == "mstdinf":
+      key, value = "mstd", str(_UNIFORM_ABOVE + 1)
+    if key not in _KEYS:
+      raise UserError(f"unknown key {key!r}: {did_you_mean(key, _KEYS)}")
+    if key in values:
+      raise UserError(f"{config!r} gives {key!r} twice")
+    if not re.fullmatch(r"\d+(\.\d*)?", value):
+      raise UserError(f"{section!r}: need a number after {key!r}")
+    _, least, most, whole = _KEYS[key]
+    number = float(value) if "." in value else int(value)
+    check_number(key, number, least, most, whole)
+    values[key] = number
+  values = {**{key: spec[0] for key, spec in _KEYS.items()}, **values}
+  if values["mstd"] > _UNIFORM_ABOVE:
+    values["mstd"] = math.inf
+  return values
 
 
-def value_ops(increasing: bool):
-  """The ten ops on values.
+def line_up(
+  increasing: bool, fill, interpolation, xp, cast: Callable
+) -> dict[str, Callable[..., tuple]]:
+  """The 15 ops, the five that move pixels last; see `pp_ops.engines`.
 
   Args:
     increasing: whether a higher level is always a stronger change.
+    fill: of the ops that move pixels.
+    interpolation: likewise; "random" for what is drawn.
+    xp: the array namespace.
+    cast: see `Engine`.
 
   Returns:
-    Functions from a uint8 image and the level and sign, float64 scalar tensors,
-    1 for the tables' 10 and 1 or -1, to an image.
+    What is drawn is the level, 1 for the tables' 10; the sign, 1 or -1; and
+    whether the interpolation is bicubic rather than bilinear, a bool.
   """
-  return ops_of(timm_values(increasing, tf, tf.cast))
+
+  def whole(level, most, cap):
+    return xp.minimum(cast(level * most, "int32"), cap)
+
+  up = (lambda most, value: most - value) if increasing else (lambda _, v: v)
+
+  def bits(level, sign, cubic, side):
+    return (xp.minimum(xp.maximum(up(4, whole(level, 4, 8)), 0), 8),)
+
+  def enhance(level, sign, cubic, side):
+    # Away from the image's own, 1, either way; or from 0.1 up.
+    if increasing:
+      factor = xp.maximum(1.0 + sign * (level * 0.9), 0.1)
+    else:
+      factor = level * 1.8 + 0.1
+    return (cast(factor, "float32"),)
+
+  def move(most, *corner, axis=None):
+    def args(level, sign, cubic, side):
+      amount = sign * (level * most)
+      if axis is not None:
+        amount *= cast(side(axis), level.dtype)
+      how = cubic if interpolation == "random" else interpolation
+      return amount, fill, how, *corner
+
+    return args
+
+  none = lambda *drawn: ()
+  return {
+    "autocontrast": none,
+    "equalize": none,
+    "invert": none,
+    "posterize": bits,
+    "solarize": lambda level, *_: (up(256, whole(level, 256, 256)),),
+    "solarize_add": lambda level, *_: (whole(level, 110, 128),),
+    **dict.fromkeys(["color", "contrast", "brightness", "sharpness"], enhance),
+    "rotate": move(30),
+    "shear_x": move(0.3, True),
+    "shear_y": move(0.3, True),
+    # At the tables' highest level by 0.45 of the side.
+    "translate_x": move(0.45, axis=1),
+    "translate_y": move(0.45, axis=0),
+  }
 
 
-def moves(fill, interpolation: str):
-  """The five ops that move pixels, like `value_ops`.
-
-  Args:
-    fill: grey level or one per channel.
-    interpolation: "nearest", "bilinear" or "bicubic".
-
-  Returns:
-    Such functions.
-  """
-  return ops_of(timm_moves(fill, interpolation, tf.cast))
+def levels(config: dict[str, float], num: int, rng, xp):
+  """Magnitudes for `num` ops, [num], as fractions of the tables' 10."""
+  magnitude = np.full([num], config["m"], float)
+  if config["mstd"] == math.inf:
+    magnitude = config["m"] * rng.uniform([num], dtype="float64")
+  elif config["mstd"]:
+    magnitude = config["m"] + config["mstd"] * rng.normal([num], "float64")
+  return xp.minimum(xp.maximum(magnitude, 0.0), config["mmax"]) / MAX_LEVEL
 
 
-@register_uint8("rand_augment")
 def get_rand_augment(
-  config: str, fill=(124, 116, 104), interpolation: str = "random"
+  engine, config: str, fill=(124, 116, 104), interpolation: str = "random"
 ):
   """timm's RandAugment, from timm's string: "rand-m7-mstd0.5-inc1".
 
@@ -64,6 +154,7 @@ def get_rand_augment(
   Sharpness, Rotate, ShearX, ShearY, TranslateX and TranslateY.
 
   Args:
+    engine: see `pp_ops.engines`.
     config: "rand", and any of these sections, joined by "-":
       m: magnitude, 10 by default, where the tables end. (timm: whole numbers.)
       n: ops per image, 2 by default.
@@ -84,32 +175,24 @@ def get_rand_augment(
     A random op on uint8 [height, width, 3 or 1].
   """
   values = parse_config(config)
-  num_layers, probability = values["n"], values["p"]
   check_fill(fill)
   check_interpolation(interpolation, ("random", *INTERPOLATIONS))
-  methods = [interpolation]
-  if interpolation == "random":
-    methods = ["bilinear", "bicubic"]
-  still = value_ops(bool(values["inc"]))
-  moving = [moves(fill, method) for method in methods]
-  num_still, num_moving = len(still), len(moving[0])
-  ops = sum(moving, still)
-  scalar = tf.TensorSpec([], tf.float64)
-  nothing = lambda image, level, sign: image
-  choose = one_of([*ops, nothing], scalar, scalar)
+  xp, cast, num = engine.xp, engine.cast, values["n"]
+  ops = line_up(bool(values["inc"]), fill, interpolation, xp, cast)
+  choose = engine.chooser(ops, "float64", "float64", "bool")
 
   def rand_augment(image, rng):
-    # Outside of the branches, so that each layer draws once.
-    level = tf.unstack(levels(values, num_layers, rng))
-    draws = tf.unstack(rng.uniform([num_layers, 4], dtype=tf.float64))
-    for at, draw in zip(level, draws, strict=True):
-      which, way, applied, method = tf.unstack(draw)
-      which = tf.cast(which * (num_still + num_moving), tf.int32)
-      method = tf.cast(method * len(methods), tf.int32)
-      which += tf.where(which < num_still, 0, method * num_moving)
-      which = tf.where(applied < probability, which, len(ops))
-      sign = tf.where(way < 0.5, tf.constant(-1, tf.float64), 1)
-      image = choose(which, image, at, sign)
+    level = levels(values, num, rng, xp)
+    draws = rng.uniform([num, 4], dtype="float64")
+    for i in range(num):
+      which, way, applied, method = (draws[i, j] for j in range(4))
+      which = cast(which * len(ops), "int32")
+      which = xp.where(applied < values["p"], which, len(ops))
+      sign = cast(xp.where(way < 0.5, -1.0, 1.0), way.dtype)
+      image = choose(which, image, level[i], sign, method >= 0.5)
     return image
 
   return rand_augment
+
+
+OPS = {"rand_augment": get_rand_augment}

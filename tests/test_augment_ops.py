@@ -29,7 +29,7 @@ from op_helpers import (
 )
 from PIL import ImageEnhance, ImageOps
 
-from pp_ops import policies
+from pp_ops import autoaugment
 from pp_ops.augmentations import PERMUTATIONS
 from pp_ops.autoaugment_tables import AUTOAUGMENT
 from pp_ops.random import example_seed
@@ -49,9 +49,9 @@ def _ops(kind, interpolation, channels):
   """Name -> graph of (image, k), for images of all sizes."""
   fill = FILL if channels == 3 else 9
   if kind == "wide":
-    line_up = policies.wide_line_up(31, fill, interpolation, tf.gather)
+    line_up = autoaugment.wide_line_up(31, fill, interpolation, tf.cast)
   else:
-    line_up = policies.autoaugment_line_up(fill, interpolation, tf.gather)
+    line_up = autoaugment.autoaugment_line_up(fill, interpolation, tf.cast)
   image = tf.TensorSpec([None, None, channels], tf.uint8)
   signature = [image, tf.TensorSpec([], tf.int32)]
   graph = functools.partial(
@@ -65,7 +65,7 @@ def ours(kind, name, k, image, interpolation="nearest"):
 
 
 def written_down(kind, name, k, image, interpolation):
-  """The op on a Pillow image; its k-th magnitude, as in `pp_ops.policies`."""
+  """The op on a Pillow image, at its k-th magnitude."""
   bins = BINS[kind]
   i, last, sign = k % bins, bins - 1, 1 - 2 * (k >= bins)
   wide = kind == "wide"
@@ -166,7 +166,7 @@ def test_magnitudes_are_torchs():
   for num in (2, 3, 10, 12, 31, 100):
     for ends in ((0, 0.99), (0, 0.3), (0, 32), (0, 135), (0, 0.9), (255, 0)):
       np.testing.assert_array_equal(
-        policies._linspace(*ends, num), torch.linspace(*ends, num)
+        autoaugment._linspace(*ends, num), torch.linspace(*ends, num)
       )
 
 
@@ -174,7 +174,7 @@ def test_magnitudes_are_torchs():
 def test_policies_are_torchvisions(policy):
   theirs = pytest.importorskip("torchvision.transforms.autoaugment")
   names = [*_ops("auto", "nearest", 3)]
-  which, chance, number = policies.autoaugment_tables(policy)
+  which, chance, number = autoaugment.autoaugment_tables(policy)
   assert (which.shape, which.max(), number.max()) == ((25, 2), 13, 9)
   expected = theirs.AutoAugment(theirs.AutoAugmentPolicy(policy)).policies
   for i, pair in enumerate(expected):

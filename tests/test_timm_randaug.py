@@ -22,7 +22,7 @@ from op_helpers import (
 )
 from PIL import ImageEnhance, ImageOps
 
-from pp_ops import timm_randaug
+from pp_ops import timm_randaug, uint8_op
 from pp_ops.random import Rng, example_seed
 from pp_ops.registry import get_preprocess_fn
 
@@ -37,27 +37,23 @@ MAGNITUDES = (0, 0.3, 3, 6.1, 7, 9.9, 10)
 
 
 @functools.cache
-def _in_graph(name, how, channels):
-  """One graph for all images, magnitudes and signs."""
-  moves = name in MOVES
-  ops = (timm_randaug.moves if moves else timm_randaug.value_ops)(*how)
-  op = ops[(MOVES if moves else VALUE_OPS).index(name)]
+def _in_graph(name, increasing, fill, channels):
+  """One graph for all images, magnitudes, signs and methods."""
+  line_up = timm_randaug.line_up(increasing, fill, "random", tf, tf.cast)
+  op = uint8_op.ops_of(line_up)[(VALUE_OPS + MOVES).index(name)]
   image = tf.TensorSpec([None, None, channels], tf.uint8)
-  scalar = tf.TensorSpec([], tf.float64)
-  return tf.function(
-    op,
-    input_signature=[image, scalar, scalar],
-    autograph=False,
-  )
+  drawn = [tf.TensorSpec([], dtype) for dtype in ("float64", "float64", "bool")]
+  return tf.function(op, input_signature=[image, *drawn], autograph=False)
 
 
 def our_op(name, increasing, method="bilinear", fill=FILL):
   """The op as a function of (image, magnitude, sign)."""
-  how = (fill, method) if name in MOVES else (bool(increasing),)
 
   def op(image, magnitude, sign):
-    fn = _in_graph(name, how, image.shape[-1])
-    return fn(image, magnitude / 10, float(sign)).numpy()
+    # Moves do not depend on it, and share a graph.
+    grows = bool(increasing) and name not in MOVES
+    fn = _in_graph(name, grows, fill, image.shape[-1])
+    return fn(image, magnitude / 10, float(sign), method == "bicubic").numpy()
 
   return op
 
@@ -228,10 +224,8 @@ def test_bad_arguments_raise_one_line(args, message):
 
 
 def magnitudes(config, num=4000, seed=0):
-  config = timm_randaug.parse_config(config)
-  return (
-    10 * timm_randaug.levels(config, num, Rng(example_seed(seed, 0, 0))).numpy()
-  )
+  config, rng = timm_randaug.parse_config(config), Rng(example_seed(seed, 0, 0))
+  return 10 * timm_randaug.levels(config, num, rng, tf).numpy()
 
 
 def test_magnitudes_follow_their_law():

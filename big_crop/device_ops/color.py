@@ -6,22 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from big_crop.device_ops import pixels
 from big_crop.device_ops.canvas import Canvas
 from big_crop.device_ops.registry import register
-from big_crop.device_ops.uint8_op import (
-  Part,
-  Stage,
-  register_uint8,
-  run,
-  run_one_of,
-)
+from big_crop.device_ops.uint8_op import Part, Stage, register_uint8
 from pp_ops.augmentations import (
   EIGENVALUES,
   EIGENVECTORS,
   PERMUTATIONS,
   check_channels,
-  jitter_ranges,
   saturated_colours,
 )
 from pp_ops.checks import check_number
@@ -104,45 +96,6 @@ def get_hue(factor: float):
   whole -= 256 * size - whole < size
   steps = (jnp.sign(factor) * whole).astype(jnp.int32)
   return Part(_HUE, lambda image: steps)
-
-
-@register_uint8("color_jitter")
-def get_color_jitter(brightness=0, contrast=0, saturation=0, hue=0):
-  """Four changes in random order; see `pp_ops.color.get_color_jitter`."""
-  used = jitter_ranges(brightness, contrast, saturation, hue)
-  get_ops = {
-    "brightness": pixels.get_brightness,
-    "contrast": pixels.get_contrast,
-    "color": pixels.get_color,
-    "hue": get_hue,
-  }
-
-  def color_jitter(image, rng):
-    if not used:
-      return image
-    low, high = np.float32(list(used.values())).T
-    u = rng.uniform([2, len(used)])
-    factors, order = low + u[0] * (high - low), jnp.argsort(u[1])
-    parts = [
-      get_ops[name](factor) for name, factor in zip(used, factors, strict=True)
-    ]
-    for i in range(len(parts)):
-      image = run_one_of(parts, order[i], image)
-    return image
-
-  return color_jitter
-
-
-@register_uint8("random_grayscale")
-def get_random_grayscale(p: float = 0.1):
-  """Grey in all channels; see `pp_ops.color.get_random_grayscale`."""
-  check_number("p", p, 0, 1)
-
-  def random_grayscale(image, rng):
-    colour = jnp.where(rng.uniform() < p, 0.0, 1.0)
-    return run(pixels.get_color(colour), image)
-
-  return random_grayscale
 
 
 def permute_channels(image: jax.Array, which: jax.Array) -> jax.Array:

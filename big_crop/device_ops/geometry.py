@@ -15,7 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from big_crop.device_ops.uint8_op import Part, Stage, register_uint8, run
-from pp_ops.augmentations import check_bool, check_fill_fits, fixed_point
+from pp_ops.augmentations import (
+  check_bool,
+  check_cutout,
+  check_fill_fits,
+  fixed_point,
+)
 from pp_ops.checks import check_fill, check_interpolation, check_number
 
 # float32 sums of weights that are 1 in truth; truncating needs them not below.
@@ -322,24 +327,20 @@ def _covering(fill):
   return Stage(cover, lambda image: (jnp.int32(0),) * 4)
 
 
-def cut_out(pad_size: int, place: jax.Array, fill) -> Part:
-  """`cutout` centred at a place in [0, 1), float32 [2]."""
-  check_number("pad_size", pad_size, 0, whole=True)
-  check_fill(fill)
-
-  def box(image):
-    size = np.array(image.shape[:2], np.float32)
-    y, x = (place * size).astype(jnp.int32)
-    return y - pad_size, y + pad_size, x - pad_size, x + pad_size
-
-  fill = tuple(fill) if isinstance(fill, list) else fill
-  return Part(_covering(fill), box)
-
-
 @register_uint8("cutout")
-def get_cutout(pad_size: int, fill=128):
+def get_cutout(pad_size: int, fill=128, place=None):
   """Covers a square; see `pp_ops.geometry.get_cutout`."""
-  cut_out(pad_size, jnp.zeros(2), fill)  # the checks
-  return lambda image, rng: run(
-    cut_out(pad_size, rng.uniform([2]), fill), image
-  )
+  check_cutout(pad_size, fill, place)
+  fill = tuple(fill) if isinstance(fill, list) else fill
+
+  def cut_out(place):
+    def box(image):
+      sides = zip(place, image.shape[:2], strict=True)
+      y, x = (jnp.int32(at * jnp.float32(n)) for at, n in sides)
+      return y - pad_size, y + pad_size, x - pad_size, x + pad_size
+
+    return Part(_covering(fill), box)
+
+  if place is not None:
+    return cut_out(place)
+  return lambda image, rng: run(cut_out(rng.uniform([2])), image)

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 from big_crop.device_ops.registry import register
 from pp_ops.augmentations import check_uint8_image
 
+_FACTORIES: dict[str, Callable] = {}  # of ops, without the checks of images
+
 
 class Stage(NamedTuple):
   """What one kind of op does to an image.
@@ -68,6 +70,21 @@ def run_one_of(
   return image
 
 
+def chooser(line_up: dict[str, Callable[..., tuple]], *dtypes) -> Callable:
+  """The choice of an op from a line-up; see `pp_ops.engines`."""
+  del dtypes  # A traced program needs no word of them.
+
+  def choose(which, image, *drawn):
+    side = lambda axis: image.shape[axis]
+    parts = [
+      _FACTORIES[name](*args_at(*drawn, side))
+      for name, args_at in line_up.items()
+    ]
+    return run_one_of(parts, which, image)
+
+  return choose
+
+
 def register_uint8(name: str) -> Callable[[Callable], Callable]:
   """Decorator: registers a factory of ops on uint8 images.
 
@@ -97,6 +114,7 @@ def register_uint8(name: str) -> Callable[[Callable], Callable]:
       return without_rng if isinstance(made, Part) else with_rng
 
     register(name)(checked_factory)
+    _FACTORIES[name] = factory
     return factory
 
   return add
