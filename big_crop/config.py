@@ -126,9 +126,6 @@ def parse_arg(arg: str | None, **defaults) -> ConfigDict:
 
   Returns:
     The arguments.
-
-  Raises:
-    ValueError: unknown argument, or a value of another type.
   """
   out = ConfigDict(copy.deepcopy(defaults))  # a placeholder holds its value
   for item in filter(None, (arg or "").split(",")):
@@ -184,9 +181,6 @@ def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
   Returns:
     The config, locked. One as big_vision's config files write it is laid over
     our defaults, see `big_vision_config`.
-
-  Raises:
-    ValueError: no such file or key, or a value of another type.
   """
   path, _, arg = spec.partition(":")
   if not pathlib.Path(path).is_file():

@@ -139,9 +139,6 @@ def check(config: ConfigDict, default: ConfigDict) -> None:
   Args:
     config: the config.
     default: what it starts from.
-
-  Raises:
-    ValueError: in one line, for the first value that is wrong.
   """
   check_leaves(config)
   _check_kinds("config", config, default)

@@ -100,9 +100,6 @@ def import_named(
 
   Returns:
     The module.
-
-  Raises:
-    ValueError: one line, if there is no such module, or it lacks `needs`.
   """
   path = modules.get(name, name)
   if not all(part.isidentifier() for part in path.split(".")):

@@ -237,9 +237,6 @@ def open_run(workdir: str) -> FinishedRun:
 
   Args:
     workdir: the run's folder.
-
-  Raises:
-    ValueError: if the folder holds no run, or one without a checkpoint.
   """
   path = storage.path(workdir) / "config.json"
   if not path.exists():

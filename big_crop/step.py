@@ -278,11 +278,7 @@ def make_train_step(
 
 
 def num_examples(batch: Batch) -> int:
-  """How many examples a batch holds.
-
-  Raises:
-    ValueError: if its arrays do not agree.
-  """
+  """How many examples a batch holds."""
   sizes = {k: len(v) for k, v in batch.items()}
   if len(set(sizes.values())) != 1:
     raise UserError(f"the arrays of a batch differ in their size: {sizes}")

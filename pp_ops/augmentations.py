@@ -195,11 +195,7 @@ def erasing_law(
   min_count,
   max_count,
 ) -> dict:
-  """The arguments of `erased_boxes` from those of the op `random_erasing`.
-
-  Raises:
-    ValueError: in one line, for a wrong one.
-  """
+  """The arguments of `erased_boxes` from those of the op `random_erasing`."""
   check_number("probability", probability, 0, 1)
   check_choice("mode", mode, ("pixel", "rand", "const"))
   check_number("min_area", min_area, 0)

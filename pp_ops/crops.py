@@ -133,9 +133,6 @@ def get_crop(name: str, law: Law, size, resize: dict) -> Callable:
 
   Returns:
     (image or encoded image, rng) -> image.
-
-  Raises:
-    ValueError: for a wrong size or method, in one line.
   """
   check_method(resize["method"], random=True)
   sampler = get_sampler(law, coupled=name.removeprefix(FUSED) == COUPLED)

@@ -22,9 +22,6 @@ def linear(vmin: float, vmax: float, in_min, in_max) -> tuple:
 
   Returns:
     (scale, offset), float32, for x * scale + offset.
-
-  Raises:
-    ValueError: in one line, for a range without width.
   """
   if vmin == vmax:
     raise UserError(f"vmin and vmax are both {vmin:g}: need a range")
@@ -43,11 +40,7 @@ def linear(vmin: float, vmax: float, in_min, in_max) -> tuple:
 
 
 def standard(mean, std) -> tuple:
-  """(x - mean) / std as (scale, offset), float32, per channel.
-
-  Raises:
-    ValueError: in one line, for lengths that differ or a deviation of 0.
-  """
+  """(x - mean) / std as (scale, offset), float32, per channel."""
   if len(mean) != len(std):
     raise UserError(f"{len(mean)} means but {len(std)} standard deviations")
   if not all(s > 0 for s in std):

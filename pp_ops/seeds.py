@@ -29,9 +29,6 @@ def pack(run_seed: int, epoch: Any, index: Any, repeat: Any) -> tuple[Any, Any]:
 
   Returns:
     int64 like these. The lowest 18 bits of the second are free for `op_bits`.
-
-  Raises:
-    ValueError: for a seed out of range.
   """
   if not 0 <= run_seed < MOST_SEEDS:
     raise UserError(f"seed={run_seed}: need 0 <= seed < 2^{63 - EPOCH_BITS}")

@@ -45,9 +45,6 @@ def parse_config(config: str) -> dict[str, float]:
 
   Returns:
     A value for each key; mstd is infinite for "inf" and above 100.
-
-  Raises:
-    ValueError: in one line, for anything else.
   """
   first, *sections = str(config).split("-")
   if first != "rand":

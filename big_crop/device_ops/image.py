@@ -28,11 +28,7 @@ def as_canvas(image: jax.Array | Canvas) -> Canvas:
 
 
 def not_resized(image: jax.Array | Canvas, op: str) -> Canvas:
-  """The canvas of an image whose resizing is not still to come.
-
-  Raises:
-    ValueError: if it is.
-  """
+  """The canvas of an image; raises if its resizing is still to come."""
   canvas = as_canvas(image)
   if canvas.target is not None:
     raise UserError(

@@ -109,12 +109,7 @@ def names() -> list[str]:
 
 
 def lookup(name: str) -> Op:
-  """The op of a name.
-
-  Raises:
-    ValueError: if it has no form that runs on the device, naming the nearest
-      that has one.
-  """
+  """The op of a name."""
   _import_ops()
   from big_crop.device_ops import crops
 

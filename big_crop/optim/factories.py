@@ -76,9 +76,6 @@ def register(name: str) -> Callable[[Factory], Factory]:
 
   Returns:
     A decorator that returns its factory unchanged.
-
-  Raises:
-    ValueError: if the name is taken.
   """
 
   def add(factory: Factory) -> Factory:
@@ -108,11 +105,6 @@ def build(
 
   Returns:
     The transformation.
-
-  Raises:
-    ValueError: for an unknown name, an argument that the rule does not have,
-      one that it needs and does not get, and weight decay where there is none
-      in the rule.
   """
   if name not in _FACTORIES:
     raise names.unknown("config.optax_name", name, _FACTORIES)

@@ -49,9 +49,6 @@ def scale_by_lamb(
 
   Returns:
     The transformation.
-
-  Raises:
-    ValueError: if no parameter would have a ratio.
   """
   _check_some_adapt("scale_by_lamb", weight_decay, always_adapt)
   direction = [optax.scale_by_adam(b1, b2, eps)]
@@ -96,9 +93,6 @@ def scale_by_lars(
 
   Returns:
     The transformation.
-
-  Raises:
-    ValueError: if no parameter would have a ratio.
   """
   _check_some_adapt("scale_by_lars", weight_decay, always_adapt)
 

@@ -20,9 +20,6 @@ def scaled_lr(
 
   Returns:
     lr * batch_size / base, or lr * sqrt(batch_size / base).
-
-  Raises:
-    ValueError: for an unknown rule.
   """
   names.check("rule of scaled_lr", rule, _POWERS)
   return lr * (batch_size / base) ** _POWERS[rule]

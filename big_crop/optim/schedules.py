@@ -59,10 +59,6 @@ def to_steps(
 
   Returns:
     A number of steps, or `default`.
-
-  Raises:
-    ValueError: for two units at once, a negative duration, a percent that is
-      not in [0, 1], or a unit that cannot be converted here.
   """
   given = {
     unit: config[f"{prefix}_{unit}"]

@@ -41,9 +41,6 @@ def make(
 
   Returns:
     step -> factor; `schedule` itself if the config has none of this.
-
-  Raises:
-    ValueError: for values out of range.
   """
   per = config.get("per", "step")
   names.check("per", per, ("step", "epoch"))

@@ -143,11 +143,6 @@ def scale_by_scion(
 
   Returns:
     The transformation.
-
-  Raises:
-    ValueError: for an unknown name, a momentum out of range, and, at `init`, a
-      parameter that no pattern matches or that is not a matrix where it must
-      be.
   """
   if not 0 < momentum <= 1:
     raise UserError(

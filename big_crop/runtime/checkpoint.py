@@ -133,9 +133,6 @@ class Checkpoints:
 
     Returns:
       The state, and the `host` that was saved with it.
-
-    Raises:
-      ValueError: if the checkpoint is of another model.
     """
     folder = self.path / str(step)
     with _perhaps_unchecked(folder):
@@ -309,9 +306,6 @@ def load_variables(path: str) -> dict[str, Any]:
 
   Returns:
     `{"params": ..., "batch_stats": ...}`, the averages where there are any.
-
-  Raises:
-    ValueError: if there is no checkpoint, or no whole one.
   """
   folder = storage.path(path)
   if (step := latest_step(path)) is not None:

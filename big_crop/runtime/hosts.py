@@ -50,9 +50,6 @@ def initialize(
       cluster.
     num_processes: how many there are.
     process_id: which of them this is.
-
-  Raises:
-    ValueError: if only some of the three are given, or they do not fit.
   """
   given = {
     "--coordinator_address": coordinator_address,
@@ -102,11 +99,7 @@ def gather(value: float | int) -> list:
 
 
 def agree(text: str, what: str) -> None:
-  """Checks that all hosts have the same text.
-
-  Raises:
-    ValueError: if not.
-  """
+  """Checks that all hosts have the same text."""
   if len(set(gather(zlib.crc32(text.encode())))) > 1:
     raise UserError(
       f"{what} differs between the hosts: start all of them alike"

@@ -41,9 +41,6 @@ def check(parts: Mapping[str, Any], mesh: jax.sharding.Mesh) -> None:
     parts: {what to call it: tree of `jax.ShapeDtypeStruct`}, with the shardings
       that they will have.
     mesh: the mesh.
-
-  Raises:
-    ValueError: in one line that says how much each part takes.
   """
   device = mesh.local_devices[0]
   limit = (device.memory_stats() or {}).get("bytes_limit")

@@ -17,9 +17,6 @@ def check_folder(path: str | os.PathLike, what: str) -> None:
   Args:
     path: the folder.
     what: what names it, such as "--out", for the error.
-
-  Raises:
-    ValueError: in one line, if not.
   """
   text = os.fspath(path)
   if "://" in text:

@@ -11,11 +11,7 @@ from pp_ops.errors import UserError
 
 
 def read_json(path: epath.Path) -> dict[str, Any]:
-  """The content of a JSON file that a run has left.
-
-  Raises:
-    ValueError: in one line, if it is damaged.
-  """
+  """The content of a JSON file that a run has left."""
   try:
     found = json.loads(path.read_text())
   except UserError:
@@ -36,9 +32,6 @@ def check_workdir(
     workdir: the run's folder; it need not exist.
     config: the resolved config, as JSON values.
     free: keys (dotted) that may change between restarts of one run.
-
-  Raises:
-    ValueError: if another config's run is in the folder.
   """
   path = workdir / "config.json"
   begun = [workdir / "checkpoints", workdir / "metrics.jsonl"]
@@ -120,11 +113,7 @@ class Metrics:
 
 
 def read_metrics(workdir: epath.Path) -> list[dict[str, float]]:
-  """The records of metrics.jsonl, without a torn last line.
-
-  Raises:
-    ValueError: in one line, if another line is damaged.
-  """
+  """The records of metrics.jsonl, without a torn last line."""
   path = workdir / "metrics.jsonl"
   if not path.exists():
     return []

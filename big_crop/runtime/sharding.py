@@ -31,9 +31,6 @@ def make_mesh(
 
   Returns:
     The mesh.
-
-  Raises:
-    ValueError: if the sizes do not multiply to the number of devices.
   """
   devices = jax.devices() if devices is None else devices
   if not axes:
@@ -113,9 +110,6 @@ def check_batch_size(
     mesh: the mesh.
     grad_accum: microbatches in a batch.
     where: what the size is called in the error.
-
-  Raises:
-    ValueError: one line that names the nearest sizes that work.
   """
   unit = mesh.size * grad_accum
   if batch_size > 0 and batch_size % unit == 0:

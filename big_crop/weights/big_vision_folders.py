@@ -31,9 +31,6 @@ def load(folder: epath.Path, collection: str) -> dict:
   Args:
     folder: what `find` returned.
     collection: "params", or of a model with state another.
-
-  Raises:
-    ValueError: if an array can't be read.
   """
   import tensorstore  # Orbax needs it, too
 

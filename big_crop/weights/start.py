@@ -24,9 +24,6 @@ def initialise(state, path, model, dont_load=()):
   Returns:
     The state with parameters, model state and averages replaced, sharded as
     before. A collection that `path` lacks stays as it is.
-
-  Raises:
-    ValueError: there is nothing to load, or it does not fit the model.
   """
   file, _ = npz.split_part(path)
   if file.endswith(".npz") or big_vision_folders.find(file):

@@ -26,9 +26,6 @@ def load(path):
 
   Returns:
     Dict of NumPy arrays.
-
-  Raises:
-    ValueError: the file is missing, or not what its name says.
   """
   path = epath.Path(path)
   suffix = pathlib.PurePath(path).suffix
