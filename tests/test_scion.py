@@ -103,25 +103,22 @@ def test_each_lmo_is_the_steepest_direction_of_norm_one(shape):
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (96, 40), (40, 96)])
-def test_svd_and_newton_schulz_are_the_orthogonal_factor(shape):
+def test_newton_schulz_is_the_orthogonal_factor(shape):
   for seed in range(20):
     x = random_kernel(shape, seed, scale=1e-12)
     u, s, vt = np.linalg.svd(x.astype(np.float64), full_matrices=False)
     assert s.min() > 3e-6 * np.linalg.norm(x)
-    np.testing.assert_allclose(scion.svd(x), u @ vt, atol=1e-4)
     error = np.asarray(scion.newton_schulz(x)) - u @ vt
     assert np.linalg.norm(error, ord=2) < 1e-2
 
 
-@pytest.mark.parametrize("orthogonalise", scion.ORTHOGONALISERS)
-def test_zero_and_low_rank_gradients_stay_finite(orthogonalise):
-  fn = scion.ORTHOGONALISERS[orthogonalise]
+def test_zero_and_low_rank_gradients_stay_finite():
   zero = jnp.zeros((6, 4))
-  np.testing.assert_array_equal(fn(zero), zero)
-  np.testing.assert_array_equal(scion.bias(zero.reshape(-1), fn), 0)
+  np.testing.assert_array_equal(scion.newton_schulz(zero), zero)
+  np.testing.assert_array_equal(scion.bias(zero.reshape(-1)), 0)
   rng = np.random.default_rng(0)
   x = rng.normal(size=(6, 1)) @ rng.normal(size=(1, 4))
-  factor = np.asarray(fn(jnp.float32(x)))
+  factor = np.asarray(scion.newton_schulz(jnp.float32(x)))
   # Directions that the gradient lacks may come in, by rounding, and are free.
   assert np.linalg.norm(factor, ord=2) < 1.001
   assert (factor * x).sum() == pytest.approx(np.linalg.norm(x), rel=1e-3)
@@ -141,8 +138,7 @@ def scion_config(**kw):
   )
 
 
-@pytest.mark.parametrize("orthogonalise", scion.ORTHOGONALISERS)
-def test_ten_steps_are_those_of_appendix_i(orthogonalise):
+def test_ten_steps_are_those_of_appendix_i():
   model = models.get_model(
     "vit", 5, width=16, depth=1, num_heads=2, patch_size=4, norm="rmsnorm",
     posemb="sincos2d",
@@ -152,7 +148,7 @@ def test_ten_steps_are_those_of_appendix_i(orthogonalise):
   normal = lambda x: rng.normal(size=x.shape).astype(np.float32)
   params = jax.tree.map(normal, shapes)
   tx, _ = optim.make(
-    scion_config(optax=dict(momentum=0.3, orthogonalise=orthogonalise)),
+    scion_config(optax=dict(momentum=0.3)),
     params,
     total_steps=20,
     batch_size=1,
@@ -187,7 +183,6 @@ def test_ten_steps_are_those_of_appendix_i(orthogonalise):
   [
     (dict(momentum=0), "momentum is 0"),
     (dict(lmos=[(".*", "spectrl")]), "did you mean 'spectral'"),
-    (dict(orthogonalise="qr"), "unknown config.optax.orthogonalise 'qr'"),
     (dict(lmos=[(".*kernel", "spectral")]), "no pattern matches 'head/bias'"),
     (dict(lmos=[(".*", "sign")]), "sign needs a matrix, but 'head/bias'"),
   ],

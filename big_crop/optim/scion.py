@@ -27,7 +27,7 @@ It orthogonalises by five steps of Muon's polynomial, which leave singular
 values in [0.68, 1.13].
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -81,38 +81,19 @@ def newton_schulz(x: jax.Array) -> jax.Array:
   return x.T if tall else x
 
 
-def svd(x: jax.Array) -> jax.Array:
-  """What `newton_schulz` approximates, by the SVD: for checks, slow.
-
-  Args:
-    x: [m, n] float.
-
-  Returns:
-    [m, n] U V^T, without the directions whose singular value is zero.
-  """
-  u, s, vt = jnp.linalg.svd(x, full_matrices=False)
-  rank = s > jnp.finfo(x.dtype).eps * max(x.shape) * s.max()
-  return (u * rank) @ vt
-
-
-ORTHOGONALISERS = {"newton_schulz": newton_schulz, "svd": svd}
-
-
-def sign(m: jax.Array, orthogonalise: Callable) -> jax.Array:
+def sign(m: jax.Array) -> jax.Array:
   """-sign(m) / d_in, of norm d_in max |A_ij|."""
-  del orthogonalise
   return -jnp.sign(m) / m.shape[0]
 
 
-def spectral(m: jax.Array, orthogonalise: Callable) -> jax.Array:
+def spectral(m: jax.Array) -> jax.Array:
   """-sqrt(d_out / d_in) U V^T, of norm sqrt(d_in / d_out) max sigma."""
   d_in, d_out = m.shape
-  return -((d_out / d_in) ** 0.5) * orthogonalise(m)
+  return -((d_out / d_in) ** 0.5) * newton_schulz(m)
 
 
-def bias(m: jax.Array, orthogonalise: Callable) -> jax.Array:
+def bias(m: jax.Array) -> jax.Array:
   """-m / RMS(m), of root mean square one; zero where m is."""
-  del orthogonalise
   size = jnp.abs(m).max()
   m = m / jnp.where(size > 0, size, 1)
   rms = jnp.sqrt(jnp.mean(jnp.square(m)))
@@ -126,7 +107,6 @@ LMOS = {"sign": sign, "spectral": spectral, "bias": bias}
 def scale_by_scion(
   momentum: float = 0.1,
   lmos: Sequence[tuple[str, str]] | None = None,
-  orthogonalise: str = "newton_schulz",
   split_outputs: Sequence[str] | None = None,
 ) -> optax.GradientTransformation:
   """Momentum, then -lmo_l of it: an ascent direction of norm one.
@@ -138,7 +118,6 @@ def scale_by_scion(
       one vector. The default, `LMOS_OF_VIT`, is the paper's choice for a ViT
       without learnt positions: sign for the head, spectral for the patchifier
       and all hidden matrices, bias for biases and for the scales of norms.
-    orthogonalise: `newton_schulz` or `svd`.
     split_outputs: `optim.make`'s.
 
   Returns:
@@ -149,7 +128,6 @@ def scale_by_scion(
       f"config.optax.momentum is {momentum}, but must be in (0, 1]: it is the"
       " weight of the new gradient."
     )
-  names.check("config.optax.orthogonalise", orthogonalise, ORTHOGONALISERS)
   rules = LMOS_OF_VIT if lmos is None else lmos
   for _, lmo in rules:
     names.check("lmo in config.optax.lmos", lmo, LMOS)
@@ -190,7 +168,7 @@ def scale_by_scion(
       lmo = LMOS[chosen[name]]
       split = layout.splits_output(name, split_outputs)
       x = m.reshape(-1) if lmo is bias else _as_matrix(m, split)
-      return -lmo(x, ORTHOGONALISERS[orthogonalise]).reshape(m.shape)
+      return -lmo(x).reshape(m.shape)
 
     return trees.map_with_names(direction, moments), state
 
