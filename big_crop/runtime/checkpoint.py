@@ -17,6 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from big_crop import trees
 from big_crop.runtime import checksums, storage
 from pp_ops.errors import UserError
 
@@ -158,17 +159,11 @@ class Checkpoints:
       self._manager.close()
 
 
-def _shapes(tree):
-  flat = jax.tree_util.tree_flatten_with_path(tree)[0]
-  simple = lambda path: "/".join(
-    str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k))))
-    for k in path
-  )
-  return {simple(p): tuple(x.shape) for p, x in flat if hasattr(x, "shape")}
-
-
 def _check_same(saved, target, where):
-  saved, target = _shapes(saved), _shapes(target)
+  saved, target = (
+    {k: tuple(x.shape) for k, x in trees.named_leaves(t) if hasattr(x, "shape")}
+    for t in (saved, target)
+  )
   for name in sorted(saved.keys() | target.keys()):
     if saved.get(name) != target.get(name):
       raise UserError(

@@ -5,8 +5,8 @@ arrays' data, or in a number of a JSON file, is read as if it had been saved.
 """
 
 import json
+import pathlib
 import zlib
-from collections.abc import Iterator
 
 from etils import epath
 
@@ -29,7 +29,8 @@ def write(folder: epath.Path, leave_out: str) -> None:
   else:
     kept = {
       str(path.relative_to(folder)): _size_and_crc(path, zlib.crc32)
-      for path in _files(folder)
+      for path in pathlib.Path(folder).rglob("*")
+      if path.is_file()
     }
   for name in (NAME, leave_out):
     kept.pop(name, None)
@@ -64,14 +65,6 @@ def damage(folder: epath.Path) -> str | None:
     if now[1] != crc:
       return f"{name} has other bytes than were saved"
   return None
-
-
-def _files(folder: epath.Path) -> Iterator[epath.Path]:
-  for path in folder.iterdir():
-    if path.is_dir():
-      yield from _files(path)
-    else:
-      yield path
 
 
 def _size_and_crc(path, extend, kind=""):

@@ -46,19 +46,13 @@ def check(parts: Mapping[str, Any], mesh: jax.sharding.Mesh) -> None:
   limit = (device.memory_stats() or {}).get("bytes_limit")
   where, copies = "a device", 1
   if not limit:  # CPU devices share the machine's
-    limit, where, copies = (
-      _of_machine(),
-      "this machine",
-      len(mesh.local_devices),
-    )
+    limit, where = _of_machine(), "this machine"
+    copies = len(mesh.local_devices)
   sizes = {
     name: copies * sum(map(_bytes, jax.tree.leaves(tree)))
     for name, tree in parts.items()
   }
   if sum(sizes.values()) > limit:
-    listed = " and ".join(
-      f"{n / 1e9:,.1f} GB for {k}" for k, n in sizes.items()
-    )
-    raise UserError(
-      f"not enough memory: {listed}; {where} has {limit / 1e9:,.1f} GB"
-    )
+    gb = lambda n: f"{n / 1e9:,.1f} GB"
+    listed = " and ".join(f"{gb(n)} for {k}" for k, n in sizes.items())
+    raise UserError(f"not enough memory: {listed}; {where} has {gb(limit)}")

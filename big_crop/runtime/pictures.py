@@ -58,19 +58,16 @@ def save_image_grid(path: epath.Path, images: np.ndarray) -> None:
     path: the PNG.
     images: [N, H, W, 3 or 1] float; the first 32 are drawn.
   """
-  columns, rows = 8, 4
-  images = np.asarray(images[: rows * columns], np.float32)
+  columns, gap = 8, 2
+  images = np.asarray(images[: 4 * columns], np.float32)
   low, high = images.min(), images.max()
-  images = (images - low) / max(high - low, 1e-9)
-  rows = -(-len(images) // columns)
-  height, width = images.shape[1:3]
-  gap = 2
-  grid = np.ones(
-    (rows * (height + gap) - gap, columns * (width + gap) - gap, 3), np.float32
-  )
-  for i, image in enumerate(images):
-    y, x = (i // columns) * (height + gap), (i % columns) * (width + gap)
-    grid[y : y + height, x : x + width] = image
+  images = (images - low) / max(high - low, 1e-9) * np.ones(3, np.float32)
+  # White between them, and where the last row has none.
+  padding = [(0, -len(images) % columns), (0, gap), (0, gap), (0, 0)]
+  images = np.pad(images, padding, constant_values=1)
+  _, height, width, _ = images.shape
+  grid = images.reshape(-1, columns, height, width, 3).swapaxes(1, 2)
+  grid = grid.reshape(-1, columns * width, 3)[:-gap, :-gap]
   # Small images are shown large enough to look at, without smoothing.
   zoom = max(1, round(800 / grid.shape[1]))
   levels = np.round(grid * 255).astype(np.uint8)

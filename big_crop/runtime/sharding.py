@@ -1,6 +1,5 @@
 """Which device holds what: meshes, and shardings by rule."""
 
-import ast
 import collections
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +10,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from big_crop import names, trees
+from pp_ops import registry
 from pp_ops.errors import UserError
 
 # Anything with a shape and a dtype -> how to split it.
@@ -209,12 +209,8 @@ _RULES = {"replicate": _replicate, "fsdp": _fsdp}
 def _parse_rule(text: str, mesh: Mesh) -> Rule:
   """Builds the rule that `name` or `name(key=literal, ...)` stands for."""
   try:
-    node = ast.parse(text, mode="eval").body
-    call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
-    name = call.func.id
-    args = [ast.literal_eval(arg) for arg in call.args]
-    kwargs = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
-  except (SyntaxError, ValueError, TypeError, AttributeError):
+    [(name, args, kwargs)] = registry.parse(text)
+  except ValueError:
     raise UserError(
       f"{_WHERE}: {text!r} is not a rule such as 'fsdp(axis=\"data\")'."
     ) from None
