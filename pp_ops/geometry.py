@@ -136,81 +136,64 @@ def get_rotate(degrees: float, fill=128, interpolation: str = "nearest"):
   return rotate
 
 
-def _get_shear(level, fill, interpolation, corner, axis):
-  """Slides rows (axis 1) or columns (0) in proportion to their place."""
-  if tf.is_tensor(interpolation):
-    get_op = lambda how: _get_shear(level, fill, how, corner, axis)
-    return _either(get_op, interpolation)
-  check_number("level", level, -math.inf)
-  check_fill(fill)
-  check_interpolation(interpolation)
-  check_bool("corner", corner)
-  start = 0.5 if corner else 0.0
-  kind = tf.float32 if interpolation == "nearest" else tf.float64
+def _register_shear(name, axis):
+  @register_uint8(name)
+  def get_shear(
+    level: float,
+    fill=128,
+    interpolation: str = "nearest",
+    corner: bool = False,
+  ):
+    """Slides rows to the left, or columns up, the further the higher they are.
 
-  def shear(image):
-    x, y = _positions(image, kind)
-    slope = tf.cast(level, kind)
-    if interpolation == "nearest_pillow":
-      begin = slope * start + 0.5
-      column, row = (1.0, 0.0, 0.5), (0.0, 1.0, 0.5)
+    Row y of `shear_x` moves by level * y pixels, column x of `shear_y` by
+    level * x; the first one stays.
+
+    Args:
+      level: pixels per pixel.
+      fill: grey level, or one per channel.
+      interpolation: see `rotate`.
+      corner: False: about the centre of the first pixel, as efficientnet. True:
+        about the top left corner of the image, half of `level` pixels further,
+        as `Image.transform(size, AFFINE, (1, level, 0, 0, 1, 0))`.
+
+    Returns:
+      The op.
+    """
+    if tf.is_tensor(interpolation):
+      return _either(
+        lambda how: get_shear(level, fill, how, corner), interpolation
+      )
+    check_number("level", level, -math.inf)
+    check_fill(fill)
+    check_interpolation(interpolation)
+    check_bool("corner", corner)
+    start = 0.5 if corner else 0.0
+    kind = tf.float32 if interpolation == "nearest" else tf.float64
+
+    def shear(image):
+      x, y = _positions(image, kind)
+      slope = tf.cast(level, kind)
+      if interpolation == "nearest_pillow":
+        begin = slope * start + 0.5
+        column, row = (1.0, 0.0, 0.5), (0.0, 1.0, 0.5)
+        if axis:
+          column = (1.0, slope, begin)
+        else:
+          row = (slope, 1.0, begin)
+        return _pick_as_pillow(image, column, row, fill)
+      if interpolation != "nearest":
+        offset = slope * ((y[:, 0] if axis else x) + start)
+        return between.slide(image, offset, axis, fill, interpolation)
       if axis:
-        column = (1.0, slope, begin)
-      else:
-        row = (slope, 1.0, begin)
-      return _pick_as_pillow(image, column, row, fill)
-    if interpolation != "nearest":
-      offset = slope * ((y[:, 0] if axis else x) + start)
-      return between.slide(image, offset, axis, fill, interpolation)
-    if axis:
-      return _pick(image, x + slope * (y + start), y, fill)
-    return _pick(image, x, slope * (x + start) + y, fill)
+        return _pick(image, x + slope * (y + start), y, fill)
+      return _pick(image, x, slope * (x + start) + y, fill)
 
-  return shear
+    return shear
 
 
-@register_uint8("shear_x")
-def get_shear_x(
-  level: float,
-  fill=128,
-  interpolation: str = "nearest",
-  corner: bool = False,
-):
-  """Row y moves left by level * y pixels; the top row stays.
-
-  Args:
-    level: pixels per pixel.
-    fill: grey level, or one per channel.
-    interpolation: see `rotate`.
-    corner: False: about the centre of the first pixel, as efficientnet. True:
-      about the top left corner of the image, half of `level` pixels further, as
-      `Image.transform(size, AFFINE, (1, level, 0, 0, 1, 0))`.
-
-  Returns:
-    The op.
-  """
-  return _get_shear(level, fill, interpolation, corner, 1)
-
-
-@register_uint8("shear_y")
-def get_shear_y(
-  level: float,
-  fill=128,
-  interpolation: str = "nearest",
-  corner: bool = False,
-):
-  """Column x moves up by level * x pixels; the first column stays.
-
-  Args:
-    level: pixels per pixel.
-    fill: grey level, or one per channel.
-    interpolation: see `rotate`.
-    corner: see `shear_x`.
-
-  Returns:
-    The op.
-  """
-  return _get_shear(level, fill, interpolation, corner, 0)
+_register_shear("shear_x", 1)
+_register_shear("shear_y", 0)
 
 
 def _shift(image, pixels, axis, fill):
@@ -232,40 +215,34 @@ def _shift(image, pixels, axis, fill):
   return tf.concat([empty(new), kept, empty(lost)], axis)
 
 
-def _get_translate(pixels, fill, interpolation, axis):
-  """Moves the content towards the start of an axis."""
-  if tf.is_tensor(interpolation):
-    get_op = lambda how: _get_translate(pixels, fill, how, axis)
-    return _either(get_op, interpolation)
-  check_number("pixels", pixels, -math.inf)
-  check_fill(fill)
-  check_interpolation(interpolation)
-  if interpolation.startswith("nearest"):  # Whole pixels leave no choice.
-    return lambda image: _shift(image, pixels, axis, fill)
+def _register_translate(name, axis):
+  @register_uint8(name)
+  def get_translate(pixels: float, fill=128, interpolation: str = "nearest"):
+    """Moves the content left, or up; nearest: by whole pixels, halves up.
 
-  def translate(image):
-    offset = tf.fill([tf.shape(image)[1 - axis]], tf.cast(pixels, tf.float64))
-    return between.slide(image, offset, axis, fill, interpolation)
+    `translate_x` is Pillow's `Image.transform(size, AFFINE,
+    (1, 0, pixels, 0, 1, 0))`, `translate_y` with (1, 0, 0, 0, 1, pixels).
+    """
+    if tf.is_tensor(interpolation):
+      return _either(
+        lambda how: get_translate(pixels, fill, how), interpolation
+      )
+    check_number("pixels", pixels, -math.inf)
+    check_fill(fill)
+    check_interpolation(interpolation)
+    if interpolation.startswith("nearest"):  # Whole pixels leave no choice.
+      return lambda image: _shift(image, pixels, axis, fill)
 
-  return translate
+    def translate(image):
+      offset = tf.cast(pixels, tf.float64)
+      offset = tf.fill([tf.shape(image)[1 - axis]], offset)
+      return between.slide(image, offset, axis, fill, interpolation)
+
+    return translate
 
 
-@register_uint8("translate_x")
-def get_translate_x(pixels: float, fill=128, interpolation: str = "nearest"):
-  """Moves the content left by `pixels`; nearest: by whole ones, halves up.
-
-  `Image.transform(size, AFFINE, (1, 0, pixels, 0, 1, 0))`.
-  """
-  return _get_translate(pixels, fill, interpolation, 1)
-
-
-@register_uint8("translate_y")
-def get_translate_y(pixels: float, fill=128, interpolation: str = "nearest"):
-  """Moves the content up by `pixels`; nearest: by whole ones, halves up.
-
-  `Image.transform(size, AFFINE, (1, 0, 0, 0, 1, pixels))`.
-  """
-  return _get_translate(pixels, fill, interpolation, 0)
+_register_translate("translate_x", 1)
+_register_translate("translate_y", 0)
 
 
 def paste(image, patch, top, left):

@@ -263,55 +263,34 @@ def get_rotate(degrees: float, fill=128, interpolation: str = "nearest"):
   return _moving(move, fill, interpolation)
 
 
-def _get_shear(level, fill, interpolation, corner, slope):
-  """Slides rows (slope "bx") or columns ("ay") in proportion to their place."""
-  check_number("level", level, -math.inf)
-  check_bool("corner", corner)
-  fields = {slope: level, "start": 0.5 if corner else 0.0}
-  return _moving(lambda height, width: fields, fill, interpolation)
+def _register_moves(axis, slope, offset):
+  """Registers shear and translation along an axis, by what they change."""
+
+  @register_uint8(f"shear_{axis}")
+  def get_shear(
+    level: float,
+    fill=128,
+    interpolation: str = "nearest",
+    corner: bool = False,
+  ):
+    """Slides in proportion to the place; see `pp_ops.geometry`."""
+    check_number("level", level, -math.inf)
+    check_bool("corner", corner)
+    fields = {slope: level, "start": 0.5 if corner else 0.0}
+    return _moving(lambda height, width: fields, fill, interpolation)
+
+  @register_uint8(f"translate_{axis}")
+  def get_translate(pixels: float, fill=128, interpolation: str = "nearest"):
+    """Moves the content towards the start; see `pp_ops.geometry`."""
+    check_number("pixels", pixels, -math.inf)
+    pixels = jnp.float32(pixels)
+    if isinstance(interpolation, str) and interpolation.startswith("nearest"):
+      pixels = jnp.floor(pixels + 0.5)
+    return _moving(lambda height, width: {offset: pixels}, fill, interpolation)
 
 
-@register_uint8("shear_x")
-def get_shear_x(
-  level: float,
-  fill=128,
-  interpolation: str = "nearest",
-  corner: bool = False,
-):
-  """Slides rows; see `pp_ops.geometry.get_shear_x`."""
-  return _get_shear(level, fill, interpolation, corner, "bx")
-
-
-@register_uint8("shear_y")
-def get_shear_y(
-  level: float,
-  fill=128,
-  interpolation: str = "nearest",
-  corner: bool = False,
-):
-  """Slides columns; see `pp_ops.geometry.get_shear_y`."""
-  return _get_shear(level, fill, interpolation, corner, "ay")
-
-
-def _get_translate(pixels, fill, interpolation, offset):
-  """Moves the content; `offset` is "cx" or "cy"."""
-  check_number("pixels", pixels, -math.inf)
-  pixels = jnp.float32(pixels)
-  if isinstance(interpolation, str) and interpolation.startswith("nearest"):
-    pixels = jnp.floor(pixels + 0.5)
-  return _moving(lambda height, width: {offset: pixels}, fill, interpolation)
-
-
-@register_uint8("translate_x")
-def get_translate_x(pixels: float, fill=128, interpolation: str = "nearest"):
-  """Moves the content left; see `pp_ops.geometry.get_translate_x`."""
-  return _get_translate(pixels, fill, interpolation, "cx")
-
-
-@register_uint8("translate_y")
-def get_translate_y(pixels: float, fill=128, interpolation: str = "nearest"):
-  """Moves the content up; see `pp_ops.geometry.get_translate_y`."""
-  return _get_translate(pixels, fill, interpolation, "cy")
+_register_moves("x", "bx", "cx")
+_register_moves("y", "ay", "cy")
 
 
 @functools.cache

@@ -100,18 +100,16 @@ def register_uint8(name: str) -> Callable[[Callable], Callable]:
   def add(factory):
     @functools.wraps(factory)
     def checked_factory(*args, **kwargs):
-      made = factory(*args, **kwargs)
-      op = functools.partial(run, made) if isinstance(made, Part) else made
+      op = factory(*args, **kwargs)
+      if isinstance(op, Part):
+        op = functools.partial(run, op)
 
-      def without_rng(image):
+      @functools.wraps(op)  # The registry asks the op whether it takes an rng.
+      def checked_op(image, **rng):
         check_uint8_image(name, image, image.ndim)
-        return op(image)
+        return op(image, **rng)
 
-      def with_rng(image, rng):
-        check_uint8_image(name, image, image.ndim)
-        return op(image, rng)
-
-      return without_rng if isinstance(made, Part) else with_rng
+      return checked_op
 
     register(name)(checked_factory)
     _FACTORIES[name] = factory
