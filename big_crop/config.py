@@ -271,12 +271,8 @@ def parse_command_line(
 ) -> tuple[ConfigDict, argparse.Namespace]:
   """Reads `--config FILE[:arg] [--config.key=value ...]` and other flags.
 
-  Args:
-    parser: has the command's other arguments; it may not allow abbreviations.
-    argv: the arguments, `sys.argv[1:]` by default.
-
-  Returns:
-    The config, and the values of the parser's arguments.
+  These others are in the parser, which may not allow abbreviations. Returns the
+  config and their values.
   """
   parser.add_argument(
     "--config", required=True, help="config file, with arguments after a colon"

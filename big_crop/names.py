@@ -12,15 +12,9 @@ from pp_ops.registry import did_you_mean
 
 
 def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
-  """Returns the error for an unknown name, with the nearest right one.
+  """The error, to be raised, for an unknown name; it names the nearest.
 
-  Args:
-    what: what was named, and where, e.g. `config.loss`.
-    name: what was typed.
-    choices: the names that would have been right.
-
-  Returns:
-    A one-line `ValueError`, to be raised by the caller.
+  `what` is what was named, and where, e.g. `config.loss`.
   """
   near = did_you_mean(str(name), [str(c) for c in choices])
   return UserError(f"unknown {what} {name!r}: {near}")
@@ -70,12 +64,8 @@ def check_arguments(where: str, function: Callable, given: Mapping) -> None:
   """Raises a one-line ValueError for an argument of a wrong kind.
 
   The kind is that of the annotation, or of the default where the annotation is
-  none of the types that a config can hold.
-
-  Args:
-    where: of the arguments in the config.
-    function: what will be called.
-    given: {argument: value}; those that the function lacks are not looked at.
+  none of the types that a config can hold. Arguments that the function lacks
+  are not looked at.
   """
   for key, p in inspect.signature(function).parameters.items():
     kind = p.annotation
@@ -91,15 +81,9 @@ def import_named(
 ) -> types.ModuleType:
   """Imports the module that a config names: one of ours, or the user's own.
 
-  Args:
-    what: the key of the config, for errors.
-    name: a short name of `modules`, or the path of any other module, as in an
-      import statement.
-    modules: {short name: dotted path}.
-    needs: what the module must define.
-
-  Returns:
-    The module.
+  The name is a key of `modules`, {short name: dotted path}, or the path of any
+  other module, as in an import statement. The module must define `needs`. For
+  errors `what` is the key of the config.
   """
   path = modules.get(name, name)
   if not all(part.isidentifier() for part in path.split(".")):

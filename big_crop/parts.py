@@ -63,11 +63,8 @@ class Parts(NamedTuple):
   ) -> Iterator[tuple[dict[str, jax.Array], batches.Batch]]:
     """The endless training batches, on the devices ahead of their use.
 
-    Args:
-      start: position in the host's stream of examples.
-
-    Yields:
-      (global arrays, this host's batch that they came from, without its data).
+    They begin at position `start` in the host's stream of examples. Yields
+    global arrays, and this host's batch that they came from, without its data.
     """
     options = self.config.input
     engine = batches.engine(options.engine)

@@ -22,12 +22,8 @@ def axes(
 ) -> np.ndarray:
   """The axes [rows, columns] of a new figure.
 
-  Args:
-    columns: of axes.
-    rows: of axes.
-    size: width and height in inches.
-    grid: whether lines show the ticks.
-    **kw: arguments of `Figure.subplots`.
+  `size` is its width and height in inches; `grid` says whether lines show the
+  ticks; other arguments are those of `Figure.subplots`.
   """
   figure = Figure(figsize=size, layout="constrained")
   found = figure.subplots(rows, columns, squeeze=False, **kw)

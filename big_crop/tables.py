@@ -37,11 +37,7 @@ _TEX = {
 def markdown(rows: Sequence[Sequence[str]]) -> str:
   """Aligned Markdown, which reads well as plain text, too.
 
-  Args:
-    rows: the cells; the first row is the head.
-
-  Returns:
-    The table's lines, each ended.
+  The first row is the head. Each line is ended.
   """
   widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
   lines = [
@@ -73,13 +69,7 @@ def entry(cell: Any) -> Entry:
 
 
 def number(value: float | None, digits: int, sign: str = "") -> Entry:
-  """A number with so many decimals; `missing` for None.
-
-  Args:
-    value: the number.
-    digits: decimals.
-    sign: "+" for a difference, which shows its sign.
-  """
+  """A number with so many decimals, and with the sign "+"; or `missing`."""
   if value is None:
     return Entry("missing", mark="missing")
   return Entry(f"{value:{sign}.{digits}f}")

@@ -31,12 +31,9 @@ EIGENVECTORS = (
 
 
 def check_uint8_image(name: str, image, rank: int | None) -> None:
-  """Raises unless `image` is uint8 [height, width, 3 or 1].
+  """Raises unless an op's image is uint8 [height, width, 3 or 1].
 
-  Args:
-    name: the op's.
-    image: a tensor or array.
-    rank: the number of its axes, None if unknown.
+  It is a tensor or array; its rank is None if it is not known.
   """
   dtype = image.dtype.name
   if dtype != "uint8" or rank != 3 or image.shape[-1] not in (1, 3):

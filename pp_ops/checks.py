@@ -61,16 +61,9 @@ def check_size(size, name: str = "size") -> tuple[int, int]:
 def check_number(
   name: str, value, low: float, high: float = math.inf, whole: bool = False
 ) -> None:
-  """Raises unless low <= value <= high.
+  """Raises unless low <= value <= high, and an int if it must be whole.
 
   A tensor or array passes: what is drawn for an image is not known yet.
-
-  Args:
-    name: the argument's.
-    value: number, or a scalar with a dtype.
-    low: least that is allowed.
-    high: most that is allowed.
-    whole: whether it must be an int.
   """
   if hasattr(value, "dtype"):
     return
@@ -116,10 +109,7 @@ def check_random_apply(p, ops) -> None:
 def check_same_features(ops: str, before: dict, after: dict) -> None:
   """Raises unless the ops of `random_apply` leave what is there without them.
 
-  Args:
-    ops: their string.
-    before: name of a feature -> its kind, in words.
-    after: likewise, with the ops.
+  `before` and `after` are {name of a feature: its kind, in words}.
   """
   for name in [*after, *before]:
     old, new = (kinds.get(name, "missing") for kinds in (before, after))

@@ -123,16 +123,11 @@ def _decode_and_crop(sample):
 
 
 def get_crop(name: str, law: Law, size, resize: dict) -> Callable:
-  """The function of a crop op.
+  """The function of a crop op: (image or encoded image, rng) -> image.
 
-  Args:
-    name: the op's; it says whether to decode as well.
-    law: where the crops fall.
-    size: of the result, see `pp_ops.image.get_resize`; None for the window's.
-    resize: `get_resize`'s `method` and `antialias`.
-
-  Returns:
-    (image or encoded image, rng) -> image.
+  The op's name says whether to decode as well. `size` is that of the result,
+  see `pp_ops.image.get_resize`, or None for the window's; `resize` has the
+  `method` and `antialias` of it.
   """
   check_method(resize["method"], random=True)
   sampler = get_sampler(law, coupled=name.removeprefix(FUSED) == COUPLED)

@@ -24,17 +24,10 @@ from pp_ops.uint8_op import filled, register_uint8
 
 
 def _pick(image, x, y, fill):
-  """The pixels of `image` that are nearest to positions.
+  """The pixels of `image` that are nearest to positions, else `fill`.
 
-  Args:
-    image: uint8 [height, width, channels].
-    x: float32, broadcasts with y to [height, width]: the columns, pixel centres
-      at whole numbers.
-    y: float32: the rows.
-    fill: for positions outside, where the nearest pixel would be none.
-
-  Returns:
-    uint8 like `image`. Halves go up, but -0.5 is outside.
+  The columns x and rows y are float32 and broadcast to [height, width]; pixel
+  centres are at whole numbers. Halves go up, but -0.5 is outside.
   """
   shape = tf.shape(image)
   height, width = tf.cast(shape[0], tf.float32), tf.cast(shape[1], tf.float32)
@@ -246,17 +239,7 @@ _register_translate("translate_y", 0)
 
 
 def paste(image, patch, top, left):
-  """`image` with `patch` over it from (top, left) on; it must fit.
-
-  Args:
-    image: [height, width, channels].
-    patch: [h, w, channels] of the same dtype.
-    top: int32 scalar.
-    left: int32 scalar.
-
-  Returns:
-    A new image.
-  """
+  """A new image with `patch`, which must fit, over it from (top, left) on."""
   bottom, right = top + tf.shape(patch)[0], left + tf.shape(patch)[1]
   rows = image[top:bottom]
   rows = tf.concat([rows[:, :left], patch, rows[:, right:]], 1)

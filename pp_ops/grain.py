@@ -75,15 +75,7 @@ class RandomResizedCrop(grain.transforms.RandomMap):
   def random_map(
     self, element: dict[str, Any], rng: np.random.Generator
   ) -> dict[str, Any]:
-    """Returns a copy of `element` whose image is cropped.
-
-    Args:
-      element: features by name.
-      rng: source of the window.
-
-    Returns:
-      The features; `key` is uint8 [height, width, channels].
-    """
+    """Returns a copy of `element` whose image is cropped, uint8 [h, w, C]."""
     image = self._image(element)
     encoded = isinstance(image, Image.Image)
     shape = (image.height, image.width) if encoded else image.shape[:2]

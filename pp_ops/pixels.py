@@ -28,13 +28,8 @@ def _per_channel(values, image):
 def _blend(degenerate, image, factor):
   """degenerate + factor (image - degenerate), clipped, truncated, as Pillow.
 
-  Args:
-    degenerate: float32, of whole grey levels; broadcasts against `image`.
-    image: float32, likewise.
-    factor: 0 gives `degenerate`, 1 the image, more than 1 goes beyond it.
-
-  Returns:
-    uint8.
+  Both are float32, of whole grey levels, and broadcast. Factor 0 gives
+  `degenerate`, 1 the image, and more than 1 goes beyond it.
   """
   out = degenerate + factor * (image - degenerate)
   return tf.cast(tf.minimum(tf.maximum(out, 0.0), 255.0), tf.uint8)

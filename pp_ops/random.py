@@ -14,16 +14,9 @@ from pp_ops import seeds
 def example_seed(
   run_seed: int, epoch: tf.Tensor, index: tf.Tensor, repeat: tf.Tensor | int = 0
 ):
-  """The seed of one example in one epoch.
+  """The seed of one example in one epoch: int64 [2], for the feature `"_seed"`.
 
-  Args:
-    run_seed: the run's seed, 0 <= run_seed < 2^39.
-    epoch: int64 scalar, below 2^24.
-    index: int64 scalar: the example's place in its dataset, below 2^37.
-    repeat: int64 scalar, below 2^8: which of its repeats in this epoch.
-
-  Returns:
-    int64 [2], for the feature `"_seed"`.
+  For the arguments, int64 scalars, see `seeds.pack`.
   """
   high, low = seeds.pack(
     run_seed, *(tf.cast(x, tf.int64) for x in (epoch, index, repeat))

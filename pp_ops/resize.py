@@ -13,14 +13,8 @@ def resize_by_tensorflow(
 ) -> tf.Tensor:
   """`tf.image.resize`, faster for integers that are not antialiased.
 
-  Args:
-    image: [H, W, C], any real dtype.
-    size: (height, width), or an int32 [2] tensor.
-    method: one of `checks.METHODS`.
-    antialias: as TensorFlow's.
-
-  Returns:
-    [height, width, C]; float32 unless the method is "nearest".
+  Images are [H, W, C] of any real dtype, the size (height, width) or such a
+  tensor. Returns [height, width, C]; float32 unless the method is "nearest".
   """
   if image.dtype.is_integer and method != "nearest" and not antialias:
     # The kernel would convert a pixel each time that it reads one.
@@ -103,18 +97,11 @@ def rows_first(image: tf.Tensor) -> tf.Tensor:
 def resize_as_pillow(
   image: tf.Tensor, size: tf.Tensor, method: str
 ) -> tf.Tensor:
-  """Pillow's `resize`, and so torchvision's of Pillow images.
+  """Pillow's `resize`, and so torchvision's of Pillow images, not yet rounded.
 
   Pillow resizes the width first, and between the two passes it rounds to uint8,
-  which moves one pixel in five by a grey level.
-
-  Args:
-    image: uint8 [H, W, C].
-    size: int32 [2], (height, width).
-    method: "bilinear" or "bicubic".
-
-  Returns:
-    float32 [height, width, C], not yet rounded.
+  which moves one pixel in five by a grey level. The image is uint8 [H, W, C],
+  the method "bilinear" or "bicubic", the result float32.
   """
   shape = tf.shape(image)
   height, channels = shape[0], shape[2]

@@ -50,14 +50,10 @@ def unpack(
 ) -> Canvas:
   """A batch of packed images as a `Canvas` of arrays with a batch axis.
 
-  Args:
-    images: uint8 [B, short, long, C]; an image that is higher than wide is
-      transposed, see `big_crop.data.packed`.
-    shapes: int32 [B, 2], true heights and widths.
-    least: the smallest height and width that occur in the dataset.
-
-  Returns:
-    The canvas, whose pixels are [B, side, side, C].
+  Images are uint8 [B, short, long, C]; one that is higher than wide is
+  transposed, see `big_crop.data.packed`. `shapes` are the true heights and
+  widths, int32 [B, 2], and `least` the smallest that occur in the dataset. The
+  pixels of the canvas are [B, side, side, C].
   """
   _, short, long, _ = images.shape
   height, width = shapes[:, 0], shapes[:, 1]

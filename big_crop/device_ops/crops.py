@@ -21,16 +21,9 @@ from pp_ops.registry import Op
 
 
 def cut(law: Law, canvas: Canvas, u: jax.Array, v: jax.Array) -> Canvas:
-  """The window of an image that a law makes of uniforms.
+  """The window of an image that a law makes of uniforms in [0, 1).
 
-  Args:
-    law: the law.
-    canvas: the image.
-    u: float32 [law.max_attempts, law.draws] in [0, 1).
-    v: float32 [2] in [0, 1).
-
-  Returns:
-    The window.
+  These are float32: u [law.max_attempts, law.draws], and v [2].
   """
   height, width = (n.astype(jnp.float32) for n in (canvas.height, canvas.width))
   *window, _ = law.window(u, v, height, width, jnp)

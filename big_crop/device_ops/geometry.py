@@ -133,13 +133,9 @@ def _pixels_at(image, row, column, inside, fill):
 def _kernel(d, cubic, four):
   """Weights of the pixels -1 to 2, or 0 and 1, at a distance d from pixel 0.
 
-  Args:
-    d: float32, 0 <= d < 1.
-    cubic: bool scalar: that of Keys (1981) with a = -1, else the triangle.
-    four: whether four weights are needed.
-
-  Returns:
-    Four arrays like `d`, or two.
+  They are float32 like d, 0 <= d < 1; `four` says how many. `cubic`, a bool
+  scalar, chooses the kernel of Keys (1981) with a = -1, else it is the
+  triangle.
   """
   linear = [1.0 - d, d]
   if not four:
@@ -160,14 +156,7 @@ def _kernel(d, cubic, four):
 def _interpolate(image, move, fill, four):
   """Samples between pixels, those beyond an edge replaced by those on it.
 
-  Args:
-    image: uint8 [H, W, C].
-    move: where pixels come from.
-    fill: for positions outside.
-    four: whether the kernel has four pixels by four, or two by two.
-
-  Returns:
-    uint8 [H, W, C].
+  The kernel has four pixels by four, or two by two; see `_kernel`.
   """
   height, width, _ = image.shape
   x, y = _positions(image, move)

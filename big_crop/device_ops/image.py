@@ -48,17 +48,10 @@ def get_decode(channels: int = 3, precise: bool = True):
 
 
 def resize_to(canvas: Canvas, size, method, antialias, rng) -> jax.Array:
-  """Resizes a window to a static (height, width).
+  """Resizes a window to a static (height, width), keeping the dtype.
 
-  Args:
-    canvas: the window.
-    size: (height, width), ints.
-    method: of `pp_ops.checks.METHODS`, or "random".
-    antialias: see `resize.weights`.
-    rng: what "random" draws from.
-
-  Returns:
-    [height, width, C] of the same dtype.
+  The method is one of `pp_ops.checks.METHODS`, or "random", which draws from
+  rng.
   """
   part = (0, size[0], 0, size[1])
   if method != "random":

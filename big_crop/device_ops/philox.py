@@ -38,12 +38,8 @@ def _product(a, b):
 def philox(counter: Sequence, key: Sequence) -> list:
   """Philox 4x32-10: four random uint32 for a counter and a key.
 
-  Args:
-    counter: four uint32 arrays, of NumPy or JAX, that broadcast.
-    key: two such arrays.
-
-  Returns:
-    Four arrays.
+  The counter is four uint32 arrays, of NumPy or JAX, that broadcast; the key
+  two.
   """
   c0, c1, c2, c3 = counter
   k0, k1 = key
@@ -57,15 +53,10 @@ def philox(counter: Sequence, key: Sequence) -> list:
 
 
 def random_bits(seed: jax.Array, num: int) -> jax.Array:
-  """`tf.random.stateless_uniform(shape, seed, None, None, tf.uint32)`.
+  """`tf.random.stateless_uniform([num], seed, None, None, tf.uint32)`.
 
-  Args:
-    seed: uint32 [4]: the two int64 of a stateless seed, each low half first.
-      Of NumPy or JAX.
-    num: how many.
-
-  Returns:
-    uint32 [num], of NumPy if the seed is.
+  The seed is uint32 [4]: the two int64 of a stateless seed, each low half
+  first. The numbers are of NumPy if the seed is, else of JAX.
   """
   xp = np if isinstance(seed, np.ndarray) else jnp
   key = [xp.asarray(k, np.uint32) for k in _SCRAMBLE_KEY]
@@ -81,12 +72,7 @@ def random_bits(seed: jax.Array, num: int) -> jax.Array:
 def permutation(num: int, seed: np.ndarray) -> np.ndarray:
   """`tf.random.experimental.stateless_shuffle(tf.range(num), seed)`.
 
-  Args:
-    num: how many, below 2^31.
-    seed: int64 [2].
-
-  Returns:
-    int64 [num].
+  num is below 2^31, and the seed int64 [2]. Returns int64 [num].
   """
   words = random_bits(seed_words(*seed), max(num - 1, 1))
   jumps = words % np.arange(num, 1, -1, dtype=np.uint32)[: len(words)]
@@ -167,11 +153,7 @@ class Rng(Draws):
   def streams(self, num: int) -> jax.Array:
     """The generator's key and upper half of its counter for `num` draws.
 
-    Args:
-      num: how many.
-
-    Returns:
-      uint32 [4, num], for `normal_at`.
+    uint32 [4, num], for `normal_at`.
     """
     own = np.zeros([num, 4], np.uint32)
     own[:, 2] = [self.next_bits() for _ in range(num)]

@@ -157,16 +157,9 @@ def apply(
   columns: jax.Array,
   as_pillow: bool = False,
 ) -> jax.Array:
-  """The two matrix products.
+  """The two matrix products: [S, T, C] pixels to [H, W, C] of their dtype.
 
-  Args:
-    pixels: [S, T, C].
-    rows: float32 [H, S].
-    columns: float32 [W, T].
-    as_pillow: see `resample`.
-
-  Returns:
-    [H, W, C] of the dtype of `pixels`.
+  `rows` is float32 [H, S] and `columns` [W, T]; for `as_pillow` see `resample`.
   """
   whole = jnp.issubdtype(pixels.dtype, jnp.integer)
   product = lambda spec, a, b: jnp.einsum(

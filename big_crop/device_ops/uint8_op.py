@@ -50,13 +50,8 @@ def run_one_of(
 ) -> jax.Array:
   """Applies `parts[which]`, or nothing if `which` is no such index.
 
-  Args:
-    parts: the ops.
-    which: int32 scalar, may differ from image to image.
-    image: uint8 [H, W, C].
-
-  Returns:
-    uint8 [H, W, C].
+  `which` is an int32 scalar, and may differ from image to image, uint8 [H, W,
+  C].
   """
   for stage in dict.fromkeys(part.stage for part in parts):
     chosen = stage.nothing(image)

@@ -152,10 +152,8 @@ def _arguments(factory: Factory) -> Mapping[str, inspect.Parameter]:
 def add_decay(weight_decay: Any) -> optax.GradientTransformation:
   """Adds to each update its parameter times its weight decay.
 
-  optax.add_decayed_weights has one weight decay for all parameters.
-
-  Args:
-    weight_decay: a tree of floats, like the parameters.
+  The decays are a tree of floats like the parameters; optax.add_decayed_weights
+  has one for all of them.
   """
   add = lambda update, param, decay: update + decay * param
   return optax.stateless(

@@ -22,10 +22,7 @@ def splits_output(
 ) -> bool:
   """Returns whether all axes of a kernel but the first are outputs.
 
-  Args:
-    name: the kernel's.
-    split_outputs: regexes of names of which it is true; `FLAX_SPLITS` by
-      default.
+  True of the names that match one of `split_outputs`, by default `FLAX_SPLITS`.
   """
   patterns = FLAX_SPLITS if split_outputs is None else split_outputs
   return any(re.fullmatch(pattern, name) for pattern in patterns)
@@ -41,14 +38,8 @@ def input_axes(
 ) -> tuple[int, ...]:
   """Returns the axes over which the norm of one unit is taken.
 
-  Args:
-    name: the parameter's.
-    ndim: its number of axes.
-    split_outputs: as in `splits_output`.
-
-  Returns:
-    The axes of the inputs for a kernel. All axes for what is not a kernel, such
-    as a bias or a position embedding, which counts as one unit.
+  These are the axes of the inputs for a kernel. What is not a kernel, such as a
+  bias or a position embedding, counts as one unit, and has all its axes here.
   """
   if ndim < 2 or not name.endswith("kernel"):
     return tuple(range(ndim))

@@ -30,17 +30,9 @@ def make(
 ) -> optax.Schedule:
   """Holds a schedule over each epoch, and multiplies it by noise.
 
-  Epoch e begins at step round(e * data_size / batch_size).
-
-  Args:
-    config: `per` and `lr_noise*`, as in `schedules.make`.
-    schedule: step -> factor.
-    total_steps: steps of the whole run.
-    batch_size: examples per step, over all devices.
-    data_size: examples per epoch.
-
-  Returns:
-    step -> factor; `schedule` itself if the config has none of this.
+  Epoch e begins at step round(e * data_size / batch_size). For the config's
+  `per` and `lr_noise*`, and the sizes, see `schedules.make`. Without these keys
+  it returns `schedule` itself.
   """
   per = config.get("per", "step")
   names.check("per", per, ("step", "epoch"))

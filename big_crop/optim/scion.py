@@ -54,14 +54,10 @@ LMOS_OF_VIT = (
 
 
 def newton_schulz(x: jax.Array) -> jax.Array:
-  """The orthogonal factor of a matrix, by matrix products alone.
+  """The orthogonal factor of an [m, n] matrix, by matrix products alone.
 
-  Args:
-    x: [m, n] float.
-
-  Returns:
-    [m, n], U V^T of the reduced SVD x = U S V^T. Singular values above 1e-6 of
-    the Frobenius norm become 1 to 1e-3; zero stays zero.
+  That is U V^T of the reduced SVD x = U S V^T. Singular values above 1e-6 of
+  the Frobenius norm become 1 to 1e-3; zero stays zero.
   """
   tall = x.shape[0] > x.shape[1]
   if tall:

@@ -52,10 +52,8 @@ class Checkpoints:
   def __init__(self, workdir: str, keep_every: int | None = None):
     """Opens `workdir`/checkpoints, made if need be.
 
-    Args:
-      workdir: the run's folder.
-      keep_every: keeps the steps that this divides; beside these the last two
-        stay, so that one is complete whatever happens to the other.
+    The steps that `keep_every` divides stay. Beside these the last two stay, so
+    that one is complete whatever happens to the other.
     """
     self.path = _folder(workdir)
     self._saving = None
@@ -125,15 +123,10 @@ class Checkpoints:
       ) from e
 
   def restore(self, step: int, target: Any) -> tuple[Any, dict[str, Any]]:
-    """Restores a checkpoint onto the devices.
+    """Restores the state onto the devices, and the `host` saved with it.
 
-    Args:
-      step: which.
-      target: the state as `jax.ShapeDtypeStruct` with shardings; the number of
-        devices may differ from the one that saved.
-
-    Returns:
-      The state, and the `host` that was saved with it.
+    `target` is the state as `jax.ShapeDtypeStruct` with shardings; the number
+    of devices may differ from the one that saved.
     """
     folder = self.path / str(step)
     with _perhaps_unchecked(folder):
@@ -296,11 +289,8 @@ def _perhaps_unchecked(path: epath.Path) -> Iterator[None]:
 def load_variables(path: str) -> dict[str, Any]:
   """Loads another run's parameters and model state as NumPy arrays.
 
-  Args:
-    path: a workdir (its last checkpoint) or one checkpoint's folder.
-
-  Returns:
-    `{"params": ..., "batch_stats": ...}`, the averages where there are any.
+  `path` is a workdir (its last checkpoint) or one checkpoint's folder. Returns
+  `{"params": ..., "batch_stats": ...}`, the averages where there are any.
   """
   folder = storage.path(path)
   if (step := latest_step(path)) is not None:

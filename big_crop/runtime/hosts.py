@@ -45,11 +45,8 @@ def initialize(
 ) -> None:
   """Joins the other hosts, if there are any; call it before any computation.
 
-  Args:
-    coordinator_address: `host:port` of process 0, None to let JAX detect the
-      cluster.
-    num_processes: how many there are.
-    process_id: which of them this is.
+  Without the `host:port` of process 0, the number of processes and this one's,
+  JAX detects the cluster.
   """
   given = {
     "--coordinator_address": coordinator_address,

@@ -37,10 +37,8 @@ def _bytes(x):
 def check(parts: Mapping[str, Any], mesh: jax.sharding.Mesh) -> None:
   """Checks that a step's arrays fit, which is the least that it needs.
 
-  Args:
-    parts: {what to call it: tree of `jax.ShapeDtypeStruct`}, with the shardings
-      that they will have.
-    mesh: the mesh.
+  `parts` is {what to call it: tree of `jax.ShapeDtypeStruct`}, with the
+  shardings that they will have on the mesh.
   """
   device = mesh.local_devices[0]
   limit = (device.memory_stats() or {}).get("bytes_limit")

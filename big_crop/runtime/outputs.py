@@ -12,11 +12,8 @@ from pp_ops.errors import UserError
 def check_folder(path: str | os.PathLike, what: str) -> None:
   """Checks that a folder is there, or can be made, and can be written to.
 
-  Nothing is made. Remote places are not looked at.
-
-  Args:
-    path: the folder.
-    what: what names it, such as "--out", for the error.
+  Nothing is made, and remote places are not looked at. In the error `what`
+  names the folder, such as "--out".
   """
   text = os.fspath(path)
   if "://" in text:

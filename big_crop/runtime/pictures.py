@@ -11,14 +11,9 @@ from PIL import Image
 def save_curves(path: epath.Path, records: list[dict[str, float]]) -> None:
   """Training loss and a metric of every evaluator against the step.
 
-  The metric is top-1, or the first one of an evaluator that has no top-1.
-
-  Nothing is drawn where matplotlib is not installed, which training does not
-  need.
-
-  Args:
-    path: the PNG.
-    records: of metrics.jsonl.
+  The metric is top-1, or the first one of an evaluator that has no top-1. The
+  records are those of metrics.jsonl. Nothing is drawn where matplotlib is not
+  installed, which training does not need.
   """
   if importlib.util.find_spec("matplotlib") is None:
     return

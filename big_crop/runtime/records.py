@@ -28,10 +28,8 @@ def check_workdir(
 ) -> None:
   """Checks that the workdir is free, or holds this config's run.
 
-  Args:
-    workdir: the run's folder; it need not exist.
-    config: the resolved config, as JSON values.
-    free: keys (dotted) that may change between restarts of one run.
+  The config is the resolved one, as JSON values. Its dotted keys in `free` may
+  change between restarts of one run.
   """
   path = workdir / "config.json"
   begun = [workdir / "checkpoints", workdir / "metrics.jsonl"]
@@ -51,15 +49,10 @@ def check_workdir(
 def changed_key(
   old: dict[str, Any], new: dict[str, Any], free: tuple[str, ...]
 ) -> str | None:
-  """`config.KEY is A there and B here` for two configs that differ.
+  """The first `config.KEY is A there and B here` of two configs, or None.
 
-  Args:
-    old: a resolved config, as JSON values.
-    new: another.
-    free: keys (dotted) in which they may differ.
-
-  Returns:
-    The first key with its values, or None.
+  They are resolved and of JSON values; in the dotted keys `free` they may
+  differ.
   """
   old, new = flat(old), flat(new)
   for key in sorted(old.keys() | new.keys()):
@@ -90,12 +83,9 @@ class Metrics:
   """metrics.jsonl and TensorBoard; one JSON object for each logged step."""
 
   def __init__(self, workdir: epath.Path, start_step: int):
-    """Opens the files.
+    """Opens the files. What was logged after `start_step` is dropped.
 
-    Args:
-      workdir: the run's folder.
-      start_step: step of the checkpoint that the run goes on from; what was
-        logged after it will be logged again, and is dropped.
+    The run goes on from the checkpoint of that step, and will log it again.
     """
     kept = [r for r in read_metrics(workdir) if r["step"] <= start_step]
     text = "".join(json.dumps(r) + "\n" for r in kept)

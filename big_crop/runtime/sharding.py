@@ -22,15 +22,10 @@ _WHERE = "config.sharding_strategy"
 def make_mesh(
   axes: Sequence[tuple[str, int]], devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-  """Arranges the devices in a mesh.
+  """Arranges the devices in a mesh, over all of whose axes a batch is split.
 
-  Args:
-    axes: (name, size) pairs, e.g. `[("data", 2), ("fsdp", 4)]`; one size may
-      be -1, for what the others leave. A batch is split over all axes.
-    devices: default all devices.
-
-  Returns:
-    The mesh.
+  `axes` are (name, size) pairs, e.g. `[("data", 2), ("fsdp", 4)]`; one size may
+  be -1, for what the others leave.
   """
   devices = jax.devices() if devices is None else devices
   if not axes:
@@ -72,15 +67,10 @@ def batch_sharding(mesh: Mesh, batch_dim: int = 0) -> NamedSharding:
 def make_global_batch(
   batch: Mapping[str, np.ndarray], mesh: Mesh
 ) -> dict[str, jax.Array]:
-  """Puts a batch on the devices.
+  """Puts a batch on the devices, split over all of them.
 
-  Args:
-    batch: this process's part, arrays of shape [local batch, ...]; every
-      process passes equally many examples.
-    mesh: the mesh.
-
-  Returns:
-    Global arrays of shape [global batch, ...], split over the devices.
+  Each process passes its part, arrays [local batch, ...] of equally many
+  examples. Returns arrays [global batch, ...].
   """
   sharding = batch_sharding(mesh)
   return {
@@ -105,11 +95,8 @@ def check_batch_size(
 ) -> None:
   """Checks that each device gets equally many examples of each microbatch.
 
-  Args:
-    batch_size: examples over all devices.
-    mesh: the mesh.
-    grad_accum: microbatches in a batch.
-    where: what the size is called in the error.
+  The batch size is over all devices; an error names the nearest that work, and
+  calls it `where`.
   """
   unit = mesh.size * grad_accum
   if batch_size > 0 and batch_size % unit == 0:

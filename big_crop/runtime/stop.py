@@ -192,14 +192,9 @@ def start(command: list[str], **options) -> subprocess.Popen:
   """Starts a process that calls `listen`, and that ends when this one does.
 
   The process has a group of its own. A terminal's Ctrl-C goes to the whole
-  group of this process, and the child must get it once, from `wait`.
-
-  Args:
-    command: program and arguments.
-    **options: of `subprocess.Popen`.
-
-  Returns:
-    The process. Signals that come before it listens are kept for it.
+  group of this process, and the child must get it once, from `wait`. Signals
+  that come before it listens are kept for it. The options are those of
+  `subprocess.Popen`.
   """
   signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
   try:

@@ -8,10 +8,8 @@ from pp_ops.errors import UserError
 def find(path: str) -> epath.Path | None:
   """The folder that `path` names: itself, or the last of a run's; or None.
 
-  Args:
-    path: a checkpoint, such as DIR/checkpoint.bv-000012345; or
-      DIR/checkpoint.bv, beside which a file DIR/checkpoint.bv-LAST holds the
-      end of its name.
+  It is a checkpoint, such as DIR/checkpoint.bv-000012345; or DIR/checkpoint.bv,
+  beside which a file DIR/checkpoint.bv-LAST holds the end of its name.
   """
   last = epath.Path(f"{path}-LAST")
   if last.exists():
@@ -24,13 +22,9 @@ def find(path: str) -> epath.Path | None:
 
 
 def load(folder: epath.Path, collection: str) -> dict:
-  """Reads a collection: {"params/head/bias": array, ...}.
+  """Reads a collection, "params" say: {"params/head/bias": array, ...}.
 
   big_vision names an array's folder by the path in the tree, with ~ for /.
-
-  Args:
-    folder: what `find` returned.
-    collection: "params", or of a model with state another.
   """
   import tensorstore  # Orbax needs it, too
 

@@ -87,12 +87,10 @@ def _open(path):
 
 
 def save_npz(path, params, batch_stats=None):
-  """Writes what `load_npz` reads.
+  """Writes what `load_npz` reads, to a local path or URL that epath can open.
 
-  Args:
-    path: local path or URL that etils.epath can open.
-    params: nested dict of arrays.
-    batch_stats: the same for running statistics, where the model has them.
+  Both are nested dicts of arrays; `batch_stats` are a model's running
+  statistics.
   """
   tree = {"params": params}
   if batch_stats:
