@@ -37,7 +37,9 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 # Where it is installed: it aborts the process if TensorFlow is there before it.
 with contextlib.suppress(ImportError):
-  import torchvision  # noqa: F401
+  import torchvision
+
+  torchvision.torch.set_num_threads(1)  # The cores are the workers'.
 
 import jax  # noqa: E402, the settings above come first
 import orbax.checkpoint as ocp  # noqa: E402

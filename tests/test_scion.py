@@ -16,16 +16,16 @@ def param_shapes(model, *shape):
   return step.param_shapes(classify(model, 5), specs(*shape))
 
 
-S16 = param_shapes(
-  models.get_model(
-    "vit", 1000, variant="S/16", posemb="sincos2d", norm="rmsnorm"
-  ),
-  224,
-  224,
-  3,
-)
+def vit_shapes(num_classes, **kw):
+  model = models.get_model(
+    "vit", num_classes, posemb="sincos2d", norm="rmsnorm", **kw
+  )
+  return param_shapes(model, 32, 32, 3)
+
+
 # Each shape once, with one name that has it.
-NAMES = {x.shape: name for name, x in trees.named_leaves(S16)}
+SMALL = vit_shapes(50, width=96, depth=1, num_heads=6, patch_size=8)
+NAMES = {x.shape: name for name, x in trees.named_leaves(SMALL)}
 
 
 def random_kernel(shape, seed=0, scale=1e-4):
@@ -64,7 +64,7 @@ def numpy_lmo(name, m):
 def test_s16_has_the_shapes_that_the_papers_matrices_have():
   shapes = {
     as_matrix(n, np.empty(x.shape)).shape
-    for n, x in trees.named_leaves(S16)
+    for n, x in trees.named_leaves(vit_shapes(1000, variant="S/16"))
     if lmo_of(n) == "spectral"
   }
   assert shapes == {(768, 384), (384, 384), (384, 1536), (1536, 384)}

@@ -15,6 +15,7 @@ import optax
 import pytest
 
 from big_crop import models, weights
+from big_crop.models import resnet
 from big_crop.weights import torch_files
 
 # Table 4 of Wightman et al., https://arxiv.org/abs/2110.00476, in millions, and
@@ -73,10 +74,13 @@ def _timm(name, **kw):
   return pytest.importorskip("timm").create_model(name, num_classes=10, **kw)
 
 
-def _torchvision(name):
-  return getattr(pytest.importorskip("torchvision").models, name)(
-    num_classes=10
-  )
+def _torchvision(name, layers=None):
+  models = pytest.importorskip("torchvision").models
+  if not layers:
+    return getattr(models, name)(num_classes=10)
+  block = "BasicBlock" if name == "resnet18" else "Bottleneck"
+  block = getattr(models.resnet, block)
+  return models.resnet.ResNet(block, layers, num_classes=10)
 
 
 def _shapes(tree):
@@ -100,29 +104,55 @@ def test_parameter_counts_are_table_4s(key):
   assert millions in (round(count / 1e6, 1), count // 10**5 / 10)
 
 
-@pytest.mark.parametrize(
-  ("create", "name", "variant", "size"),
-  [
-    (_torchvision, "resnet18", 18, 64),
-    (_torchvision, "resnet50", 50, 64),
-    # The blocks of 50, more of them.
-    pytest.param(_torchvision, "resnet152", 152, 64, marks=pytest.mark.slow),
-    (_timm, "seresnet50", "se50", 64),
-    (_timm, "resnet50d", "50d", 72),  # odd sizes before the pooling
-    (_timm, "resnext50_32x4d", "x50_32x4d", 64),
-  ],
-)
-def test_resnet_logits_and_running_statistics(create, name, variant, size):
-  torch = pytest.importorskip("torch")
-  reference = _randomise(create(name))
+RESNETS = [
+  (_torchvision, "resnet18", "18", 64),
+  (_torchvision, "resnet50", "50", 64),
+  (_timm, "seresnet50", "se50", 64),
+  (_timm, "resnet50d", "50d", 72),  # odd sizes before the pooling
+  (_timm, "resnext50_32x4d", "x50_32x4d", 64),
+]
+RESNET152 = (_torchvision, "resnet152", "152", 64)
+DEEP = [
+  *(pytest.param(*args, None, marks=pytest.mark.long) for args in RESNETS),
+  pytest.param(*RESNET152, None, marks=pytest.mark.slow),
+]
+
+
+def _loaded(create, reference, variant, size):
+  """The model and the reference's weights in it."""
   convert = weights.from_timm
   if create is _torchvision:
     convert = weights.from_torchvision
   model = models.get_model("resnet", 10, variant=variant)
   variables = convert(_state_dict(reference))
-  images = [_images(size, seed=seed) for seed in range(3)]
-  shapes = jax.eval_shape(model.init, jax.random.key(0), images[0])
+  shapes = jax.eval_shape(model.init, jax.random.key(0), _images(size))
   assert _shapes(variables) == jax.tree.map(lambda x: x.shape, shapes)
+  return convert, model, variables
+
+
+@pytest.mark.parametrize("args", RESNETS, ids=lambda args: args[1])
+def test_resnets_have_the_names_and_shapes_of_their_peers(args):
+  create, name, variant, size = args
+  _loaded(create, create(name), variant, size)
+
+
+@pytest.mark.parametrize(
+  ("create", "name", "variant", "size", "layers"),
+  # As many blocks as make a difference: a second one has another shortcut.
+  [*((*args, (1, 2, 1, 1)) for args in RESNETS), *DEEP],
+)
+def test_resnet_logits_and_running_statistics(
+  create, name, variant, size, layers, monkeypatch
+):
+  torch = pytest.importorskip("torch")
+  if layers:
+    plain = models.get_model("resnet", 1, variant=variant).variant
+    own = layers, resnet.VARIANTS[str(plain)][1]
+    monkeypatch.setitem(resnet.VARIANTS, str(plain), own)
+  reference = create(name, **({"layers": layers} if layers else {}))
+  reference = _randomise(reference)
+  convert, model, variables = _loaded(create, reference, variant, size)
+  images = [_images(size, seed=seed) for seed in range(3)]
 
   with torch.no_grad():
     expected = reference.eval()(_to_torch(images[0])).numpy()
@@ -147,10 +177,12 @@ def test_resnet_logits_and_running_statistics(create, name, variant, size):
   )
 
 
-def test_deit_logits():
+@pytest.mark.parametrize("depth", [3, pytest.param(12, marks=pytest.mark.long)])
+def test_deit_logits(depth):
   torch = pytest.importorskip("torch")
-  reference = _randomise(_timm("deit_small_patch16_224")).eval()
-  model = models.get_model("vit", 10, variant="DeiT-S/16")
+  reference = _randomise(_timm("deit_small_patch16_224", depth=depth)).eval()
+  small = functools.partial(models.get_model, "vit", 10, variant="DeiT-S/16")
+  model = small(depth=depth)
   variables = weights.from_timm(_state_dict(reference))
   image = _images(224, batch=2)
   shapes = jax.eval_shape(model.init, jax.random.key(0), image)
@@ -161,7 +193,7 @@ def test_deit_logits():
   _close(apply(variables, image)[0], expected, 1e-4)
 
   # Without a position of the class token of its own, and the other way round.
-  plain = models.get_model("vit", 10, variant="DeiT-S/16", posemb_cls=False)
+  plain = small(depth=depth, posemb_cls=False)
   init = jax.eval_shape(plain.init, jax.random.key(0), image)["params"]
   folded = weights.adapt(variables["params"], init)
   logits = jax.jit(plain.apply)({"params": folded}, image)[0]
