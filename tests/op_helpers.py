@@ -1,10 +1,13 @@
 """Images, and how to run a pp string on them, for the tests of image ops."""
 
+import collections
 import functools
+import math
 
 import numpy as np
 import PIL.Image
 import pytest
+import scipy.stats
 import tensorflow as tf
 
 from pp_ops.random import example_seed
@@ -102,3 +105,51 @@ def array(image, like):
 
 def error(a, b):
   return np.abs(a.astype(int) - b.astype(int)).max()
+
+
+def raises_one_line(spec, message, *image):
+  """Building a string, or running it on an image, fails as it should."""
+  with pytest.raises(ValueError) as e:
+    run(spec, *image) if image else get_preprocess_fn(spec)
+  assert message in str(e.value) and "\n" not in str(e.value)
+
+
+def check_law(outs, chances):
+  """Chi-square of outputs against the chance of each that there can be.
+
+  Args:
+    outs: [num, ...].
+    chances: bytes of an output -> its chance; these sum to 1.
+  """
+  num, counts = len(outs), collections.Counter(out.tobytes() for out in outs)
+  assert set(counts) <= set(chances)
+  assert math.isclose(sum(chances.values()), 1)
+  common = [k for k, chance in chances.items() if num * chance >= 5]
+  observed = [counts[k] for k in common]
+  wanted = [num * chances[k] for k in common]
+  rest = num - sum(wanted)
+  if rest > 1:
+    observed, wanted = [*observed, num - sum(observed)], [*wanted, rest]
+  else:
+    wanted = np.array(wanted) * sum(observed) / sum(wanted)
+  assert scipy.stats.chisquare(observed, wanted).pvalue > ALARM
+  return len(common)
+
+
+def assert_same_images(ours, theirs, *more):
+  """Two samples, [num, h, w, C], by numbers that each op changes its own way.
+
+  Args:
+    ours: one sample.
+    theirs: the other.
+    *more: further functions from a sample to [num] numbers.
+  """
+  for statistic in (
+    lambda x: x.mean((1, 2, 3)),
+    lambda x: x.std((1, 2, 3)),
+    lambda x: x[:, :4].mean((1, 2, 3)) - x[:, -4:].mean((1, 2, 3)),
+    lambda x: np.abs(np.diff(x, axis=2)).mean((1, 2, 3)),
+    *more,
+  ):
+    samples = (statistic(np.asarray(x, float)) for x in (ours, theirs))
+    assert scipy.stats.ks_2samp(*samples).pvalue > ALARM

@@ -8,7 +8,6 @@ what is written down of it here. Tests of frequencies fail by chance once in
 import collections
 import functools
 import itertools
-import math
 
 import numpy as np
 import PIL.Image
@@ -19,11 +18,14 @@ from op_helpers import (
   ALARM,
   IMAGES,
   array,
+  assert_same_images,
+  check_law,
   error,
   first_quick,
   photo,
   pillow,
   preprocess_fn,
+  raises_one_line,
   run,
   run_many,
 )
@@ -183,28 +185,6 @@ def test_policies_are_torchvisions(policy):
       assert (chance[i, j], number[i, j]) == (np.float32(p), magnitude or 0)
 
 
-def check_law(outs, chances):
-  """Chi-square of outputs against the chance of each that there can be.
-
-  Args:
-    outs: [num, ...].
-    chances: bytes of an output -> its chance; these sum to 1.
-  """
-  num, counts = len(outs), collections.Counter(out.tobytes() for out in outs)
-  assert set(counts) <= set(chances)
-  assert math.isclose(sum(chances.values()), 1)
-  common = [k for k, chance in chances.items() if num * chance >= 5]
-  observed = [counts[k] for k in common]
-  wanted = [num * chances[k] for k in common]
-  rest = num - sum(wanted)
-  if rest > 1:
-    observed, wanted = [*observed, num - sum(observed)], [*wanted, rest]
-  else:
-    wanted = np.array(wanted) * sum(observed) / sum(wanted)
-  assert scipy.stats.chisquare(observed, wanted).pvalue > ALARM
-  return len(common)
-
-
 # Of which Pillow and we make the same by autocontrast.
 PICTURE = photo(24, 32, 6)
 WIDE = f"trivial_augment_wide(31, {FILL})"
@@ -253,23 +233,14 @@ def test_autoaugment_draws_as_its_policy_says(policy):
   ],
 )
 def test_images_come_out_as_from_torchvision(name, spec):
-  """Two samples of images, by numbers that each op changes its own way."""
   torch = pytest.importorskip("torch")
   transforms = pytest.importorskip("torchvision.transforms")
   image, num = pillow(PICTURE), 3000
   with torch.random.fork_rng():
     torch.manual_seed(2)
     policy = getattr(transforms, name)(fill=FILL)
-    their = np.stack([policy(image) for _ in range(num)]).astype(float)
-  our = run_many(spec, PICTURE, num).astype(float)
-  for statistic in (
-    lambda x: x.mean((1, 2, 3)),
-    lambda x: x.std((1, 2, 3)),
-    lambda x: x[:, :4].mean((1, 2, 3)) - x[:, -4:].mean((1, 2, 3)),
-    lambda x: np.abs(np.diff(x, axis=2)).mean((1, 2, 3)),
-  ):
-    test = scipy.stats.ks_2samp(statistic(our), statistic(their))
-    assert test.pvalue > ALARM
+    their = np.stack([policy(image) for _ in range(num)])
+  assert_same_images(run_many(spec, PICTURE, num), their)
 
 
 # Blur, grey, and permuted channels.
@@ -471,16 +442,12 @@ def test_ops_that_cannot_be_left_out_raise_one_line(ops, message):
   ],
 )
 def test_bad_arguments_raise_one_line(spec, message):
-  with pytest.raises(ValueError) as e:
-    get_preprocess_fn(spec)
-  assert message in str(e.value) and "\n" not in str(e.value)
+  raises_one_line(spec, message)
 
 
 def test_a_colour_cannot_fill_a_grey_image():
   for spec in (f"autoaugment(fill={FILL})", f"trivial_augment_wide(9, {FILL})"):
-    with pytest.raises(ValueError, match="image of 1 channel") as e:
-      run(spec, IMAGES["grey"])
-    assert "\n" not in str(e.value)
+    raises_one_line(spec, "image of 1 channel", IMAGES["grey"])
 
 
 @pytest.mark.long
