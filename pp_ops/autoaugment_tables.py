@@ -3,7 +3,7 @@
 Cubuk et al., "AutoAugment: Learning Augmentation Policies from Data" (2019),
 appendix. A policy has 25 sub-policies of two ops: the name, the chance that the
 op is applied, and the number of its magnitude, 0 to 9; 0 where it has none.
-`pp_ops.policies` says what the magnitudes are.
+`pp_ops.autoaugment` says what the magnitudes are.
 """
 
 AUTOAUGMENT = {

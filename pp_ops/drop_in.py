@@ -49,10 +49,9 @@ def sample_distorted_bounding_box(
   Raises:
     ValueError: bad ranges, or no boxes and no leave to use the image.
   """
-  if seed:
-    draw = lambda shape: tf.random.uniform(shape, dtype=tf.float64, seed=seed)
-  else:
-    draw = lambda shape: tf.random.uniform(shape, dtype=tf.float64)
+  draw = lambda shape: tf.random.uniform(
+    shape, dtype=tf.float64, seed=seed or None
+  )
   law = _make_law(law, aspect_ratio_range, area_range, max_attempts)
   with tf.name_scope(name or "sample_distorted_bounding_box"):
     return _sample(
