@@ -172,15 +172,11 @@ def _parse(text: str, kind: type, key: str, optional: bool) -> Any:
 
 
 def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
-  """Loads a config file and applies overrides.
+  """Loads a config file, `path.py` or `path.py:argument`, with overrides.
 
-  Args:
-    spec: `path.py` or `path.py:argument`.
-    overrides: each `--config.key.sub=value`.
-
-  Returns:
-    The config, locked. One as big_vision's config files write it is laid over
-    our defaults, see `big_vision_config`.
+  Each of these is `--config.key.sub=value`. The config is locked. One as
+  big_vision's config files write it is laid over our defaults, see
+  `big_vision_config`.
   """
   path, _, arg = spec.partition(":")
   if not pathlib.Path(path).is_file():

@@ -67,18 +67,11 @@ def abstract_state(
   *,
   ema: bool = False,
 ) -> TrainState:
-  """Returns the train state as shapes with shardings, e.g. to restore into.
+  """The train state as `jax.ShapeDtypeStruct` with shardings, to restore into.
 
-  Args:
-    objective: the objective.
-    tx: the optimiser.
-    mesh: the mesh.
-    strategy: see `sharding.infer_sharding`.
-    specs: shape and dtype of each feature of an example, without the batch.
-    ema: whether the state holds averages.
-
-  Returns:
-    A `TrainState` of `jax.ShapeDtypeStruct`.
+  For the strategy see `sharding.infer_sharding`. `specs` are shape and dtype of
+  each feature of an example, without the batch; `ema` says whether the state
+  holds averages.
   """
   shapes = jax.eval_shape(lambda: _init(objective, tx, specs, 0, ema))
   shardings = sharding.infer_sharding(

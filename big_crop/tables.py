@@ -176,16 +176,12 @@ def of_records(
   columns: dict[str, str],
   note: str = "",
 ) -> Table:
-  """A table with a row for each record.
+  """A table with a row for each record; for most arguments see `Table`.
 
-  Args:
-    name: see `Table`.
-    title: see `Table`.
-    records: see `Table`. `_digits` says how many decimals its numbers have.
-    columns: {head: what it shows of a record}: "key", "low…high", or either
-      after "+", which shows signs, or "!", which shows that there is no value;
-      "key:2" has two decimals. Keys `p` and `p_...` are p-values.
-    note: see `Table`.
+  A record's `_digits` says how many decimals its numbers have. `columns` are
+  {head: what it shows of a record}: "key", "low…high", or either after "+",
+  which shows signs, or "!", which shows that there is no value; "key:2" has two
+  decimals. Keys `p` and `p_...` are p-values.
   """
   rows = [[_cell(r, spec) for spec in columns.values()] for r in records]
   return Table(name, title, list(columns), rows, records, note)

@@ -154,14 +154,9 @@ def check_blur_fits(kernel_size: int, *sides: int | None) -> None:
 def blur_matrix(place, sigma, kernel_size: int, xp):
   """Blurs one axis, and reflects the image at its first and last pixel.
 
-  Args:
-    place: float32 [n], 0 to n - 1.
-    sigma: float32 scalar, the kernel's standard deviation in pixels.
-    kernel_size: int, odd; n must be more than half of it.
-    xp: the array namespace.
-
-  Returns:
-    float32 [n, n]: row i has the weights of the pixels in the blurred pixel i.
+  `place` is float32 [n], 0 to n - 1, and n more than half of the odd
+  kernel_size; sigma is the kernel's standard deviation in pixels. Returns
+  float32 [n, n]: row i has the weights of the pixels in the blurred pixel i.
   """
   reach = kernel_size // 2
   bell = lambda distance: xp.exp(-0.5 * (distance / sigma) ** 2)

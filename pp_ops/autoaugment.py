@@ -114,15 +114,11 @@ def autoaugment_line_up(fill, interpolation, cast) -> dict[str, Callable]:
 
 
 def autoaugment_tables(policy: str) -> tuple[np.ndarray, ...]:
-  """Which ops an AutoAugment policy applies, and how.
+  """Which ops an AutoAugment policy applies, and how: three arrays [25, 2].
 
-  Args:
-    policy: of `AUTOAUGMENT`.
-
-  Returns:
-    Three arrays [25, 2], for the two ops of each of 25 sub-policies: int32, the
-    op's place in `autoaugment_line_up`; float32, the chance that it is applied;
-    int32, the number of its magnitude.
+  For the two ops of each of 25 sub-policies: int32, the op's place in
+  `autoaugment_line_up`; float32, the chance that it is applied; int32, the
+  number of its magnitude.
   """
   check_choice("policy", policy, [*AUTOAUGMENT])
   names = [*autoaugment_line_up(0, "nearest", None)]

@@ -11,24 +11,14 @@ from pp_ops.registry import register
 def draw_boxes(
   height: tf.Tensor, width: tf.Tensor, rng, *, area, log_aspect, count
 ) -> tf.Tensor:
-  """Boxes to erase; timm's law.
+  """Boxes to erase, int32 [count[1], 4]: top, left, height, width; timm's law.
 
   The number of boxes is uniform in `count`. Each box has up to ten attempts:
   its area is uniform in `area` of the image's, divided by the number of boxes,
   its height / width log-uniform; both sides are rounded, and the box taken if
   both are less than the image's, at a uniform place. It may overlap the others.
-
-  Args:
-    height: int32 scalar, the image's.
-    width: int32 scalar.
-    rng: `pp_ops.random.Rng`.
-    area: (least, most) fraction of the image.
-    log_aspect: (least, most).
-    count: (least, most).
-
-  Returns:
-    int32 [count[1], 4]: top, left, height, width; no height and width for the
-    boxes that are not there.
+  Boxes that are not there have no height and width. The ranges are pairs
+  (least, most).
   """
   num = count[1]
   # One draw each: of the number, and of all boxes and attempts.

@@ -12,16 +12,9 @@ CLIP_STD = (0.26862954 * 255, 0.26130258 * 255, 0.27577711 * 255)
 
 
 def linear(vmin: float, vmax: float, in_min, in_max) -> tuple:
-  """The map from [in_min, in_max] to [vmin, vmax].
+  """The map from [in_min, in_max] to [vmin, vmax], as x * scale + offset.
 
-  Args:
-    vmin: lowest output.
-    vmax: highest output.
-    in_min: input that becomes vmin, a number or one per channel.
-    in_max: input that becomes vmax, likewise.
-
-  Returns:
-    (scale, offset), float32, for x * scale + offset.
+  The inputs are a number or one per channel. Returns (scale, offset), float32.
   """
   if vmin == vmax:
     raise UserError(f"vmin and vmax are both {vmin:g}: need a range")

@@ -38,13 +38,10 @@ _KEYS = {
 
 
 def parse_config(config: str) -> dict[str, float]:
-  """Reads a string such as "rand-m7-mstd0.5-inc1".
+  """A value for each key of a string such as "rand-m7-mstd0.5-inc1".
 
-  Args:
-    config: "rand" and sections, a key of `rand_augment` and a number each.
-
-  Returns:
-    A value for each key; mstd is infinite for "inf" and above 100.
+  That is "rand" and sections, a key of `rand_augment` and a number each. mstd
+  is infinite for "inf" and above 100.
   """
   first, *sections = str(config).split("-")
   if first != "rand":

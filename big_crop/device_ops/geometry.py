@@ -203,14 +203,10 @@ def _stage(fill, kind):
 def _moving(move_of, fill, interpolation) -> Part:
   """An op that moves pixels.
 
-  Args:
-    move_of: (height, width) -> the fields of `_Move` but `cubic`, by name.
-    fill: grey level or one per channel.
-    interpolation: of `pp_ops.checks.INTERPOLATIONS`; or a bool scalar, whether
-      bicubic rather than bilinear, so that a policy can draw it.
-
-  Returns:
-    The op.
+  `move_of` is a function from (height, width) to the fields of `_Move` but
+  `cubic`, by name. The interpolation is one of `pp_ops.checks.INTERPOLATIONS`;
+  or a bool scalar, whether bicubic rather than bilinear, so that a policy can
+  draw it.
   """
   check_fill(fill)
   fill = tuple(fill) if isinstance(fill, list) else fill

@@ -113,13 +113,8 @@ class Rng(Draws):
   def uniform(self, shape: Sequence[int] = (), dtype=jnp.float32) -> jax.Array:
     """Uniform float32 numbers in [0, 1).
 
-    Args:
-      shape: of the result.
-      dtype: float32, or "float64" for what TensorFlow draws as such; it is then
-        within 2^-24 of that, and neither 0 nor 1.
-
-    Returns:
-      float32 `shape`.
+    With the dtype "float64" they stand for what TensorFlow draws as such: they
+    are within 2^-24 of that, and neither 0 nor 1.
     """
     num = math.prod(shape)
     if dtype == "float64":

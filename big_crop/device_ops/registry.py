@@ -56,14 +56,7 @@ def register(
 ) -> Callable[[Callable], Callable]:
   """Decorator: registers the factory of an op; see `pp_ops.registry.register`.
 
-  Args:
-    name: what the pp string calls it.
-    inkey: the feature that it reads, None for the whole dict.
-    outkey: the feature that it writes.
-    canvas: whether it takes images that differ in size, as `Canvas`.
-
-  Returns:
-    The factory, unchanged.
+  With `canvas` the op takes images that differ in size, as `Canvas`.
   """
 
   def add(factory):

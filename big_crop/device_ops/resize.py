@@ -124,20 +124,13 @@ def resample(
   antialias: bool,
   as_pillow: bool = False,
 ) -> jax.Array:
-  """A part of a window that is resized.
+  """A part of a window that is resized: [rows, columns, C], of its dtype.
 
-  Args:
-    image: the window; its own target is not looked at.
-    target: (height, width), to which the window is resized.
-    part: (first row, rows, first column, columns) of that; rows and columns
-      are ints.
-    method: see `weights`.
-    antialias: likewise.
-    as_pillow: of a uint8 image: round to whole grey levels after the columns,
-      as Pillow does.
-
-  Returns:
-    [rows, columns, C] of the image's dtype; integers are rounded and clipped.
+  The window is the image's, whose own target is not looked at. It is resized to
+  `target`, (height, width); of that `part`, (first row, rows, first column,
+  columns), is wanted, where rows and columns are ints. Integers are rounded and
+  clipped. `as_pillow` rounds to whole grey levels after the columns, as Pillow
+  does; for method and antialias see `weights`.
   """
   pixels = image.pixels
   tall, wide = pixels.shape[:2]

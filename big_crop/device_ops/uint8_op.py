@@ -81,15 +81,10 @@ def chooser(line_up: dict[str, Callable[..., tuple]], *dtypes) -> Callable:
 
 
 def register_uint8(name: str) -> Callable[[Callable], Callable]:
-  """Decorator: registers a factory of ops on uint8 images.
+  """Decorator: registers a factory of ops on uint8 images, and returns it.
 
-  Args:
-    name: what the pp string calls it.
-
-  Returns:
-    A decorator that returns the factory unchanged. The factory returns a `Part`
-    or a function of (image, rng); the op that is registered also says in one
-    line if it gets anything but uint8 [H, W, 3 or 1].
+  The factory returns a `Part` or a function of (image, rng); the op that is
+  registered also says in one line if it gets anything but uint8 [H, W, 3 or 1].
   """
 
   def add(factory):
