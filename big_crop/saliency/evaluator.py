@@ -26,8 +26,9 @@ class Batch(NamedTuple):
   Attributes:
     image: [B, H, W, C], on the devices.
     maps: by kind, [B, h, w], on the devices.
-    rows: NumPy arrays [B]: "label", "prediction", and for each kind its
-      "KIND_entropy" and "KIND_empty" (see `saliency_maps.entropy`).
+    rows: NumPy arrays [B]: "label", "prediction", "confidence" (its softmax),
+      and for each kind "KIND_entropy" and "KIND_empty" (see
+      `saliency_maps.entropy`).
     mask: NumPy [B] bool, False for padding.
   """
 
@@ -129,7 +130,11 @@ class Evaluator:
 
     def compute(variables, batch):
       maps, logits = make(variables, batch["image"], batch["label"])
-      rows = {"label": batch["label"], "prediction": logits.argmax(-1)}
+      rows = {
+        "label": batch["label"],
+        "prediction": logits.argmax(-1),
+        "confidence": jax.nn.softmax(logits).max(-1),
+      }
       for kind, values in maps.items():
         rows[f"{kind}_entropy"], rows[f"{kind}_empty"] = saliency_maps.entropy(
           values
