@@ -167,7 +167,7 @@ import contextlib, itertools, os, random, shutil, signal, sys
 from PIL import Image
 
 from big_crop import pack
-from big_crop.data import pack_writer, packed
+from big_crop.data import packed
 
 packed.BLOCK = 8
 Image.init()  # takes long, and would in each process
@@ -198,10 +198,7 @@ def run(last):
   for name in names:
     setattr(os, name, deadly(name))
   sys.stderr = open(os.devnull, "w")
-  try:
-    pack.pack(data, out, 32, skip_corrupt=True, jobs=1)
-  except pack_writer.Finished:
-    pass
+  pack.pack(data, out, 32, skip_corrupt=True, jobs=1)
   os._exit(0)
 
 
@@ -257,7 +254,7 @@ def corrupt(folder, tmp_path):
 def test_killed_anywhere_it_goes_on_exactly(corrupt, tmp_path):
   done = python(KILLED, corrupt, tmp_path / "killed")
   assert done.returncode == 0, done.stderr
-  assert int(done.stdout) > 40
+  assert int(done.stdout.split()[-1]) > 40
 
 
 def test_a_disk_that_lost_pixels_or_progress(folder, tmp_path, monkeypatch):
@@ -448,7 +445,7 @@ def test_finished_is_finished(folder, out, capsys):
   assert "finished already" in said and "26 examples" in said
   with pytest.raises(UserError, match="finished and was made with res 32"):
     pack.main([*command, "16"])
-  with pytest.raises(UserError, match="has splits train,validation, not train"):
+  with pytest.raises(UserError, match=r"with splits \['train', 'validation'\]"):
     pack.main([*command, "32", "--splits", "train"])
   assert content(out) == before
   (out / "train" / "names.txt").write_text("")

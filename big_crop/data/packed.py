@@ -115,15 +115,12 @@ def open_packed(
 class PackedSource(base.IndexedSource):
   """A split of a packed dataset; its features "image" are decoded already.
 
-  Attributes, to be read only, besides `IndexedSource`'s:
+  Attributes, besides `IndexedSource`'s:
     res: the short side that the images were resized to, unless smaller.
     canvas: (short, long) of the stored images.
     images: {split name: uint8 [its examples, short, long, 3], mapped}, for the
-      splits asked for, as stored. The split's first example has index
-      `first[name]`.
-    first: {split name: index of its first example}, for all splits.
+      splits asked for, as stored.
     shapes: int32 [examples of all splits, 2], true heights and widths.
-    labels: int64 [examples of all splits].
     store: where `device_pipeline` keeps the images on the devices.
   """
 
@@ -135,22 +132,15 @@ class PackedSource(base.IndexedSource):
     self.res = index["res"]
     self.canvas = tuple(index["canvas"])
     self.images = images
-    sizes = {k: s["num_examples"] for k, s in index["splits"].items()}
-    starts = np.cumsum([0, *sizes.values()]).tolist()
-    self.first = dict(zip(sizes, starts, strict=False))
     self.shapes = shapes
-    self.shapes.flags.writeable = False
     super().__init__(
       (),
       labels,
-      np.concatenate(
-        [self.first[name] + np.arange(a, b) for name, a, b in ranges]
-      ),
+      {k: s["num_examples"] for k, s in index["splits"].items()},
+      ranges,
       index["class_names"],
       shard,
-      are_paths=False,
-      describe=self._describe,
-      splits=sizes,
+      describe=lambda i: self._names[i],
     )
 
   def read(
@@ -188,21 +178,13 @@ class PackedSource(base.IndexedSource):
     [image], [(h, w)], _ = self.read([index])
     return image[:w, :h].swapaxes(0, 1) if h > w else image[:h, :w]
 
-  def _arrays(self):
-    return {"labels": self.labels, "indices": self.indices}
-
-  def _fetch(self, index, repeat):
+  def _image(self, index):
     import tensorflow as tf
 
     image = tf.numpy_function(
       lambda i: np.ascontiguousarray(self.example(i)), [index], tf.uint8
     )
-    return {
-      "image": tf.ensure_shape(image, [None, None, 3]),
-      "label": self._tensors["labels"][index],
-      "_index": index,
-      "_repeat": repeat,
-    }
+    return {"image": tf.ensure_shape(image, [None, None, 3])}
 
   @functools.cached_property
   def _names(self):
@@ -211,9 +193,6 @@ class PackedSource(base.IndexedSource):
       text = (self._path / split / "names.txt").read_bytes()
       names += text.decode(errors="surrogateescape").split("\n")[:-1]
     return names
-
-  def _describe(self, index):
-    return self._names[index]
 
 
 def read_index(path: pathlib.Path) -> dict[str, Any]:
