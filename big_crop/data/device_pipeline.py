@@ -52,43 +52,6 @@ def check_source(source: Any) -> PackedSource:
   return source
 
 
-def stream(
-  source: PackedSource, seed: int, start: int, repeats: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-  """This host's endless stream of examples from position `start` on.
-
-  Args:
-    source: the data.
-    seed: the run's seed.
-    start: position.
-    repeats: see `input_pipeline.train_batches`.
-
-  Yields:
-    For each epoch, or what is left of it: epoch, index and repeat, int64 [n].
-  """
-  host, hosts = source.shard
-  places = np.arange(source.total_examples)[host::hosts]
-  first_epoch, skip = divmod(start, source.num_examples)
-  for epoch in itertools.count(first_epoch):
-    order_seed = np.array(seeds.pack(seed, epoch, _SHUFFLE_INDEX, 0), np.int64)
-    order = philox.permutation(source.total_examples, order_seed)
-    index = source.indices[order[places // repeats]][skip:]
-    yield np.full(len(index), epoch), index, (places % repeats)[skip:]
-    skip = 0
-
-
-def _cut(chunks, size):
-  """Joins and cuts a stream of tuples of arrays into pieces of `size`."""
-  rest = None
-  for chunk in chunks:
-    if rest is not None:
-      chunk = [np.concatenate(pair) for pair in zip(rest, chunk, strict=True)]
-    whole = len(chunk[0]) // size * size
-    for i in range(0, whole, size):
-      yield [x[i : i + size] for x in chunk]
-    rest = [x[whole:] for x in chunk]
-
-
 def process_fn(source, pp, features):
   """The function from stored images to the wanted features."""
   shapes = source.shapes[source.indices]
@@ -107,11 +70,7 @@ def process_fn(source, pp, features):
 def feature_specs(
   source: PackedSource, pp: Callable, features: Features
 ) -> dict[str, jax.ShapeDtypeStruct]:
-  """Shapes and dtypes, without the batch, of what a pp function leaves.
-
-  Raises:
-    ValueError: if a wanted feature is missing.
-  """
+  """See `batches`."""
   check_source(source)
   of = jax.ShapeDtypeStruct
   batch = {
@@ -257,8 +216,23 @@ def host_inputs(
 ) -> Iterator[dict[str, np.ndarray]]:
   """What the host sends for each training batch; see `device_batches`."""
   check_repeats(repeats)
-  pieces = _cut(stream(source, seed, start, repeats), batch_size)
-  return (_inputs(source, store, seed, *piece) for piece in pieces)
+  host, hosts = source.shard
+  mine = np.arange(source.total_examples)[host::hosts]
+
+  @functools.lru_cache(2)  # epochs that a batch may span
+  def order(epoch):
+    order_seed = np.array(seeds.pack(seed, epoch, _SHUFFLE_INDEX, 0), np.int64)
+    return philox.permutation(source.total_examples, order_seed)
+
+  for first in itertools.count(start, batch_size):
+    positions = np.arange(first, first + batch_size)
+    epoch, place = np.divmod(positions, source.num_examples)
+    place = mine[place]
+    index = [
+      order(int(e))[place[epoch == e] // repeats] for e in np.unique(epoch)
+    ]
+    index = source.indices[np.concatenate(index)]
+    yield _inputs(source, store, seed, epoch, index, place % repeats)
 
 
 def _read_ahead(items):
@@ -283,25 +257,7 @@ def device_batches(
   repeats: int = 1,
   hold: bool | None = None,
 ) -> Iterator[tuple[dict[str, jax.Array], Batch]]:
-  """Endless training batches on the devices; see `input_pipeline`.
-
-  Args:
-    source: this host's share of packed data.
-    pp: of `get_preprocess_fn`.
-    features: what of an example the batches hold.
-    batch_size: examples per batch on this host.
-    mesh: the mesh.
-    seed: the run's seed.
-    start: position in the stream, a former batch's `position`.
-    repeats: of an image in a row.
-    hold: whether the devices hold the data; None: if they fit.
-
-  Yields:
-    (global arrays, this host's batch that they came from, without its data).
-
-  Raises:
-    ValueError: if a feature is missing or `repeats` is out of range.
-  """
+  """See `batches`; `hold`: the devices hold the data; None: if they fit."""
   store = store_of(source, mesh, hold)
   program = store.program(pp, features)
   sent = host_inputs(source, store, batch_size, seed, start, repeats)
@@ -324,14 +280,7 @@ def eval_device_batches(
   seed: int = 0,
   hold: bool | None = None,
 ) -> Iterator[tuple[dict[str, jax.Array], int]]:
-  """Every example once, in stored order; see `input_pipeline`.
-
-  For the arguments see `device_batches`.
-
-  Yields:
-    Global arrays [B, ...] by feature, with "mask" [B] float32, 0 for padding;
-    and how many examples of this host are in the batch.
-  """
+  """See `batches` and `device_batches`."""
   store = store_of(source, mesh, hold)
   program = store.program(pp, features)
   host, hosts = source.shard
