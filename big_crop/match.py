@@ -124,14 +124,10 @@ def _solve(target, family, parameter, percentile, scale, near=None):
     args = [*args[:place], found, *args[place + 1 :]]
   else:
     kwargs = {**kwargs, parameter: found}
-  spec = _spec(name, args, kwargs)
+  items = [repr(a) for a in args] + [f"{k}={v!r}" for k, v in kwargs.items()]
+  spec = f"{name}({', '.join(items)})"
   reached = scale(law_with(value), spec)
   return spec, level, reached.percentile(percentile, level)
-
-
-def _spec(name, args, kwargs):
-  items = [repr(a) for a in args] + [f"{k}={v!r}" for k, v in kwargs.items()]
-  return f"{name}({', '.join(items)})"
 
 
 class _Ideal:
