@@ -69,18 +69,12 @@ def fit(width: int, height: int, res: int, max_ratio: float) -> tuple[int, int]:
   return scaled if width <= height else scaled[::-1]
 
 
-def _open(content):
-  return (
-    io.BytesIO(content)
-    if isinstance(content, bytes)
-    else epath.Path(content).open("rb")
-  )
-
-
 def _read(content, function):
   """(function(image), None), or (None, why the image is unreadable)."""
   try:
-    with _open(content) as file, Image.open(file) as image:
+    is_bytes = isinstance(content, bytes)
+    file = io.BytesIO(content) if is_bytes else epath.Path(content).open("rb")
+    with file, Image.open(file) as image:
       return function(image), None
   except PIL.UnidentifiedImageError:
     return None, "it is no image that Pillow can read"
@@ -216,15 +210,7 @@ def pack(
 ) -> dict[str, Any]:
   """Packs a dataset, or what is missing of one whose packing was stopped.
 
-  Args:
-    data: see the command.
-    out: the folder to write.
-    res: short side of the images, at most.
-    data_dir: where TFDS datasets are prepared.
-    splits: which; all that the data has by default.
-    max_ratio: long side / res at most.
-    skip_corrupt: leave out images that do not decode, rather than raise.
-    jobs: threads; one for each core by default.
+  The arguments are those of the command.
 
   Returns:
     The content of index.json.
@@ -240,20 +226,22 @@ def pack(
   jobs = len(os.sched_getaffinity(0)) if jobs is None else jobs
   if jobs < 1:
     raise UserError(f"--jobs {jobs}: need at least 1")
-  folder = {sources.FOLDER: data_dir, sources.EMBEDDED: None}.get(data, data)
-  if not os.path.isdir(folder or ""):
-    folder = None
+  folder = data_dir if data == sources.FOLDER else data
+  if folder and data != sources.EMBEDDED and os.path.isdir(folder):
+    if (
+      pathlib.Path(out).resolve().is_relative_to(pathlib.Path(folder).resolve())
+    ):
+      raise UserError(
+        f"--out {out} lies in --data {folder}: name another folder"
+      )
+    data = os.path.abspath(data) if folder == data else data
   arguments = {
-    "data": os.path.abspath(data) if folder == data else data,
+    "data": data,
     "data_dir": data_dir and os.fspath(epath.Path(data_dir).resolve()),
     "res": res,
     "max_ratio": float(max_ratio),
     "skip_corrupt": skip_corrupt,
   }
-  if folder and pathlib.Path(out).resolve().is_relative_to(
-    pathlib.Path(folder).resolve()
-  ):
-    raise UserError(f"--out {out} lies in --data {folder}: name another folder")
   with contextlib.ExitStack() as stack:
     writer = stack.enter_context(contextlib.closing(pack_writer.Writer(out)))
     if writer.finished:

@@ -42,14 +42,13 @@ _PART_TO_HOLD = 0.5  # of a device's memory
 _CPU_BYTES = 4e9  # what a device may hold where it does not tell its memory
 
 
-def check_source(source: Any) -> PackedSource:
+def check_source(source: Any) -> None:
   """Raises a one-line ValueError unless the data are packed."""
   if not isinstance(source, PackedSource):
     raise UserError(
       'config.input.engine = "device" needs packed data: make them with'
       " python -m big_crop.pack and give their folder as the dataset's name"
     )
-  return source
 
 
 def process_fn(source, pp, features):
@@ -180,7 +179,7 @@ def store_of(source: PackedSource, mesh: Mesh, hold: bool | None) -> _Store:
   Kept with the source, because evaluators read it again, and gone with it,
   because a study opens it anew for each run.
   """
-  source = check_source(source)
+  check_source(source)
   if source.store is None:
     held = source.total_examples and _is_to_be_held(source, mesh, hold)
     source.store = (_Held if held else _Store)(source, mesh)

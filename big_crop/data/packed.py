@@ -100,7 +100,9 @@ def open_packed(
     asked = [name for name in splits if any(name == r[0] for r in ranges)]
     for name in asked:
       _check_images(path / name / "images.npy", splits[name], index)
-      images[name] = _map(path / name / "images.npy", sizes[name], index)
+      # What is empty cannot be mapped.
+      mode = "r" if sizes[name] else None
+      images[name] = np.load(path / name / "images.npy", mmap_mode=mode)
   return PackedSource(
     path,
     index,
@@ -346,12 +348,3 @@ def crc_at(fd, place, size):
       return None
     crc, place = zlib.crc32(data, crc), place + len(data)
   return crc
-
-
-def _map(file, num, index):
-  canvas = index["canvas"]
-  shape = (num, *canvas, 3)
-  if not num:  # what is empty cannot be mapped
-    return np.zeros(shape, np.uint8)
-  offset = len(header(num, canvas))
-  return np.memmap(file, np.uint8, "r", offset, shape)

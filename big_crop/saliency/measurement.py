@@ -9,7 +9,7 @@ from etils import epath
 from scipy import stats
 from tqdm import tqdm
 
-from big_crop import parts, tables
+from big_crop import evaluators, parts, tables
 from big_crop.data.eval_data import EvalData
 from big_crop.runtime import records, storage
 from big_crop.saliency import evaluator
@@ -145,16 +145,12 @@ def open_run(
   given["data"] = {**args["data"], **data}
   # The run may have had other devices.
   batch_size = -(-args.get("batch_size", 128) // run.mesh.size) * run.mesh.size
+  given |= {"type": "saliency", "batch_size": batch_size}
+  context = run.objective.for_evaluators() | {"mesh": run.mesh}
   try:
-    made = evaluator.Evaluator(
-      mesh=run.mesh,
-      seed=run.config.seed,
-      batch_size=batch_size,
-      **run.objective.for_evaluators(),
-      **given,
-    )
+    made = evaluators.make(name, given, seed=run.config.seed, **context)
   except UserError as e:
-    raise UserError(f"{path}: config.evals.{name}: {e}") from e
+    raise UserError(f"{path}: {e}") from e
   return made, run.variables, crop_of(run.config.input.pp)
 
 
