@@ -192,16 +192,8 @@ def main(argv=None):
   parser.add_argument("--family", required=True, metavar="SPEC")
   parser.add_argument("--solve", required=True, metavar="NAME")
   parser.add_argument("--percentile", type=float, default=5.0)
-  parser.add_argument(
-    "--pp_modules",
-    nargs="*",
-    default=[],
-    metavar="MODULE",
-    help="modules of your own that register crops",
-  )
   shapes.add_arguments(parser)
   args = parser.parse_args(argv)
-  registry.import_modules(args.pp_modules)
   for label, images in (shapes.from_arguments(args) or {"": None}).items():
     where = f"on {label}" if images else "ideal laws"
     spec, target_scale, scale = solve(
