@@ -70,13 +70,11 @@ def test_known_entropies():
     assert not empty.any()
   assert f"{np.log(224**2):.2f} {np.log(14**2):.2f}" == "10.82 5.28"
 
-
-def test_maps_without_anything_above_zero_are_counted():
+  # Maps without anything above zero are counted.
   maps = np.ones((3, 2, 2), np.float32)
   maps[0], maps[1] = 0, -1
   s, empty = map(np.asarray, sm.entropy(maps))
   np.testing.assert_array_equal(empty, [True, True, False])
-  assert np.isfinite(s).all()
   found = statistics(s, empty)
   assert found["zero_maps"] == 2
   assert found["entropy"] == pytest.approx(np.log(4))
@@ -477,14 +475,6 @@ def run_config(folder, **model):
   c.evals.val = given
   c.log_training_steps = 1
   return c
-
-
-def test_impossible_maps_fail_before_training(folder, tmp_path):
-  config = run_config(folder, pool_type="tok")
-  where = r"config\.evals\.saliency: map 'gradcam'"
-  with pytest.raises(ValueError, match=where):
-    train.run(config, tmp_path / "run")
-  assert not (tmp_path / "run").exists()
 
 
 @contextlib.contextmanager

@@ -91,9 +91,9 @@ class Writer:
     """
     self._made_from = json.loads(json.dumps(made_from))
     with self._writing():
-      self._resume()
+      self._cut_off()
 
-  def _resume(self):
+  def _cut_off(self):
     """Reads the progress, and cuts off what a kill has left unfinished."""
     self._progress.seek(0)
     lines, ends = [], [0]
@@ -114,8 +114,7 @@ class Writer:
     if head:
       self.canvas = tuple(head["canvas"])
       # Pixels reach the disk before their line does, unless the disk lies.
-      whole = itertools.takewhile(self._is_written, self._blocks)
-      self._blocks = list(whole)
+      self._blocks = [*itertools.takewhile(self._is_written, self._blocks)]
     self._progress.truncate(ends[1 + len(self._blocks)] if head else 0)
 
   @property
