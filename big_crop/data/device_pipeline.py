@@ -26,7 +26,7 @@ from big_crop.data.batches import (
   check_repeats,
   names_of,
 )
-from big_crop.data.packed import PackedSource
+from big_crop.data.packed import PackedSource, example_bytes
 from big_crop.device_ops import philox
 from big_crop.device_ops.canvas import unpack
 from big_crop.device_ops.registry import get_preprocess_fn
@@ -84,8 +84,7 @@ def feature_specs(
 
 def bytes_to_hold(source: PackedSource, mesh: Mesh) -> int:
   """Bytes on each device if the devices hold the split."""
-  each = -(-source.total_examples // mesh.size)
-  return each * source.canvas[0] * source.canvas[1] * 3
+  return -(-source.total_examples // mesh.size) * example_bytes(source.canvas)
 
 
 def _is_to_be_held(source, mesh, hold):

@@ -94,13 +94,8 @@ def _preprocessed(raw, pp, features, seed=0, start=0, num_parallel_calls=None):
     num_parallel_calls=num_parallel_calls or tf.data.AUTOTUNE,
     deterministic=True,
   )
-  _check_features(ds.element_spec, features)
-  return ds
-
-
-def _check_features(spec, features):
-  check_features(spec, features)
-  for name, feature in spec.items():
+  check_features(ds.element_spec, features)
+  for name, feature in ds.element_spec.items():
     if not (feature.dtype.is_floating or feature.dtype.is_integer):
       raise UserError(
         f"the pp string leaves {name!r} as {feature.dtype.name}: decode it"
@@ -110,6 +105,7 @@ def _check_features(spec, features):
         f"the pp string leaves {name!r} with shape {feature.shape}: a batch "
         "needs a fixed one (give the crop or resize a size)"
       )
+  return ds
 
 
 def _batches(

@@ -96,7 +96,10 @@ def open_packed(
       labels.append(_small(folder / "labels.npy", about, (n,)))
       shapes.append(_small(folder / "shapes.npy", about, (n, 2)))
       _check_crc(folder / "names.txt", about)
-      _check_size(folder / "images.npy", n, index["canvas"])
+      file, canvas = folder / "images.npy", index["canvas"]
+      right = len(header(n, canvas)) + n * example_bytes(canvas)
+      if (size := os.stat(file).st_size) != right:
+        raise UserError(f"{file} has {size} bytes, not {right}: {_AGAIN}")
     asked = [name for name in splits if any(name == r[0] for r in ranges)]
     for name in asked:
       _check_images(path / name / "images.npy", splits[name], index)
@@ -272,11 +275,7 @@ def header(num: int, canvas: Sequence[int]) -> bytes:
   file = io.BytesIO()
   np.lib.format.write_array_header_1_0(
     file,
-    {
-      "descr": "|u1",
-      "fortran_order": False,
-      "shape": (num, *canvas, 3),
-    },
+    {"descr": "|u1", "fortran_order": False, "shape": (num, *canvas, 3)},
   )
   return file.getvalue()
 
@@ -284,13 +283,6 @@ def header(num: int, canvas: Sequence[int]) -> bytes:
 def example_bytes(canvas: Sequence[int]) -> int:
   """Bytes of a stored image."""
   return canvas[0] * canvas[1] * 3
-
-
-def _check_size(file, num, canvas):
-  size, right = os.stat(file).st_size, len(header(num, canvas))
-  right += num * example_bytes(canvas)
-  if size != right:
-    raise UserError(f"{file} has {size} bytes, not {right}: {_AGAIN}")
 
 
 _verified = set()  # (path, size, time of modification, checksums) of files
@@ -312,8 +304,8 @@ def _check_images(file, about, index):
     open(file, "rb") as f,
     concurrent.futures.ThreadPoolExecutor(threads) as pool,
     tqdm(
-      total=stat.st_size,
       desc=f"verifying {file}",
+      total=stat.st_size,
       unit="B",
       unit_scale=True,
       disable=hide,

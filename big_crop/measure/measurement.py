@@ -29,6 +29,8 @@ class Measurement:
   Attributes:
     crop: the op's spec.
     images: label of the shapes.
+    shapes: how many images have each.
+    weights: of each shape, with the sum 1.
     exact: an `exact.Mixture` of a distribution for each shape, or None for a
       law without one.
     sampled: likewise, from counts.
@@ -42,7 +44,7 @@ class Measurement:
     self.crop, self.law, self.images = crop, law, images
     self.shapes = image_shapes
     total = sum(image_shapes.values())
-    self._weights = {s: n / total for s, n in image_shapes.items()}
+    self.weights = {s: n / total for s, n in image_shapes.items()}
     cells = lambda h, w: sparse.csr_array((1, (h + 1) * (w + 1)), dtype=int)
     self._counts = {s: cells(*s) for s in image_shapes}
     self._fallbacks = 0
@@ -52,19 +54,12 @@ class Measurement:
     """Computes what is exact; updates the bar after each shape."""
     parts = []
     try:
-      for shape, weight in self._weights.items():
+      for shape, weight in self.weights.items():
         parts.append((weight, exact.size_distribution(self.law, *shape)))
         bar.update()
     except UserError:
       return
     self.exact = exact.Mixture(parts)
-
-  def blocks(self, samples):
-    """(shape, number of samples) pieces that make up `samples`."""
-    for shape, weight in self._weights.items():
-      num = round(samples * weight)
-      for start in range(0, num, _BLOCK):
-        yield shape, min(_BLOCK, num - start)
 
   def sample(self, shape, num, seed):
     """What is counted, int [num]; and the number of fallbacks."""
@@ -90,7 +85,7 @@ class Measurement:
     self.sampled = exact.Mixture(
       [
         (weight, self._table(shape, counts.toarray()[0] / counts.sum()))
-        for shape, weight in self._weights.items()
+        for shape, weight in self.weights.items()
         if (counts := self._counts[shape]).sum()
       ]
     )
@@ -186,7 +181,13 @@ def measure(
   with tqdm(total=num_shapes, desc="exact", unit="shape") as bar:
     for m in found:
       m.integrate(bar)
-  jobs = [(m, *block) for m in found for block in m.blocks(samples)]
+  jobs = [
+    (m, shape, min(_BLOCK, num - start))
+    for m in found
+    for shape, weight in m.weights.items()
+    for num in [round(samples * weight)]
+    for start in range(0, num, _BLOCK)
+  ]
   seeds = np.random.SeedSequence(seed).spawn(len(jobs))
   bar = tqdm(
     total=sum(num for _, _, num in jobs),
