@@ -124,14 +124,10 @@ def _solve(target, family, parameter, percentile, scale, near=None):
     args = [*args[:place], found, *args[place + 1 :]]
   else:
     kwargs = {**kwargs, parameter: found}
-  spec = _spec(name, args, kwargs)
+  items = [repr(a) for a in args] + [f"{k}={v!r}" for k, v in kwargs.items()]
+  spec = f"{name}({', '.join(items)})"
   reached = scale(law_with(value), spec)
   return spec, level, reached.percentile(percentile, level)
-
-
-def _spec(name, args, kwargs):
-  items = [repr(a) for a in args] + [f"{k}={v!r}" for k, v in kwargs.items()]
-  return f"{name}({', '.join(items)})"
 
 
 class _Ideal:
@@ -196,16 +192,8 @@ def main(argv=None):
   parser.add_argument("--family", required=True, metavar="SPEC")
   parser.add_argument("--solve", required=True, metavar="NAME")
   parser.add_argument("--percentile", type=float, default=5.0)
-  parser.add_argument(
-    "--pp_modules",
-    nargs="*",
-    default=[],
-    metavar="MODULE",
-    help="modules of your own that register crops",
-  )
   shapes.add_arguments(parser)
   args = parser.parse_args(argv)
-  registry.import_modules(args.pp_modules)
   for label, images in (shapes.from_arguments(args) or {"": None}).items():
     where = f"on {label}" if images else "ideal laws"
     spec, target_scale, scale = solve(

@@ -20,7 +20,6 @@ import concurrent.futures
 import contextlib
 import hashlib
 import io
-import itertools
 import math
 import os
 import pathlib
@@ -42,7 +41,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from big_crop import errors
-from big_crop.data import base, pack_writer, packed, sources
+from big_crop.data import pack_writer, packed, sources
 from pp_ops.errors import UserError
 from pp_ops.registry import did_you_mean
 
@@ -70,18 +69,12 @@ def fit(width: int, height: int, res: int, max_ratio: float) -> tuple[int, int]:
   return scaled if width <= height else scaled[::-1]
 
 
-def _open(content):
-  return (
-    io.BytesIO(content)
-    if isinstance(content, bytes)
-    else epath.Path(content).open("rb")
-  )
-
-
 def _read(content, function):
   """(function(image), None), or (None, why the image is unreadable)."""
   try:
-    with _open(content) as file, Image.open(file) as image:
+    is_bytes = isinstance(content, bytes)
+    file = io.BytesIO(content) if is_bytes else epath.Path(content).open("rb")
+    with file, Image.open(file) as image:
       return function(image), None
   except PIL.UnidentifiedImageError:
     return None, "it is no image that Pillow can read"
@@ -105,101 +98,20 @@ def _pixels(image, res, max_ratio):
   return np.asarray(image)
 
 
-# What is packed: `examples` yields (content, label), where the content is an
-# encoded image or its path; `name` says what an example is called.
+def _digest(source, splits, pool):
+  """Of the files' names, and of what shows that one has changed."""
 
+  def state(content):
+    if isinstance(content, bytes):
+      return hashlib.sha256(content).hexdigest()
+    stat = epath.Path(content).stat()
+    return f"{content} {stat.length} {stat.mtime}"
 
-class _Indexed:
-  """A folder, or the embedded dataset."""
-
-  def __init__(self, source):
-    self._source = source
-    self.splits, self.class_names = source.splits, source.class_names
-    starts = itertools.accumulate(source.splits.values(), initial=0)
-    self._first = dict(zip(source.splits, starts, strict=False))
-
-  def examples(self, split, start=0):
-    first = self._first[split]
-    for i in range(first + start, first + self.splits[split]):
-      yield self._source.contents[i], int(self._source.labels[i])
-
-  def name(self, split, i):
-    return self._source.describe(self._first[split] + i)
-
-  def digest(self, splits, pool):
-    """Of all names and labels, and of what shows that a file has changed."""
-
-    def state(content):
-      if isinstance(content, bytes):
-        return hashlib.sha256(content).hexdigest()
-      stat = os.stat(content) if os.path.exists(content) else None
-      return stat and f"{stat.st_size} {stat.st_mtime_ns}"
-
-    digest = hashlib.sha256(repr(self.class_names).encode())
-    for split in splits:
-      states = pool.map(state, (content for content, _ in self.examples(split)))
-      for i, (_, label) in enumerate(self.examples(split)):
-        line = f"{self.name(split, i)} {label} {next(states)}\n"
-        digest.update(line.encode(errors="surrogateescape"))
-    return digest.hexdigest()
-
-
-class _Tfds:
-  """A TFDS dataset: records as they are stored."""
-
-  def __init__(self, source):
-    import tensorflow as tf
-
-    with contextlib.suppress(RuntimeError):  # TensorFlow runs already.
-      tf.config.set_visible_devices([], "GPU")
-    self._tf, self._source = tf, source
-    self.splits, self.class_names = source.splits, source.class_names
-
-  def examples(self, split, start=0):
-    tf = self._tf
-    try:
-      records = self._source.records(split, start).prefetch(packed.BLOCK)
-      spec = records.element_spec
-      for key, dtypes in [
-        ("image", (tf.string,)),
-        ("label", (tf.int64, tf.int32, tf.uint8)),
-      ]:
-        found = spec.get(key)
-        if found is None or found.dtype not in dtypes or found.shape.rank:
-          raise UserError(
-            f"dataset {self._source.full_name}: packing needs records of an "
-            f"encoded image and a whole number as label, {key!r} is {found}"
-          )
-      # Only what is kept is copied out of TensorFlow.
-      kept = records.map(lambda x: (x["image"], x["label"]))
-      for image, label in kept.as_numpy_iterator():
-        yield image, int(label)
-    except tf.errors.OpError as e:
-      reason = (e.message or str(e)).splitlines()[0]
-      raise UserError(
-        f"dataset {self._source.full_name}, split {split!r}: {reason}"
-      ) from None
-
-  def name(self, split, i):
-    return self._source.name(split, i)
-
-  def digest(self, splits, pool):
-    del pool
-    files = [file for s in splits for file in self._source.files(s)]
-    lines = [f"{file} {epath.Path(file).stat().length}" for file in files]
-    lines.append(repr(self.class_names))
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _open_data(data, data_dir):
-  source = sources.get_source(data, "all", data_dir)
-  if isinstance(source, packed.PackedSource):
-    raise UserError(f"--data {data} is a packed dataset already")
-  if isinstance(source, base.IndexedSource):
-    if source.notes:
-      print(f"{data}: {source.notes}", file=sys.stderr)
-    return _Indexed(source)
-  return _Tfds(source)
+  digest = hashlib.sha256(repr(source.class_names).encode())
+  for split in splits:
+    for line in pool.map(state, source.files(split)):
+      digest.update(f"{line}\n".encode(errors="surrogateescape"))
+  return digest.hexdigest()
 
 
 def _in_order(pool, function, items, ahead=2 * packed.BLOCK):
@@ -213,18 +125,21 @@ def _in_order(pool, function, items, ahead=2 * packed.BLOCK):
     yield waiting.popleft().result()
 
 
-def _canvas(found, splits, pool, res, max_ratio, skip_corrupt):
+def _canvas(source, splits, pool, res, max_ratio, skip_corrupt):
   """(short, long) of the smallest canvas that holds every image."""
   short = long = 0
-  size_of = lambda example: _read(example[0], lambda image: image.size)
+
+  def size_of(example):
+    name, content, _ = example
+    return name, *_read(content, lambda image: image.size)
+
   total = sum(splits.values())
   with tqdm(total=total, desc="reading sizes", unit="image") as bar:
     for split in splits:
-      sizes = _in_order(pool, size_of, found.examples(split))
-      for i, (size, reason) in enumerate(sizes):
+      for name, size, reason in _in_order(pool, size_of, source.stored(split)):
         bar.update()
         if size is None:
-          _check_skipped(skip_corrupt, found.name(split, i), reason)
+          _check_skipped(skip_corrupt, name, reason)
           continue
         a, b = sorted(fit(*size, res, max_ratio))
         short, long = max(short, a), max(long, b)
@@ -240,39 +155,46 @@ def _check_skipped(skip_corrupt, name, reason):
 
 
 def _blocks(
-  examples: Iterator, start: int, canvas: tuple[int, int]
-) -> Iterator[tuple]:
+  examples: Iterator, start: int, canvas: tuple[int, int], skip_corrupt: bool
+) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
   """Collects decoded examples to blocks for `pack_writer.Writer.add`.
 
   Args:
-    examples: ((image, why it is None), label) from place `start` on.
+    examples: (name, image, why it is None, label) from place `start` on.
     start: place of the first of them in the source.
     canvas: (short, long).
+    skip_corrupt: leave out what is None, rather than raise.
 
   Yields:
-    (end, images, shapes, labels, {place: why it is left out}).
+    The images, and what `Writer.add` notes of them.
   """
-  new = lambda: (np.zeros((packed.BLOCK, *canvas, 3), np.uint8), [], [], {})
-  images, shapes, labels, left_out = new()
-  end = start
-  for (image, reason), label in examples:
-    end += 1
+
+  def new():
+    images = np.zeros((packed.BLOCK, *canvas, 3), np.uint8)
+    return images, {"left_out": 0, "names": [], "labels": [], "shapes": []}
+
+  images, about = new()
+  for end, (name, image, reason, label) in enumerate(examples, start + 1):
+    about["end"] = end
     if image is None:
-      left_out[end - 1] = reason
+      _check_skipped(skip_corrupt, name, reason)
+      about["left_out"] += 1
       continue
     h, w = image.shape[:2]
     if h > w:
       image = image.swapaxes(0, 1)
     if image.shape[0] > canvas[0] or image.shape[1] > canvas[1]:
-      raise UserError(f"example {end - 1} has changed while it was packed")
-    images[len(labels), : image.shape[0], : image.shape[1]] = image
-    shapes.append((h, w))
-    labels.append(label)
-    if len(labels) == packed.BLOCK:
-      yield end, images, shapes, labels, left_out
-      images, shapes, labels, left_out = new()
-  if labels or left_out:
-    yield end, images[: len(labels)], shapes, labels, left_out
+      raise UserError(f"{name} has changed while it was packed")
+    num = len(about["names"])
+    images[num, : image.shape[0], : image.shape[1]] = image
+    about["names"].append(name.replace("\n", " "))
+    about["labels"].append(label)
+    about["shapes"].append((h, w))
+    if num + 1 == packed.BLOCK:
+      yield images, about
+      images, about = new()
+  if about["names"] or about["left_out"]:
+    yield images[: len(about["names"])], about
 
 
 def pack(
@@ -288,21 +210,12 @@ def pack(
 ) -> dict[str, Any]:
   """Packs a dataset, or what is missing of one whose packing was stopped.
 
-  Args:
-    data: see the command.
-    out: the folder to write.
-    res: short side of the images, at most.
-    data_dir: where TFDS datasets are prepared.
-    splits: which; all that the data has by default.
-    max_ratio: long side / res at most.
-    skip_corrupt: leave out images that do not decode, rather than raise.
-    jobs: threads; one for each core by default.
+  The arguments are those of the command.
 
   Returns:
     The content of index.json.
 
   Raises:
-    pack_writer.Finished: if it is there already.
     ValueError: in one line, if something is wrong with the arguments, the data
       or the disk.
   """
@@ -313,54 +226,61 @@ def pack(
   jobs = len(os.sched_getaffinity(0)) if jobs is None else jobs
   if jobs < 1:
     raise UserError(f"--jobs {jobs}: need at least 1")
-  folder = {sources.FOLDER: data_dir, sources.EMBEDDED: None}.get(data, data)
-  if not os.path.isdir(folder or ""):
-    folder = None
+  folder = data_dir if data == sources.FOLDER else data
+  if folder and data != sources.EMBEDDED and os.path.isdir(folder):
+    if (
+      pathlib.Path(out).resolve().is_relative_to(pathlib.Path(folder).resolve())
+    ):
+      raise UserError(
+        f"--out {out} lies in --data {folder}: name another folder"
+      )
+    data = os.path.abspath(data) if folder == data else data
   arguments = {
-    "data": os.path.abspath(data) if folder == data else data,
+    "data": data,
     "data_dir": data_dir and os.fspath(epath.Path(data_dir).resolve()),
     "res": res,
     "max_ratio": float(max_ratio),
     "skip_corrupt": skip_corrupt,
   }
-  if folder and pathlib.Path(out).resolve().is_relative_to(
-    pathlib.Path(folder).resolve()
-  ):
-    raise UserError(f"--out {out} lies in --data {folder}: name another folder")
-  try:
-    writer = pack_writer.Writer(out)
-  except pack_writer.Finished as e:
-    for key, value in arguments.items():
-      if (had := e.index["made_from"][key]) != value:
-        raise UserError(
-          f"--out {out} is finished and was made with {key} {had!r}, not "
-          f"{value!r}: name another folder"
-        ) from None
-    if splits is not None and splits != (had := list(e.index["splits"])):
+  with contextlib.ExitStack() as stack:
+    writer = stack.enter_context(contextlib.closing(pack_writer.Writer(out)))
+    if writer.finished:
+      _check_finished(writer.finished, out, arguments, splits)
+      return writer.finished
+    pool = concurrent.futures.ThreadPoolExecutor(jobs)
+    stack.callback(pool.shutdown, cancel_futures=True)
+    return _pack(writer, pool, arguments, splits)
+
+
+def _check_finished(index, out, arguments, splits):
+  """Raises unless a finished dataset is what is asked for, and sound."""
+  made = {key: index["made_from"][key] for key in arguments}
+  made["splits"] = list(index["splits"])
+  asked = arguments | {"splits": made["splits"] if splits is None else splits}
+  for key, value in asked.items():
+    if made[key] != value:
       raise UserError(
-        f"--out {out} is finished and has splits {','.join(had)}, not "
-        f"{','.join(splits)}: name another folder"
-      ) from None
-    packed.open_packed(out, "all")
-    raise
-  pool = concurrent.futures.ThreadPoolExecutor(jobs)
-  with contextlib.closing(writer):
-    try:
-      return _pack(writer, pool, arguments, splits)
-    finally:
-      pool.shutdown(cancel_futures=True)
+        f"--out {out} is finished and was made with {key} {made[key]!r}, not "
+        f"{value!r}: name another folder"
+      )
+  packed.open_packed(out, "all")
+  print("finished already")
 
 
 def _pack(writer, pool, arguments, splits):
   data, res, max_ratio = (arguments[k] for k in ("data", "res", "max_ratio"))
   skip_corrupt = arguments["skip_corrupt"]
-  found = _open_data(data, arguments["data_dir"])
+  source = sources.get_source(data, "all", arguments["data_dir"])
+  if isinstance(source, packed.PackedSource):
+    raise UserError(f"--data {data} is a packed dataset already")
+  if notes := getattr(source, "notes", ""):
+    print(f"{data}: {notes}", file=sys.stderr)
   for name in splits or ():
-    if name not in found.splits or splits.count(name) > 1:
-      near = did_you_mean(name, found.splits)
-      twice = "named twice" if name in found.splits else f"not there; {near}"
+    if name not in source.splits or splits.count(name) > 1:
+      near = did_you_mean(name, source.splits)
+      twice = "named twice" if name in source.splits else f"not there; {near}"
       raise UserError(f"--splits: {name!r} of --data {data} is {twice}")
-  sizes = {s: found.splits[s] for s in splits or found.splits}
+  sizes = {s: source.splits[s] for s in splits or source.splits}
   total = sum(sizes.values())
   if not total:
     raise UserError(f"--data {data} has no examples in {', '.join(sizes)}")
@@ -369,11 +289,11 @@ def _pack(writer, pool, arguments, splits):
       **arguments,
       "splits": sizes,
       "Pillow": PIL.__version__,
-      "content": found.digest(sizes, pool),
+      "content": _digest(source, sizes, pool),
     }
   )
   if writer.canvas is None:
-    canvas = _canvas(found, sizes, pool, res, max_ratio, skip_corrupt)
+    canvas = _canvas(source, sizes, pool, res, max_ratio, skip_corrupt)
     if not canvas[0]:
       raise UserError(f"--data {data}: none of {total} images is readable")
     writer.begin(canvas)
@@ -386,20 +306,16 @@ def _pack(writer, pool, arguments, splits):
     )
 
   def decode(example):
-    content, label = example
-    return _read(content, lambda x: _pixels(x, res, max_ratio)), label
+    name, content, label = example
+    return name, *_read(content, lambda x: _pixels(x, res, max_ratio)), label
 
   with tqdm(total=total, initial=done, desc="packing", unit="image") as bar:
     for split, start in writer.done.items():
-      decoded = _in_order(pool, decode, found.examples(split, start))
-      for end, *block, left_out in _blocks(decoded, start, writer.canvas):
-        for i, reason in left_out.items():
-          _check_skipped(skip_corrupt, found.name(split, i), reason)
-        writer.add(split, end, *block, left_out)
-        bar.update(end - start)
-        start = end
-  names = {s: lambda i, s=s: found.name(s, i) for s in sizes}
-  return writer.finish(names, found.class_names)
+      decoded = _in_order(pool, decode, source.stored(split, start))
+      for block in _blocks(decoded, start, writer.canvas, skip_corrupt):
+        writer.add(split, *block)
+        bar.update(sum(writer.done.values()) - bar.n)
+  return writer.finish(source.class_names)
 
 
 def _report(index, out):
@@ -443,12 +359,7 @@ def main(argv=None):
   # Of odd but readable images.
   warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
   warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-  try:
-    index = pack(**{**vars(args), "splits": splits})
-  except pack_writer.Finished as e:
-    print("finished already")
-    index = e.index
-  _report(index, args.out)
+  _report(pack(**{**vars(args), "splits": splits}), args.out)
 
 
 if __name__ == "__main__":

@@ -43,18 +43,6 @@ def difference(one, other) -> str | None:
   return records.changed_key(as_json(one), as_json(other), free)
 
 
-def _check(config, mesh):
-  if config.input.engine != "device":
-    raise UserError(
-      'runs are trained together on config.input.engine = "device" alone'
-    )
-  if mesh.size > 1 or jax.process_count() > 1:
-    raise UserError(
-      f"runs are trained together on one device, not {mesh.size}: train them "
-      "apart, or give a process one device"
-    )
-
-
 class _Run:
   """One of the runs: what it has on disk, and where it stands.
 
@@ -83,22 +71,8 @@ class _Run:
   def save(self, step, state, position):
     """Saves a checkpoint as `train.run` does."""
     elapsed = self.elapsed + time.time() - self.began
-    self.checkpoints.save(
-      step,
-      state,
-      {"positions": [position], "skipped": 0, "elapsed_s": elapsed},
-    )
-
-  def check(self, losses):
-    """Notes the first (step, loss) that is not finite."""
-    try:
-      train.check_finite(losses, self.checkpoints)
-    except UserError as e:
-      self.failure = e
-
-  def close(self):
-    """Waits for what is being written."""
-    self.checkpoints.close()
+    host = {"positions": [position], "skipped": 0, "elapsed_s": elapsed}
+    self.checkpoints.save(step, state, host)
 
 
 def _program(runs, store):
@@ -149,7 +123,7 @@ def _program(runs, store):
   def block(states, data, inputs):
     return jax.lax.scan(functools.partial(step, data), states, inputs)
 
-  first = jax.jit(lambda data, inputs: preprocess(data, inputs))
+  first = jax.jit(preprocess)
   return (
     lambda states, inputs: block(states, store.data, inputs),
     lambda inputs: first(store.data, inputs),
@@ -180,7 +154,15 @@ def run(all_configs: Sequence, workdirs: Sequence[str]) -> list:
       raise UserError(f"runs cannot be trained together: {change}")
   runs = [_Run(*pair) for pair in zip(all_configs, workdirs, strict=True)]
   config, parts = runs[0].config, runs[0].parts
-  _check(config, parts.mesh)
+  if config.input.engine != "device":
+    raise UserError(
+      'runs are trained together on config.input.engine = "device" alone'
+    )
+  if parts.mesh.size > 1 or jax.process_count() > 1:
+    raise UserError(
+      f"runs are trained together on one device, not {parts.mesh.size}: train "
+      "them apart, or give a process one device"
+    )
   num, total_steps = len(runs), parts.total_steps
   # Each run keeps its last two, so that a kill leaves one that all have.
   start = checkpoint.latest_step(*workdirs, tidy=True) or 0
@@ -257,9 +239,13 @@ def run(all_configs: Sequence, workdirs: Sequence[str]) -> list:
       continue
     for before, values in jax.device_get(losses):
       for i, run_ in alive():
-        run_.check(
-          [(before + j + 1, float(v[i])) for j, v in enumerate(values)]
-        )
+        try:
+          train.check_finite(
+            [(before + j + 1, float(v[i])) for j, v in enumerate(values)],
+            run_.checkpoints,
+          )
+        except UserError as e:
+          run_.failure = e
     losses = []
     metrics = jax.device_get(metrics)
     if log:
@@ -291,7 +277,7 @@ def run(all_configs: Sequence, workdirs: Sequence[str]) -> list:
 
   results = []
   for i, run_ in enumerate(runs):
-    run_.close()
+    run_.checkpoints.close()
     if run_.failure or step < total_steps:
       results.append(run_.failure)
       continue

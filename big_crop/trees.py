@@ -67,8 +67,8 @@ def first_match(
     names: leaf names.
     rules: (regular expression, value) pairs; the first full match wins.
     where: the config key of the rules, for errors.
-    all_used: whether every rule must be the first of some name; not so for
-      rules that nobody typed.
+    all_used: raise if a rule matches no name first. False for rules that are
+      our own defaults, of which one may match nothing in a given model.
 
   Returns:
     The index of its rule for each name that has one.
@@ -83,7 +83,12 @@ def first_match(
     if not (isinstance(rule, list | tuple) and len(rule) == 2):
       raise UserError(f"{where}: {rule!r} is not a (regex, value) pair.")
   names = list(names)
-  compiled = [_compile(pattern, where) for pattern, _ in rules]
+  compiled = []
+  for pattern, _ in rules:
+    try:
+      compiled.append(re.compile(pattern))
+    except (re.error, TypeError) as e:
+      raise UserError(f"{where}: bad regex {pattern!r}: {e}.") from None
   matches = {}
   for name in names:
     for index, pattern in enumerate(compiled):
@@ -100,13 +105,6 @@ def first_match(
         + f" A parameter's name looks like {names[-1] if names else ''!r}."
       )
   return matches
-
-
-def _compile(pattern: str, where: str) -> re.Pattern:
-  try:
-    return re.compile(pattern)
-  except (re.error, TypeError) as e:
-    raise UserError(f"{where}: bad regex {pattern!r}: {e}.") from None
 
 
 def params_sha256(params: Any) -> str:

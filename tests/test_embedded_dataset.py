@@ -38,13 +38,12 @@ def _open(jpeg):
 
 def test_one_example_is_the_one_of_the_batch(train):
   jpegs, labels = train
-  assert labels.dtype == np.int64
-  assert labels.shape == (_TRAIN,) == (len(jpegs),)
+  assert len(labels) == len(jpegs) == _TRAIN
   for index in (1199, 0, 500):
     assert critters.example("train", index) == (jpegs[index], labels[index])
   again, same = critters.generate("train", 500, 503)
   assert again == jpegs[500:503]
-  np.testing.assert_array_equal(same, labels[500:503])
+  assert same == labels[500:503]
 
 
 def test_another_process_draws_the_same_and_loads_no_framework(train):
@@ -85,7 +84,7 @@ def test_labels_are_balanced_and_mixed(split):
 
 
 def test_splits_have_other_labels(train, validation):
-  assert np.any(train[1][:_VALIDATION] != validation[1])
+  assert train[1][:_VALIDATION] != validation[1]
 
 
 def test_jpegs_have_sizes_and_aspects_like_photographs(train):
@@ -124,19 +123,3 @@ def test_mean_colour_does_not_give_the_class_away(train, validation):
   guesses = np.argmax(_mean_colours(validation[0]) @ weights, axis=1)
   # Better than chance, 0.05: colour is meant to help.
   assert 0.08 < np.mean(guesses == validation[1]) < 0.25
-
-
-@pytest.mark.parametrize(
-  ("call", "message"),
-  [
-    (lambda: critters.example("valid", 0), "did you mean 'validation'"),
-    (lambda: critters.example("train", -1), "no index -1 in 'train'"),
-    (lambda: critters.example("validation", 1000), r"\(0..999\)"),
-    (lambda: critters.generate("train", 0, 4001), "0..4001"),
-    (lambda: critters.generate("train", 7, 3), "7..3"),
-  ],
-)
-def test_bad_input_is_named(call, message):
-  with pytest.raises(ValueError, match=message) as error:
-    call()
-  assert "\n" not in str(error.value)

@@ -3,10 +3,10 @@
 import functools
 import itertools
 
+import data_helpers
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_datasets as tfds
 from objective_helpers import LABELLED
 
 from big_crop.data import base, input_pipeline, sources
@@ -40,29 +40,7 @@ def folder(tmp_path_factory):
 def prepared(tmp_path_factory):
   """The data_dir of a TFDS dataset of 41 images whose label is their number."""
   data_dir = tmp_path_factory.mktemp("tfds")
-  rng = np.random.default_rng(1)
-  images = rng.integers(0, 256, (41, 20, 24, 3), np.uint8)
-  split = lambda num: tf.data.Dataset.from_tensor_slices(
-    {
-      "image": images[:num],
-      "label": np.arange(num),
-      "file_name": [f"{i}.jpg" for i in range(num)],
-    }
-  )
-  tfds.dataset_builders.store_as_tfds_dataset(
-    name="prepared",
-    version="1.0.0",
-    data_dir=data_dir,
-    features=tfds.features.FeaturesDict(
-      {
-        "image": tfds.features.Image(shape=(20, 24, 3), encoding_format="jpeg"),
-        "label": tfds.features.ClassLabel(num_classes=41),
-        "file_name": tfds.features.Text(),
-      }
-    ),
-    split_datasets={"train": split(41), "validation": split(7)},
-    download_config=tfds.download.DownloadConfig(num_shards=3),
-  )
+  data_helpers.prepare(data_dir, "jpeg")
   return data_dir
 
 

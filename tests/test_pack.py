@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 
+import data_helpers
 import numpy as np
 import pytest
 from PIL import Image
@@ -113,7 +114,7 @@ def test_pixels_are_pillows(folder, out):
 
 
 def test_order_is_that_of_the_folder(folder, out):
-  pytest.importorskip("tensorflow")
+  tf = pytest.importorskip("tensorflow")
   for split, shard in [
     ("train", (0, 1)),
     ("train[:70%]+validation[2:]", (1, 3)),
@@ -135,16 +136,11 @@ def test_order_is_that_of_the_folder(folder, out):
         assert a["file_name"].decode() == pixels.describe(b["_index"])
         expected = pixels.example(b["_index"])
         np.testing.assert_array_equal(b["image"], expected)
-
-
-def test_an_epoch_may_be_made_in_a_graph(out):
-  tf = pytest.importorskip("tensorflow")
-
-  source = sources.get_source(str(out), "train")
-  ds = tf.data.Dataset.range(2).flat_map(lambda i: source.epoch([i, i]))
-  got = [int(x["_index"]) for x in ds]
-  eager = [source.epoch(tf.constant([i, i], tf.int64)) for i in range(2)]
-  assert got == [int(x["_index"]) for ds in eager for x in ds]
+  # An epoch may be made in a graph.
+  ds = tf.data.Dataset.range(2).flat_map(lambda i: pixels.epoch([i, i]))
+  eager = [pixels.epoch(tf.constant([i, i], tf.int64)) for i in range(2)]
+  indices = [int(x["_index"]) for e in eager for x in e]
+  assert [int(x["_index"]) for x in ds] == indices
 
 
 def test_an_index_is_of_the_whole_dataset(out):
@@ -167,7 +163,7 @@ import contextlib, itertools, os, random, shutil, signal, sys
 from PIL import Image
 
 from big_crop import pack
-from big_crop.data import pack_writer, packed
+from big_crop.data import packed
 
 packed.BLOCK = 8
 Image.init()  # takes long, and would in each process
@@ -198,10 +194,7 @@ def run(last):
   for name in names:
     setattr(os, name, deadly(name))
   sys.stderr = open(os.devnull, "w")
-  try:
-    pack.pack(data, out, 32, skip_corrupt=True, jobs=1)
-  except pack_writer.Finished:
-    pass
+  pack.pack(data, out, 32, skip_corrupt=True, jobs=1)
   os._exit(0)
 
 
@@ -257,7 +250,7 @@ def corrupt(folder, tmp_path):
 def test_killed_anywhere_it_goes_on_exactly(corrupt, tmp_path):
   done = python(KILLED, corrupt, tmp_path / "killed")
   assert done.returncode == 0, done.stderr
-  assert int(done.stdout) > 40
+  assert int(done.stdout.split()[-1]) > 40
 
 
 def test_a_disk_that_lost_pixels_or_progress(folder, tmp_path, monkeypatch):
@@ -339,7 +332,7 @@ def assert_refused(out, file, data):
   assert "\n" not in str(e.value)
 
 
-def test_what_was_verified_is_verified_again_when_it_has_changed(out):
+def test_what_has_changed_is_verified_again(out):
   file = out / "train" / "images.npy"
   sources.get_source(str(out), "train")
   data = bytearray(file.read_bytes())
@@ -349,10 +342,7 @@ def test_what_was_verified_is_verified_again_when_it_has_changed(out):
   with pytest.raises(UserError, match=r"examples 16 to 19 is wrong"):
     sources.get_source(str(out), "train[:1]")
   assert sources.get_source(str(out), "validation").num_examples == 6
-
-
-def test_a_newer_format_is_told_from_damage(out):
-  index = out / "index.json"
+  index = out / "index.json"  # A newer format is told from damage.
   index.write_text(index.read_text().replace('"version": 1', '"version": 2'))
   with pytest.raises(UserError, match=r"format version 2.*update it"):
     sources.get_source(str(out), "train")
@@ -376,12 +366,12 @@ def test_unreadable_images(corrupt, tmp_path):
     assert source.labels[i] == int(pathlib.Path(name).parent.name[-1])
 
 
-def test_a_disk_that_refuses(folder, tmp_path, monkeypatch):
+def test_a_disk_that_refuses_or_takes_less(folder, out, tmp_path, monkeypatch):
   full = shutil.disk_usage(tmp_path)._replace(free=1000)
   with monkeypatch.context() as m:
     m.setattr(shutil, "disk_usage", lambda path: full)
     with pytest.raises(UserError, match=r"needs 0\.00 GB more"):
-      pack.pack(str(folder), str(tmp_path / "out"), RES)
+      pack.pack(str(folder), str(tmp_path / "new"), RES)
   with monkeypatch.context() as m:
     fail_after(m, 0, errno.EFBIG)
     with pytest.raises(UserError, match=r"cannot write to --out.*too large"):
@@ -394,9 +384,6 @@ def test_a_disk_that_refuses(folder, tmp_path, monkeypatch):
     m.setattr(pathlib.Path, "mkdir", refuse)
     with pytest.raises(UserError, match=r"cannot write.*Permission denied"):
       pack.pack(str(folder), str(tmp_path / "no"), RES)
-
-
-def test_a_disk_that_takes_less_at_a_time(folder, out, tmp_path, monkeypatch):
   write = os.write
   monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:1000]))
   pack.pack(str(folder), str(tmp_path / "slow"), RES)
@@ -448,7 +435,7 @@ def test_finished_is_finished(folder, out, capsys):
   assert "finished already" in said and "26 examples" in said
   with pytest.raises(UserError, match="finished and was made with res 32"):
     pack.main([*command, "16"])
-  with pytest.raises(UserError, match="has splits train,validation, not train"):
+  with pytest.raises(UserError, match=r"with splits \['train', 'validation'\]"):
     pack.main([*command, "32", "--splits", "train"])
   assert content(out) == before
   (out / "train" / "names.txt").write_text("")
@@ -529,24 +516,7 @@ def test_a_tfds_dataset_is_packed_in_the_order_of_its_records(
   tfds = pytest.importorskip("tensorflow_datasets")
   import tensorflow as tf
 
-  rng = np.random.default_rng(1)
-  images = rng.integers(0, 256, (41, 20, 24, 3), np.uint8)
-  split = lambda num: tf.data.Dataset.from_tensor_slices(
-    {"image": images[:num], "label": np.arange(num)}
-  )
-  tfds.dataset_builders.store_as_tfds_dataset(
-    name="prepared",
-    version="1.0.0",
-    data_dir=tmp_path,
-    features=tfds.features.FeaturesDict(
-      {
-        "image": tfds.features.Image(shape=(20, 24, 3), encoding_format="png"),
-        "label": tfds.features.ClassLabel(num_classes=41),
-      }
-    ),
-    split_datasets={"train": split(41), "test": split(7)},
-    download_config=tfds.download.DownloadConfig(num_shards=3),
-  )
+  images = data_helpers.prepare(tmp_path, "png")
   out = tmp_path / "out"
   with monkeypatch.context() as m:
     fail_after(m, 12, errno.ENOSPC)
@@ -559,7 +529,7 @@ def test_a_tfds_dataset_is_packed_in_the_order_of_its_records(
     np.testing.assert_array_equal(source.example(i), images[source.labels[i]])
   # Sub-splits have the same examples.
   builder = tfds.builder_from_directory(tmp_path / "prepared" / "1.0.0")
-  for spec in ("train[:30%]", "train[50%:70%]", "test[2:]"):
+  for spec in ("train[:30%]", "train[50%:70%]", "validation[2:]"):
     theirs = {int(x["label"]) for x in builder.as_dataset(split=spec)}
     ours = sources.get_source(str(out), spec)
     assert {int(ours.labels[i]) for i in ours.indices} == theirs

@@ -27,10 +27,10 @@ def source_of(num, shard=(0, 1)):
   return base.IndexedSource(
     [tf.io.encode_png(image).numpy() for image in images],
     range(num),
-    range(num),
+    {"train": num},
+    [("train", 0, num)],
     [str(i) for i in range(num)],
     shard,
-    are_paths=False,
     describe=str,
   )
 

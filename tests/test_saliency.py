@@ -1,6 +1,7 @@
 """Saliency maps against NumPy and finite differences; evaluator; command."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import pathlib
@@ -69,13 +70,11 @@ def test_known_entropies():
     assert not empty.any()
   assert f"{np.log(224**2):.2f} {np.log(14**2):.2f}" == "10.82 5.28"
 
-
-def test_maps_without_anything_above_zero_are_counted():
+  # Maps without anything above zero are counted.
   maps = np.ones((3, 2, 2), np.float32)
   maps[0], maps[1] = 0, -1
   s, empty = map(np.asarray, sm.entropy(maps))
   np.testing.assert_array_equal(empty, [True, True, False])
-  assert np.isfinite(s).all()
   found = statistics(s, empty)
   assert found["zero_maps"] == 2
   assert found["entropy"] == pytest.approx(np.log(4))
@@ -309,7 +308,7 @@ def test_pictures_are_the_first_by_file_name(folder, tmp_path, monkeypatch):
     for label, picture in enumerate(m.pictures):
       paths = [p for c, p in some if c == label]
       moved += paths[0] != min(paths)
-      assert picture.title == f"class_{label}"
+      assert m.class_name("label", picture.place) == f"class_{label}"
       expected = pp({"image": min(paths).read_bytes()})["image"]
       np.testing.assert_array_equal(picture.image, expected)
     assert len(m.pictures) == wanted
@@ -321,6 +320,21 @@ def test_pictures_are_the_first_by_file_name(folder, tmp_path, monkeypatch):
   first = next(p for c, p in stored if c == 0)
   expected = pp({"image": first.read_bytes()})["image"]
   np.testing.assert_array_equal(m.pictures[0].image, expected)
+
+  # Another run on the same data that errs, and is right, where m is not.
+  turned = m.rows["label"] + m.hits
+  other = dataclasses.replace(m, rows={**m.rows, "prediction": turned})
+  other.rows["prediction"][7] = m.rows["prediction"][7]
+  monkeypatch.setattr(measurement, "_MOST_DIFFERENT", 3)
+  again = measured(monkeypatch, tmp_path, made, variables, first=other)
+  right, wrong = (
+    [i for i in np.flatnonzero(m.hits == hit) if i != 7][:3] for hit in (1, 0)
+  )
+  assert [p.place for p in again.differing] == [*right, *wrong]
+  np.testing.assert_array_equal(m.pictures[0].image, expected)
+  other.data = {"name": "elsewhere"}
+  again = measured(monkeypatch, tmp_path, made, variables, first=other)
+  assert not again.differing
 
 
 def test_the_crop_that_a_run_was_trained_with():
@@ -335,6 +349,41 @@ def test_the_crop_that_a_run_was_trained_with():
     assert measurement.crop_of(pp) == crop
 
 
+def run_of(i, crop, epochs, pictures=(), kinds=("gradient", "gradcam"), **kw):
+  rng = np.random.default_rng(0)
+  label, prediction = kw.pop("predicted", (np.zeros(300), np.zeros(300)))
+  return measurement.Measurement(
+    name=f"run{i}",
+    workdir="",
+    epochs=epochs,
+    crop=crop,
+    shapes={k: {"gradient": (32, 32), "gradcam": (4, 4)}[k] for k in kinds},
+    rows={
+      **{f"{k}_entropy": rng.normal(2 - i / 9, 0.1, 300) for k in kinds},
+      **{f"{k}_empty": np.zeros(300, bool) for k in kinds},
+      "label": np.asarray(label),
+      "prediction": np.asarray(prediction),
+      "confidence": np.full(300, 0.75),
+    },
+    pictures=list(pictures),
+    **kw,
+  )
+
+
+@pytest.fixture
+def drawn(tmp_path, monkeypatch):
+  """(runs) -> {name of the file: figure}."""
+
+  def draw(found):
+    kept = {}
+    keep = lambda figure, path: kept.update({path.name: figure})
+    monkeypatch.setattr(plots, "save", keep)
+    figures.save_all(tmp_path, found)
+    return kept
+
+  return draw
+
+
 @pytest.mark.parametrize(
   ("crops", "titles"),
   [
@@ -347,35 +396,66 @@ def test_the_crop_that_a_run_was_trained_with():
     (["beta_crop"] * 4, ["gradient", "Grad-CAM"]),
   ],
 )  # fmt: skip
-def test_a_panel_for_each_crop(crops, titles, tmp_path, monkeypatch):
-  rng = np.random.default_rng(0)
-  found = [
-    measurement.Measurement(
-      name=f"run{i}",
-      workdir="",
-      epochs=epochs,
-      crop=crop,
-      shapes={"gradient": (32, 32), "gradcam": (4, 4)},
-      rows={
-        **{f"{k}_entropy": rng.normal(2 - i / 9, 0.1, 300) for k in sm.KINDS},
-        **{f"{k}_empty": np.zeros(300, bool) for k in sm.KINDS},
-      },
-      pictures=[],
-    )
-    for i, (crop, epochs) in enumerate(
-      zip(crops, (30, 30, 300, 300), strict=True)
-    )
-  ]
-  kept = []
-  monkeypatch.setattr(plots, "save", lambda figure, _: kept.append(figure))
-  figures.save_all(tmp_path, found)
-  (figure,) = kept
+def test_a_panel_for_each_crop(crops, titles, drawn):
+  epochs = (30, 30, 300, 300)
+  figure = drawn(list(map(run_of, range(4), crops, epochs)))["entropies.png"]
   assert [ax.get_title() for ax in figure.axes] == titles
   # A panel holds its own crop's runs, in the colours of their budgets.
   counts = [len(ax.patches) for ax in figure.axes]
   assert counts == [2 if crops[0] != crops[1] else 4] * len(titles)
   colors = [ax.patches[0].get_edgecolor() for ax in figure.axes]
   assert len(set(colors)) == 1
+
+
+def test_runs_side_by_side(drawn):
+  """CropMix's Figures 4 and 5, and how often each run alone is right."""
+  pictures = [
+    measurement.Picture(
+      i, np.full((8, 8, 3), i), dict.fromkeys(sm.KINDS, np.ones((4, 4)))
+    )
+    for i in (0, 70)
+  ]
+  label = np.arange(300) // 60
+  wrong = lambda first, end: (
+    label,
+    np.r_[label[:first], np.full(end - first, 9), label[end:]],
+  )
+  common = dict(class_names=list("abcde"), pictures=pictures)
+  runs = [
+    run_of(0, "x", 6, predicted=wrong(0, 30), **common),
+    run_of(1, "y", 6, predicted=wrong(20, 37), differing=pictures, **common),
+    run_of(2, "y", 6, predicted=wrong(0, 0), data={"name": "z"}, **common),
+    run_of(3, "y", 6, predicted=wrong(0, 30), kinds=("gradient",), **common),
+  ]
+  found = drawn(runs)
+  assert {*found} == {
+    "entropies.png",
+    "maps.png",
+    "gradcam.png",
+    "differing.png",
+  }
+  titles = [ax.get_title() for ax in found["gradcam.png"].axes]
+  cross, check = "\N{BALLOT X}", "\N{CHECK MARK}"
+  assert [t for t in titles if t] == [
+    *("a", f"run0\n{cross} class 9", f"run1\n{check} a"),
+    *("b", f"run0\n{check} b", f"run1\n{check} b"),
+  ]
+  titles = [ax.get_title() for ax in found["differing.png"].axes]
+  assert f"a\nA {cross} class 9 75%\nB {check} a 75%" in titles
+  assert measurement.compare(*runs[:2]) == {
+    "runs": ["run0", "run1"],
+    "both_right": 263,
+    "only_first_right": 7,
+    "only_second_right": 20,
+    "both_wrong": 10,
+    "mcnemar_p": pytest.approx(2 * stats.binom.cdf(7, 27, 0.5)),
+  }
+  assert measurement.compare(runs[0], runs[3])["mcnemar_p"] == 1
+  text = measurement.table(runs)
+  assert "Not compared with run0, as evaluated on other data: run2." in text
+  assert [row.split("|")[2:7] for row in text.splitlines() if "| run0 " in row][
+    1
+  ] == [" run1 ", " 263        ", " 7       ", " 20      ", " 10         "]
 
 
 def run_config(folder, **model):
@@ -395,14 +475,6 @@ def run_config(folder, **model):
   c.evals.val = given
   c.log_training_steps = 1
   return c
-
-
-def test_impossible_maps_fail_before_training(folder, tmp_path):
-  config = run_config(folder, pool_type="tok")
-  where = r"config\.evals\.saliency: map 'gradcam'"
-  with pytest.raises(ValueError, match=where):
-    train.run(config, tmp_path / "run")
-  assert not (tmp_path / "run").exists()
 
 
 @contextlib.contextmanager
@@ -425,13 +497,16 @@ def test_command(folder, tmp_path, capsys):
   options = ["--num_images=4", "--split=train[:40]", "--max_examples=27"]
   saliency.main(["--workdir", *workdirs, "--out", str(out), *options])
   names = {str(p.relative_to(out)) for p in out.rglob("*.*")}
-  assert names == {"table.md", "summary.json", "entropies.png"} | {
-    f"{run}/{file}" for run in "ab" for file in ("maps.png", "entropies.npz")
+  assert names == {
+    *("table.md", "summary.json", "entropies.png", "gradcam.png"),
+    *(f"{run}/{x}" for run in "ab" for x in ("maps.png", "entropies.npz")),
   }
   assert (out / "table.md").read_text() in capsys.readouterr().out
 
-  runs = json.loads((out / "summary.json").read_text())["runs"]
+  summary = json.loads((out / "summary.json").read_text())
+  runs = summary["runs"]
   assert [r["run"] for r in runs] == ["a", "b"]
+  assert summary["comparisons"][0]["both_right"] == runs[0]["top1"] * 27
   b = runs[1]
   # The same numbers as the two evaluators of the run.
   assert b["count"] == 27

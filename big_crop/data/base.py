@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -46,7 +47,8 @@ class Source(Protocol):
 
     Args:
       seed: int64 [2] that decides the order, or None for the stored one.
-      skip: int64 scalar: examples to leave out at the start.
+      skip: int64 scalar: examples to leave out at the start; a plain number
+        where `seed` is None.
       repeats: how often an example comes in a row. An epoch is as long as it
         is with 1, so that only the first examples of the order, one in
         `repeats`, are in it.
@@ -155,14 +157,16 @@ class IndexedSource:
   The order is one permutation of the split for each seed, dealt to the hosts
   in turn, so that it does not depend on their number.
 
-  Attributes, to be read only:
+  Attributes:
     contents: encoded images, or their paths; example i's is `contents[i]`.
-    labels: int64 [len(contents)], the class of each.
+    labels: int64 [examples of all splits], the class of each.
     indices: int64 [total_examples], which of them are in the split.
     shard: (index, count) of this host's share: `indices[index::count]`.
-    are_paths: whether the contents are paths.
     splits: examples of each split of the dataset, in the order in which
-      `contents` has them; None if that is not known.
+      `contents` has them.
+    first: the index of each split's first example.
+    class_names: of all classes, in the order of their labels, if known.
+    are_paths: whether the contents are paths to be read.
     notes: what a person should know of the dataset, or "".
   """
 
@@ -170,40 +174,47 @@ class IndexedSource:
     self,
     contents: Sequence,
     labels: Sequence[int],
-    indices: Sequence[int],
+    splits: Mapping[str, int],
+    ranges: Sequence[tuple[str, int, int]],
     class_names: Sequence[str] | None,
     shard: tuple[int, int],
     *,
-    are_paths: bool,
     describe: Callable[[int], str],
-    splits: Mapping[str, int] | None = None,
+    are_paths: bool = False,
     notes: str = "",
   ):
-    """Makes a source of `contents[i]` for i in `indices`.
+    """Makes a source of the examples in `ranges`, as `check_split` has them.
 
-    Args:
-      contents: encoded images, or their paths.
-      labels: class of each.
-      indices: which of them this split has; also the examples' `"_index"`.
-      class_names: of all classes, in the order of their labels, if known.
-      shard: (index, count) of this host's share.
-      are_paths: whether the contents are paths to be read.
-      describe: index -> str.
-      splits: examples of each split, see above.
-      notes: see above.
+    `describe` gives the name of an index; the rest are attributes.
     """
     self.contents = contents
-    self.labels = _read_only(labels)
-    self.indices = _read_only(indices)
+    self.labels = np.asarray(labels, np.int64)
+    self.splits = dict(splits)
+    starts = itertools.accumulate(splits.values(), initial=0)
+    self.first = dict(zip(splits, starts, strict=False))
+    parts = (np.arange(a, b) + self.first[name] for name, a, b in ranges)
+    self.indices = np.concatenate([*parts])
     self.shard = shard
     self.are_paths = are_paths
-    self.splits = None if splits is None else dict(splits)
     self.describe = describe
     self.notes = notes
     self.class_names = None if class_names is None else list(class_names)
     self.num_classes = None if class_names is None else len(self.class_names)
-    self.total_examples = len(indices)
-    self.num_examples = len(range(shard[0], len(indices), shard[1]))
+    self.total_examples = len(self.indices)
+    self.num_examples = len(range(shard[0], self.total_examples, shard[1]))
+
+  def stored(
+    self, split: str, start: int = 0
+  ) -> Iterator[tuple[str, str | bytes, int]]:
+    """(name, content, label) of a whole split's examples from `start` on."""
+    first = self.first[split]
+    for i in range(first + start, first + self.splits[split]):
+      yield self.describe(i), self.contents[i], int(self.labels[i])
+
+  def files(self, split: str) -> Sequence[str | bytes]:
+    """What a split's examples are read from: paths, or the bytes themselves."""
+    first = self.first[split]
+    return self.contents[first : first + self.splits[split]]
 
   def epoch(self, seed, skip=0, repeats=1):
     import tensorflow as tf
@@ -252,33 +263,28 @@ class IndexedSource:
     """
     import tensorflow as tf
 
-    with tf.init_scope():
-      return {k: tf.constant(v) for k, v in self._arrays().items()}
-
-  def _arrays(self):
-    return {
+    arrays = {
       "contents": list(self.contents),
       "labels": self.labels,
       "indices": self.indices,
     }
+    with tf.init_scope():
+      return {k: tf.constant(v) for k, v in arrays.items()}
+
+  def _image(self, index):
+    """The features that come from the content of an example."""
+    content = self._tensors["contents"][index]
+    if not self.are_paths:
+      return {"image": content}
+    return {"file_name": content, "image": self._read(content)}
 
   def _fetch(self, index, repeat):
-
-    content = self._tensors["contents"][index]
-    name = {"file_name": content} if self.are_paths else {}
     return {
-      **name,
-      "image": self._read(content) if self.are_paths else content,
+      **self._image(index),
       "label": self._tensors["labels"][index],
       "_index": index,
       "_repeat": repeat,
     }
-
-
-def _read_only(values):
-  array = np.array(values, np.int64).reshape(-1)
-  array.flags.writeable = False
-  return array
 
 
 def _as_png(path):

@@ -5,11 +5,28 @@ An engine is a module that runs pp strings over a source's examples:
 devices. Both have:
 
     get_preprocess_fn(spec) -> pp
-    feature_specs(source, pp, features) -> {name: jax.ShapeDtypeStruct}
-    device_batches(source, pp, features, batch_size, mesh=..., seed=..., ...)
-    eval_device_batches(source, pp, features, batch_size, mesh=..., seed=...)
+    feature_specs(source, pp, features)
+      {name: jax.ShapeDtypeStruct} of an example, for the wanted features that
+      the pp function leaves
+    device_batches(source, pp, features, batch_size, *, mesh, seed, start=0,
+                   repeats=1, ...)
+      yields the endless training batches: (global arrays, this host's `Batch`
+      that they came from, without its data)
+    eval_device_batches(source, pp, features, batch_size, *, mesh, seed=0, ...)
+      yields every example once, in stored order: global arrays [B, ...] with
+      "mask" [B] float32, 0 for padding; and how many of the examples are this
+      host's
     describe(source, mesh, ...) -> what a run's first line says of the data
     OPTIONS: the keys of config.input that these two and `describe` take
+
+`source` is this host's share, `batch_size` counts this host's examples, `seed`
+is the run's, and `start` a former batch's `position`. `repeats` is repeated
+augmentation (Hoffer et al., arXiv:1901.09335; Berman et al., arXiv:1902.05509):
+each image this often in a row, and so in the global batch, augmented anew each
+time. An epoch keeps its length and shows one image in `repeats`, as DeiT's
+sampler has it. All raise a one-line ValueError if a feature is missing or has
+no fixed shape, if `repeats` is no whole number from 1 to 255, and for an
+example that is corrupt, which they name.
 """
 
 import importlib

@@ -15,15 +15,15 @@ Pillow are the same.
 """
 
 import colorsys
-import difflib
+import functools
 import io
 import math
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
+from big_crop.data import base
 from big_crop.data.figures import COATS, KINDS, VARIANTS, figure_of
-from pp_ops.errors import UserError
 
 VERSION = 1  # part of every seed: raise it when a drawing changes
 CLASS_NAMES = tuple(f"{coat} {kind}" for kind in KINDS for coat in COATS)
@@ -48,7 +48,7 @@ _PORTRAIT = 0.3
 
 
 def example(split, index):
-  """Draws one example.
+  """Draws one example, in about 1 ms.
 
   Args:
     split: "train" or "validation".
@@ -57,13 +57,7 @@ def example(split, index):
   Returns:
     (jpeg, label): the JPEG file (RGB) as bytes, and an int in
     [0, NUM_CLASSES).
-
-  Raises:
-    ValueError: on an unknown split or an index outside of it.
   """
-  size = _split_size(split)
-  if not 0 <= index < size:
-    raise UserError(f"critters: no index {index} in {split!r} (0..{size - 1})")
   label = _label(split, index)
   image = _draw(_rng(split, "image", index), label)
   file = io.BytesIO()
@@ -71,35 +65,34 @@ def example(split, index):
   return file.getvalue(), label
 
 
-def generate(split, start=0, stop=None):
-  """Draws the examples start..stop-1 of a split, about 1 ms each.
-
-  Args:
-    split: "train" or "validation".
-    start: first index.
-    stop: index after the last; None is the end of the split.
-
-  Returns:
-    (jpegs, labels): list of bytes, and int64[stop - start].
-
-  Raises:
-    ValueError: on an unknown split or an index outside of it.
-  """
-  size = _split_size(split)
-  stop = size if stop is None else stop
-  if not 0 <= start <= stop <= size:
-    wrong = f"{start}..{stop} is not within 0..{size}"
-    raise UserError(f"critters: {wrong} in {split!r}")
+@functools.cache  # Training and evaluation often share a range.
+def generate(split, start, stop):
+  """(jpegs, labels), two lists, of the examples start..stop-1 of a split."""
   examples = [example(split, i) for i in range(start, stop)]
-  jpegs = [jpeg for jpeg, _ in examples]
-  return jpegs, np.array([label for _, label in examples], np.int64)
+  return [jpeg for jpeg, _ in examples], [label for _, label in examples]
 
 
-def _split_size(split):
-  if split not in SPLIT_SIZES:
-    near = difflib.get_close_matches(str(split), SPLIT_SIZES, 1, 0)[0]
-    raise UserError(f"critters: no split {split!r}; did you mean {near!r}?")
-  return SPLIT_SIZES[split]
+def open_critters(split: str, shard: tuple[int, int]) -> base.IndexedSource:
+  """The dataset as a source; see `sources.get_source`."""
+  names = [
+    f"critters {s}[{i}]" for s, n in SPLIT_SIZES.items() for i in range(n)
+  ]
+  # Only what is asked for is drawn, but an index always means the same image.
+  images, labels = [b""] * len(names), [-1] * len(names)
+  ranges = base.check_split(split, SPLIT_SIZES, "dataset 'critters'")
+  for name, start, stop in ranges:
+    first = names.index(f"critters {name}[0]")
+    place = slice(first + start, first + stop)
+    images[place], labels[place] = generate(name, start, stop)
+  return base.IndexedSource(
+    images,
+    labels,
+    SPLIT_SIZES,
+    ranges,
+    CLASS_NAMES,
+    shard,
+    describe=names.__getitem__,
+  )
 
 
 def _rng(split, purpose, index):

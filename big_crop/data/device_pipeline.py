@@ -26,7 +26,7 @@ from big_crop.data.batches import (
   check_repeats,
   names_of,
 )
-from big_crop.data.packed import PackedSource
+from big_crop.data.packed import PackedSource, example_bytes
 from big_crop.device_ops import philox
 from big_crop.device_ops.canvas import unpack
 from big_crop.device_ops.registry import get_preprocess_fn
@@ -42,51 +42,13 @@ _PART_TO_HOLD = 0.5  # of a device's memory
 _CPU_BYTES = 4e9  # what a device may hold where it does not tell its memory
 
 
-def check_source(source: Any) -> PackedSource:
+def check_source(source: Any) -> None:
   """Raises a one-line ValueError unless the data are packed."""
   if not isinstance(source, PackedSource):
     raise UserError(
       'config.input.engine = "device" needs packed data: make them with'
       " python -m big_crop.pack and give their folder as the dataset's name"
     )
-  return source
-
-
-def stream(
-  source: PackedSource, seed: int, start: int, repeats: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-  """This host's endless stream of examples from position `start` on.
-
-  Args:
-    source: the data.
-    seed: the run's seed.
-    start: position.
-    repeats: see `input_pipeline.train_batches`.
-
-  Yields:
-    For each epoch, or what is left of it: epoch, index and repeat, int64 [n].
-  """
-  host, hosts = source.shard
-  places = np.arange(source.total_examples)[host::hosts]
-  first_epoch, skip = divmod(start, source.num_examples)
-  for epoch in itertools.count(first_epoch):
-    order_seed = np.array(seeds.pack(seed, epoch, _SHUFFLE_INDEX, 0), np.int64)
-    order = philox.permutation(source.total_examples, order_seed)
-    index = source.indices[order[places // repeats]][skip:]
-    yield np.full(len(index), epoch), index, (places % repeats)[skip:]
-    skip = 0
-
-
-def _cut(chunks, size):
-  """Joins and cuts a stream of tuples of arrays into pieces of `size`."""
-  rest = None
-  for chunk in chunks:
-    if rest is not None:
-      chunk = [np.concatenate(pair) for pair in zip(rest, chunk, strict=True)]
-    whole = len(chunk[0]) // size * size
-    for i in range(0, whole, size):
-      yield [x[i : i + size] for x in chunk]
-    rest = [x[whole:] for x in chunk]
 
 
 def process_fn(source, pp, features):
@@ -107,11 +69,7 @@ def process_fn(source, pp, features):
 def feature_specs(
   source: PackedSource, pp: Callable, features: Features
 ) -> dict[str, jax.ShapeDtypeStruct]:
-  """Shapes and dtypes, without the batch, of what a pp function leaves.
-
-  Raises:
-    ValueError: if a wanted feature is missing.
-  """
+  """See `batches`."""
   check_source(source)
   of = jax.ShapeDtypeStruct
   batch = {
@@ -126,8 +84,7 @@ def feature_specs(
 
 def bytes_to_hold(source: PackedSource, mesh: Mesh) -> int:
   """Bytes on each device if the devices hold the split."""
-  each = -(-source.total_examples // mesh.size)
-  return each * source.canvas[0] * source.canvas[1] * 3
+  return -(-source.total_examples // mesh.size) * example_bytes(source.canvas)
 
 
 def _is_to_be_held(source, mesh, hold):
@@ -221,7 +178,7 @@ def store_of(source: PackedSource, mesh: Mesh, hold: bool | None) -> _Store:
   Kept with the source, because evaluators read it again, and gone with it,
   because a study opens it anew for each run.
   """
-  source = check_source(source)
+  check_source(source)
   if source.store is None:
     held = source.total_examples and _is_to_be_held(source, mesh, hold)
     source.store = (_Held if held else _Store)(source, mesh)
@@ -257,8 +214,23 @@ def host_inputs(
 ) -> Iterator[dict[str, np.ndarray]]:
   """What the host sends for each training batch; see `device_batches`."""
   check_repeats(repeats)
-  pieces = _cut(stream(source, seed, start, repeats), batch_size)
-  return (_inputs(source, store, seed, *piece) for piece in pieces)
+  host, hosts = source.shard
+  mine = np.arange(source.total_examples)[host::hosts]
+
+  @functools.lru_cache(2)  # epochs that a batch may span
+  def order(epoch):
+    order_seed = np.array(seeds.pack(seed, epoch, _SHUFFLE_INDEX, 0), np.int64)
+    return philox.permutation(source.total_examples, order_seed)
+
+  for first in itertools.count(start, batch_size):
+    positions = np.arange(first, first + batch_size)
+    epoch, place = np.divmod(positions, source.num_examples)
+    place = mine[place]
+    index = [
+      order(int(e))[place[epoch == e] // repeats] for e in np.unique(epoch)
+    ]
+    index = source.indices[np.concatenate(index)]
+    yield _inputs(source, store, seed, epoch, index, place % repeats)
 
 
 def _read_ahead(items):
@@ -283,25 +255,7 @@ def device_batches(
   repeats: int = 1,
   hold: bool | None = None,
 ) -> Iterator[tuple[dict[str, jax.Array], Batch]]:
-  """Endless training batches on the devices; see `input_pipeline`.
-
-  Args:
-    source: this host's share of packed data.
-    pp: of `get_preprocess_fn`.
-    features: what of an example the batches hold.
-    batch_size: examples per batch on this host.
-    mesh: the mesh.
-    seed: the run's seed.
-    start: position in the stream, a former batch's `position`.
-    repeats: of an image in a row.
-    hold: whether the devices hold the data; None: if they fit.
-
-  Yields:
-    (global arrays, this host's batch that they came from, without its data).
-
-  Raises:
-    ValueError: if a feature is missing or `repeats` is out of range.
-  """
+  """See `batches`; `hold`: the devices hold the data; None: if they fit."""
   store = store_of(source, mesh, hold)
   program = store.program(pp, features)
   sent = host_inputs(source, store, batch_size, seed, start, repeats)
@@ -324,14 +278,7 @@ def eval_device_batches(
   seed: int = 0,
   hold: bool | None = None,
 ) -> Iterator[tuple[dict[str, jax.Array], int]]:
-  """Every example once, in stored order; see `input_pipeline`.
-
-  For the arguments see `device_batches`.
-
-  Yields:
-    Global arrays [B, ...] by feature, with "mask" [B] float32, 0 for padding;
-    and how many examples of this host are in the batch.
-  """
+  """See `batches` and `device_batches`."""
   store = store_of(source, mesh, hold)
   program = store.program(pp, features)
   host, hosts = source.shard

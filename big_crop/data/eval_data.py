@@ -18,6 +18,7 @@ class EvalData:
 
   Attributes:
     source: this host's share.
+    asked: the arguments of `sources.get_source` that it was opened with.
     features: names of the wanted features that the pp string leaves.
     skip_corrupt: whether `batches` may lack examples.
   """
@@ -53,6 +54,7 @@ class EvalData:
     """
     self._mesh, self._num_hosts = mesh, jax.process_count()
     config_checks.check_data("data", data)
+    self.asked = data
     check_number("batch_size", batch_size, 1, whole=True)
     sharding.check_batch_size(batch_size, mesh)
     self._local_batch_size = batch_size // self._num_hosts

@@ -200,13 +200,9 @@ def _twig(worn, bare, shape, line, eye):
 
 
 _FIGURES = {
-  "fish": _fish,
-  "bird": _bird,
-  "butterfly": _butterfly,
-  "beetle": _beetle,
-  "snail": _snail,
-  "leaf": _leaf,
-  "pebble": _pebble,
-  "flower": _flower,
-  "twig": _twig,
+  f.__name__.removeprefix("_"): f
+  for f in (
+    *(_fish, _bird, _butterfly, _beetle, _snail),
+    *(_leaf, _pebble, _flower, _twig),
+  )
 }

@@ -150,22 +150,15 @@ def open_folder(
     files = {"train": everything[:cut], "validation": everything[cut:]}
   flat = [f for s in files for f in files[s]]
   sizes = {s: len(f) for s, f in files.items()}
-  first = {}
-  for s in files:
-    first[s] = sum(sizes[t] for t in first)
   number = {c: i for i, c in enumerate(classes)}
   return base.IndexedSource(
     [str(f) for f, _ in flat],
     [number[c] for _, c in flat],
-    [
-      first[s] + i
-      for s, start, end in base.check_split(split, sizes, str(path))
-      for i in range(start, end)
-    ],
+    sizes,
+    base.check_split(split, sizes, str(path)),
     classes,
     shard,
     are_paths=True,
     describe=lambda i: str(flat[i][0]),
-    splits=sizes,
     notes=describe_skipped(skipped),
   )

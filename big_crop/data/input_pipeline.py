@@ -8,7 +8,6 @@ seed, its epoch, its index and which of its repeats it is (`pp_ops.random`).
 """
 
 import contextlib
-import itertools
 from collections.abc import Callable, Iterator
 
 import jax
@@ -80,7 +79,7 @@ def _pop_seed(example, seed):
   return example_seed(seed, *place)
 
 
-def _preprocessed(raw, pp, seed, start, features, *, threads, skip_corrupt):
+def _preprocessed(raw, pp, features, seed=0, start=0, num_parallel_calls=None):
   """Examples of `raw` after the pp function, with their `"_position"`."""
 
   @tf.autograph.experimental.do_not_convert
@@ -91,15 +90,12 @@ def _preprocessed(raw, pp, seed, start, features, *, threads, skip_corrupt):
     return {**kept, "_position": position}
 
   ds = raw.enumerate(start).map(
-    process, num_parallel_calls=threads, deterministic=True
+    process,
+    num_parallel_calls=num_parallel_calls or tf.data.AUTOTUNE,
+    deterministic=True,
   )
-  _check_features(ds.element_spec, features)
-  return ds.ignore_errors() if skip_corrupt else ds
-
-
-def _check_features(spec, features):
-  check_features(spec, features)
-  for name, feature in spec.items():
+  check_features(ds.element_spec, features)
+  for name, feature in ds.element_spec.items():
     if not (feature.dtype.is_floating or feature.dtype.is_integer):
       raise UserError(
         f"the pp string leaves {name!r} as {feature.dtype.name}: decode it"
@@ -109,18 +105,34 @@ def _check_features(spec, features):
         f"the pp string leaves {name!r} with shape {feature.shape}: a batch "
         "needs a fixed one (give the crop or resize a size)"
       )
+  return ds
 
 
-def _options():
+def _batches(
+  raw_from,
+  source,
+  pp,
+  features,
+  batch_size,
+  *,
+  seed,
+  start=0,
+  num_parallel_calls=None,
+  skip_corrupt=False,
+):
+  """Batches of the raw examples `raw_from(start)`, of which the last is short.
+
+  An example that is corrupt raises with its name, or is left out.
+  """
+  ds = _preprocessed(
+    raw_from(start), pp, features, seed, start, num_parallel_calls
+  )
+  if skip_corrupt:
+    ds = ds.ignore_errors()
   options = tf.data.Options()
   options.deterministic = True
-  return options
-
-
-def _iterate(ds, raw_from, pp, seed, source, batch_size, start):
-  """Batches of `ds` as NumPy; a corrupt image raises with its name."""
-  position = start
-  batches = ds.with_options(_options()).as_numpy_iterator()
+  batches = ds.batch(batch_size).prefetch(2).with_options(options)
+  batches, position = batches.as_numpy_iterator(), start
   while True:
     try:
       batch = next(batches)
@@ -160,31 +172,12 @@ def _find_corrupt(raw, pp, seed, source, num):
 def feature_specs(
   source: Source, pp: Callable, features: Features
 ) -> dict[str, jax.ShapeDtypeStruct]:
-  """Shapes and dtypes, without the batch, of what a pp function leaves.
-
-  Args:
-    source: the data.
-    pp: the pp function.
-    features: what is wanted.
-
-  Returns:
-    Each wanted feature that is there.
-
-  Raises:
-    ValueError: if one is missing or has no fixed shape.
-  """
-  ds = _preprocessed(
-    _one_pass(source), pp, 0, 0, features, threads=1, skip_corrupt=False
-  )
-  return _specs(ds, features)
-
-
-def _specs(ds, features):
-  spec = ds.element_spec
+  """See `batches`."""
+  spec = _preprocessed(_one_pass(source), pp, features).element_spec
   return {
-    k: jax.ShapeDtypeStruct(tuple(spec[k].shape), spec[k].dtype.as_numpy_dtype)
-    for k in names_of(features)
-    if k in spec
+    k: jax.ShapeDtypeStruct(tuple(v.shape), v.dtype.as_numpy_dtype)
+    for k, v in spec.items()
+    if k != "_position"
   }
 
 
@@ -197,52 +190,26 @@ def train_batches(
   seed: int,
   start: int = 0,
   repeats: int = 1,
-  num_parallel_calls: int | None = None,
-  skip_corrupt: bool = False,
+  **options,
 ) -> Iterator[Batch]:
-  """This host's endless training batches.
+  """This host's endless training batches, of which the devices get the data.
 
   Args:
-    source: this host's share of the data.
-    pp: the pp function (`pp_ops.registry.get_preprocess_fn`).
+    source: see `batches`, as for the other arguments.
+    pp: of `get_preprocess_fn`.
     features: what of an example the batches hold.
     batch_size: examples per batch on this host.
     seed: the run's seed.
-    start: position in the stream, a former batch's `position`.
-    repeats: repeated augmentation (Hoffer et al., arXiv:1901.09335; Berman et
-      al., arXiv:1902.05509): each image this often in a row, and so in the
-      global batch, augmented anew each time. An epoch keeps its length and
-      shows one image in `repeats`, as DeiT's sampler has it.
-    num_parallel_calls: threads that preprocess; TensorFlow chooses by default.
-      It does not change what comes out.
-    skip_corrupt: leave out examples that do not decode, rather than raise.
-
-  Returns:
-    An iterator of `Batch`.
-
-  Raises:
-    ValueError: if an example is corrupt (names it), a feature is missing or
-      has no fixed shape, or `repeats` is no whole number from 1 to 255.
+    start: position in the stream.
+    repeats: of an image in a row.
+    **options: num_parallel_calls, the threads that preprocess, which TensorFlow
+      chooses by default and which do not change what comes out; skip_corrupt,
+      to leave out examples that do not decode, rather than raise.
   """
   check_repeats(repeats)
-  ds = _preprocessed(
-    _stream(source, seed, start, repeats),
-    pp,
-    seed,
-    start,
-    features,
-    threads=num_parallel_calls or tf.data.AUTOTUNE,
-    skip_corrupt=skip_corrupt,
-  )
-  return _iterate(
-    ds.batch(batch_size, drop_remainder=True).prefetch(2),
-    lambda position: _stream(source, seed, position, repeats),
-    pp,
-    seed,
-    source,
-    batch_size,
-    start,
-  )
+  raw_from = lambda position: _stream(source, seed, position, repeats)
+  given = dict(seed=seed, start=start, **options)
+  return _batches(raw_from, source, pp, features, batch_size, **given)
 
 
 def eval_batches(
@@ -253,78 +220,37 @@ def eval_batches(
   *,
   num_hosts: int = 1,
   seed: int = 0,
-  num_parallel_calls: int | None = None,
-  skip_corrupt: bool = False,
+  **options,
 ) -> Iterator[Batch]:
-  """Every example of this host's share once, in stored order.
+  """Every example of this host's share once, in stored order, with a mask.
 
-  All hosts get equally many batches; what is missing from the last ones is
-  padding, marked in the mask.
-
-  Args:
-    source: this host's share of the data.
-    pp: the pp function.
-    features: what of an example the batches hold.
-    batch_size: examples per batch on this host.
-    num_hosts: over how many hosts the data is shared.
-    seed: for pp strings with random ops.
-    num_parallel_calls: see `train_batches`.
-    skip_corrupt: see `train_batches`.
-
-  Yields:
-    `Batch`, with a mask.
+  All of the `num_hosts` get equally many batches; what is missing from the last
+  ones is padding. For the other arguments see `train_batches`.
   """
-  ds = _preprocessed(
-    _one_pass(source),
-    pp,
-    seed,
-    0,
-    features,
-    threads=num_parallel_calls or tf.data.AUTOTUNE,
-    skip_corrupt=skip_corrupt,
+  raw_from = lambda position: _one_pass(source, position)
+  batches = _batches(
+    raw_from, source, pp, features, batch_size, seed=seed, **options
   )
-  specs = _specs(ds, features)
-  empty = {k: np.zeros((0, *v.shape), v.dtype) for k, v in specs.items()}
   largest_share = -(-source.total_examples // num_hosts)
-  num_batches = -(-largest_share // batch_size)
-  batches = _iterate(
-    ds.batch(batch_size).prefetch(2),
-    lambda position: _one_pass(source, position),
-    pp,
-    seed,
-    source,
-    batch_size,
-    0,
-  )
-  for batch in itertools.islice(
-    itertools.chain(batches, itertools.repeat(Batch(empty, None, 0, 0))),
-    num_batches,
-  ):
-    yield _pad(batch, batch_size)
-
-
-def _pad(batch, size):
-  num = len(next(iter(batch.data.values())))
-  pad = lambda x: np.pad(x, [(0, size - num)] + [(0, 0)] * (x.ndim - 1))
-  return batch._replace(
-    data={k: pad(v) for k, v in batch.data.items()},
-    mask=(np.arange(size) < num).astype(np.float32),
-  )
+  for _ in range(-(-largest_share // batch_size)):
+    if (batch := next(batches, None)) is None:
+      specs = feature_specs(source, pp, features)
+      empty = {k: np.zeros((0, *v.shape), v.dtype) for k, v in specs.items()}
+      batch = Batch(empty, None, 0, 0)
+    num = len(next(iter(batch.data.values())))
+    pad = lambda x, n=num: np.pad(
+      x, [(0, batch_size - n)] + [(0, 0)] * (x.ndim - 1)
+    )
+    yield batch._replace(
+      data={k: pad(v) for k, v in batch.data.items()},
+      mask=(np.arange(batch_size) < num).astype(np.float32),
+    )
 
 
 def device_batches(
   *args, mesh: Mesh, **options
 ) -> Iterator[tuple[dict[str, jax.Array], Batch]]:
-  """The batches of `train_batches` on the devices, started ahead of their use.
-
-  Args:
-    *args: those of `train_batches`.
-    mesh: the mesh.
-    **options: those of `train_batches`.
-
-  Yields:
-    (global arrays, the batch that they came from, without its data).
-  """
+  """The batches of `train_batches` on the devices, started ahead of use."""
   return ahead(
     (sharding.make_global_batch(b.data, mesh), b._replace(data={}))
     for b in train_batches(*args, **options)
@@ -334,17 +260,7 @@ def device_batches(
 def eval_device_batches(
   *args, mesh: Mesh, **options
 ) -> Iterator[tuple[dict[str, jax.Array], int]]:
-  """The batches of `eval_batches` on the devices.
-
-  Args:
-    *args: those of `eval_batches`.
-    mesh: the mesh.
-    **options: those of `eval_batches`.
-
-  Yields:
-    Global arrays [B, ...] by feature, with "mask" [B] float32, 0 for padding;
-    and how many examples of this host are in the batch.
-  """
+  """The batches of `eval_batches` on the devices; see `batches`."""
   for b in eval_batches(*args, num_hosts=jax.process_count(), **options):
     arrays = sharding.make_global_batch({**b.data, "mask": b.mask}, mesh)
     yield arrays, int(b.mask.sum())

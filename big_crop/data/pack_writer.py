@@ -4,25 +4,18 @@ import contextlib
 import errno
 import fcntl
 import io
+import itertools
 import json
 import os
 import pathlib
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from big_crop.data import packed
 from pp_ops.errors import UserError
-
-
-class Finished(Exception):
-  """The dataset is there already; `index` is its index.json."""
-
-  def __init__(self, index):
-    super().__init__("finished")
-    self.index = index
 
 
 class Writer:
@@ -37,6 +30,7 @@ class Writer:
   Attributes:
     out: the folder.
     canvas: (short, long), or None before `begin`.
+    finished: the content of index.json if the dataset is there already.
   """
 
   def __init__(self, out):
@@ -46,7 +40,6 @@ class Writer:
       out: the folder; made if it is not there.
 
     Raises:
-      Finished: if it is a finished dataset.
       ValueError: if it holds something else, another writer is at work in it,
         or it cannot be written.
     """
@@ -54,10 +47,12 @@ class Writer:
     self.canvas = None
     self._blocks = []
     self._images = None  # (split, file descriptor) of the open images.npy
+    self._progress = None
     with self._writing():
-      self._check_finished()
       if self.out.exists() and not self.out.is_dir():
         raise UserError(f"--out {self.out} is a file: name a folder")
+      if self._look_finished():
+        return
       self._is_new = not self.out.exists()
       self.out.mkdir(parents=True, exist_ok=True)
       found = {p.name for p in self.out.iterdir()}
@@ -75,14 +70,14 @@ class Writer:
             f"--out {self.out}: another process is packing into it"
           ) from None
         # Some network filesystems have no locks.
-      self._check_finished()  # by the process that held the lock
+      self._look_finished()  # by the process that held the lock
 
-  def _check_finished(self):
-    if (self.out / packed.INDEX).exists():
-      index = packed.read_index(self.out)
-      # A kill may have left it.
+  def _look_finished(self):
+    there = (self.out / packed.INDEX).exists()
+    self.finished = packed.read_index(self.out) if there else None
+    if there:  # A kill may have left the progress.
       (self.out / packed.PROGRESS).unlink(missing_ok=True)
-      raise Finished(index)
+    return there
 
   def resume(self, made_from: Mapping[str, Any]) -> None:
     """Goes on with what the folder holds, if anything.
@@ -96,9 +91,9 @@ class Writer:
     """
     self._made_from = json.loads(json.dumps(made_from))
     with self._writing():
-      self._resume()
+      self._cut_off()
 
-  def _resume(self):
+  def _cut_off(self):
     """Reads the progress, and cuts off what a kill has left unfinished."""
     self._progress.seek(0)
     lines, ends = [], [0]
@@ -118,28 +113,9 @@ class Writer:
       head = None
     if head:
       self.canvas = tuple(head["canvas"])
-      self._blocks = self._blocks[: self._num_on_disk()]
       # Pixels reach the disk before their line does, unless the disk lies.
-      while not all(map(self._is_written, self._blocks[-4:])):
-        self._blocks.pop()
+      self._blocks = [*itertools.takewhile(self._is_written, self._blocks)]
     self._progress.truncate(ends[1 + len(self._blocks)] if head else 0)
-
-  @property
-  def total(self) -> int:
-    """Examples of the source."""
-    return sum(self._made_from["splits"].values())
-
-  def _num_on_disk(self):
-    """How many blocks there are before one that images.npy is too short for."""
-    sizes = {}
-    for i, block in enumerate(self._blocks):
-      split = block["split"]
-      if split not in sizes:
-        file = self.out / split / "images.npy"
-        sizes[split] = file.stat().st_size if file.exists() else 0
-      if self._place(block["first"] + len(block["labels"])) > sizes[split]:
-        return i
-    return len(self._blocks)
 
   @property
   def done(self) -> dict[str, int]:
@@ -161,8 +137,11 @@ class Writer:
   def _is_written(self, block):
     place = self._place(block["first"])
     size = len(block["labels"]) * packed.example_bytes(self.canvas)
-    with open(self.out / block["split"] / "images.npy", "rb") as f:
-      return packed.crc_at(f.fileno(), place, size) == block["crc32"]
+    try:
+      with open(self.out / block["split"] / "images.npy", "rb") as f:
+        return packed.crc_at(f.fileno(), place, size) == block["crc32"]
+    except FileNotFoundError:
+      return False
 
   def begin(self, canvas: tuple[int, int]) -> None:
     """Fixes the canvas of a dataset that has none yet."""
@@ -178,26 +157,17 @@ class Writer:
       self.canvas = tuple(canvas)
       self._note({"made_from": self._made_from, "canvas": canvas})
 
-  def add(
-    self,
-    split: str,
-    end: int,
-    images: np.ndarray,
-    shapes: Sequence[tuple[int, int]],
-    labels: Sequence[int],
-    left_out: Sequence[int],
-  ) -> None:
+  def add(self, split: str, images: np.ndarray, about: dict[str, Any]) -> None:
     """Appends a block; it is on the disk when this returns.
 
     Args:
       split: of which split; one is finished before the next is begun.
-      end: how many of the source's examples are dealt with after it.
       images: uint8 [n, short, long, 3], as stored; n is `packed.BLOCK` in all
         but the last block of a split.
-      shapes: n true (height, width).
-      labels: n classes.
-      left_out: places in the source of the examples that do not decode, among
-        those since the block before.
+      about: as JSON, "end" (how many of the source's examples are dealt with
+        after it), "left_out" (how many of them, since the block before, do not
+        decode), and of each image its "names", "labels" and "shapes", true
+        (height, width).
 
     Raises:
       ValueError: if it cannot be written, for example on a full disk.
@@ -209,16 +179,8 @@ class Writer:
         self._images = split, self._open_images(split)
       _write(self._images[1], data)
       os.fdatasync(self._images[1])
-      block = {
-        "split": split,
-        "first": self._kept(split),
-        "end": end,
-        "labels": list(map(int, labels)),
-        "shapes": [list(map(int, s)) for s in shapes],
-        "left_out": list(left_out),
-        "crc32": zlib.crc32(data),
-      }
-      self._note(block)
+      place = {"split": split, "first": self._kept(split)}
+      self._note(block := place | about | {"crc32": zlib.crc32(data)})
     self._blocks.append(block)
 
   def _open_images(self, split):
@@ -241,15 +203,10 @@ class Writer:
     _write(self._progress.fileno(), _line(json.dumps(entry).encode()))
     os.fdatasync(self._progress.fileno())
 
-  def finish(
-    self,
-    names: Mapping[str, Callable[[int], str]],
-    class_names: Sequence[str] | None,
-  ) -> dict[str, Any]:
+  def finish(self, class_names: Sequence[str] | None) -> dict[str, Any]:
     """Completes the dataset.
 
     Args:
-      names: for each split, place in the source -> the example's name.
       class_names: of all classes, in the order of their labels, if known.
 
     Returns:
@@ -267,7 +224,7 @@ class Writer:
         "canvas": list(self.canvas),
         "class_names": class_names,
         "block": packed.BLOCK,
-        "splits": {s: self._finish(s, names[s]) for s in self.done},
+        "splits": {s: self._finish(s) for s in self.done},
         "made_from": self._made_from,
       }
       text = packed.dump_index(index)
@@ -276,7 +233,7 @@ class Writer:
       _sync_folder(self.out)
     return json.loads(text)
 
-  def _finish(self, split, name):
+  def _finish(self, split):
     """Writes all of a split but its pixels; returns its part of the index."""
     folder = self.out / split
     blocks = [b for b in self._blocks if b["split"] == split]
@@ -286,24 +243,22 @@ class Writer:
       f.write(packed.header(self._kept(split), self.canvas))
       f.flush()
       os.fsync(f.fileno())
-    labels = [x for b in blocks for x in b["labels"]]
-    shapes = [x for b in blocks for x in b["shapes"]]
-    left_out = {i for b in blocks for i in b["left_out"]}
-    lines = [
-      name(i).replace("\n", " ") + "\n"
-      for i in range(self._made_from["splits"][split])
-      if i not in left_out
-    ]
+    labels, shapes, names = (
+      [x for b in blocks for x in b[key]]
+      for key in ("labels", "shapes", "names")
+    )
     files = {
       "labels.npy": _npy(np.array(labels, np.int32)),
       "shapes.npy": _npy(np.array(shapes, np.int32).reshape(-1, 2)),
-      "names.txt": "".join(lines).encode(errors="surrogateescape"),
+      "names.txt": "".join(f"{x}\n" for x in names).encode(
+        errors="surrogateescape"
+      ),
     }
     for file, data in files.items():
       _replace(folder / file, data)
     return {
       "num_examples": len(labels),
-      "left_out": len(left_out),
+      "left_out": sum(b["left_out"] for b in blocks),
       "images_crc32": [b["crc32"] for b in blocks if b["labels"]],
       **{packed.crc_key(folder / k): zlib.crc32(v) for k, v in files.items()},
     }
@@ -311,6 +266,8 @@ class Writer:
   def close(self) -> None:
     """Lets go of the folder, and removes what is not begun."""
     self._close_images()
+    if self._progress is None:
+      return
     with contextlib.suppress(OSError):
       if os.fstat(self._progress.fileno()).st_size == 0:
         (self.out / packed.PROGRESS).unlink()

@@ -96,11 +96,16 @@ def open_packed(
       labels.append(_small(folder / "labels.npy", about, (n,)))
       shapes.append(_small(folder / "shapes.npy", about, (n, 2)))
       _check_crc(folder / "names.txt", about)
-      _check_size(folder / "images.npy", n, index["canvas"])
+      file, canvas = folder / "images.npy", index["canvas"]
+      right = len(header(n, canvas)) + n * example_bytes(canvas)
+      if (size := os.stat(file).st_size) != right:
+        raise UserError(f"{file} has {size} bytes, not {right}: {_AGAIN}")
     asked = [name for name in splits if any(name == r[0] for r in ranges)]
     for name in asked:
       _check_images(path / name / "images.npy", splits[name], index)
-      images[name] = _map(path / name / "images.npy", sizes[name], index)
+      # What is empty cannot be mapped.
+      mode = "r" if sizes[name] else None
+      images[name] = np.load(path / name / "images.npy", mmap_mode=mode)
   return PackedSource(
     path,
     index,
@@ -115,15 +120,12 @@ def open_packed(
 class PackedSource(base.IndexedSource):
   """A split of a packed dataset; its features "image" are decoded already.
 
-  Attributes, to be read only, besides `IndexedSource`'s:
+  Attributes, besides `IndexedSource`'s:
     res: the short side that the images were resized to, unless smaller.
     canvas: (short, long) of the stored images.
     images: {split name: uint8 [its examples, short, long, 3], mapped}, for the
-      splits asked for, as stored. The split's first example has index
-      `first[name]`.
-    first: {split name: index of its first example}, for all splits.
+      splits asked for, as stored.
     shapes: int32 [examples of all splits, 2], true heights and widths.
-    labels: int64 [examples of all splits].
     store: where `device_pipeline` keeps the images on the devices.
   """
 
@@ -135,22 +137,15 @@ class PackedSource(base.IndexedSource):
     self.res = index["res"]
     self.canvas = tuple(index["canvas"])
     self.images = images
-    sizes = {k: s["num_examples"] for k, s in index["splits"].items()}
-    starts = np.cumsum([0, *sizes.values()]).tolist()
-    self.first = dict(zip(sizes, starts, strict=False))
     self.shapes = shapes
-    self.shapes.flags.writeable = False
     super().__init__(
       (),
       labels,
-      np.concatenate(
-        [self.first[name] + np.arange(a, b) for name, a, b in ranges]
-      ),
+      {k: s["num_examples"] for k, s in index["splits"].items()},
+      ranges,
       index["class_names"],
       shard,
-      are_paths=False,
-      describe=self._describe,
-      splits=sizes,
+      describe=lambda i: self._names[i],
     )
 
   def read(
@@ -188,21 +183,13 @@ class PackedSource(base.IndexedSource):
     [image], [(h, w)], _ = self.read([index])
     return image[:w, :h].swapaxes(0, 1) if h > w else image[:h, :w]
 
-  def _arrays(self):
-    return {"labels": self.labels, "indices": self.indices}
-
-  def _fetch(self, index, repeat):
+  def _image(self, index):
     import tensorflow as tf
 
     image = tf.numpy_function(
       lambda i: np.ascontiguousarray(self.example(i)), [index], tf.uint8
     )
-    return {
-      "image": tf.ensure_shape(image, [None, None, 3]),
-      "label": self._tensors["labels"][index],
-      "_index": index,
-      "_repeat": repeat,
-    }
+    return {"image": tf.ensure_shape(image, [None, None, 3])}
 
   @functools.cached_property
   def _names(self):
@@ -211,9 +198,6 @@ class PackedSource(base.IndexedSource):
       text = (self._path / split / "names.txt").read_bytes()
       names += text.decode(errors="surrogateescape").split("\n")[:-1]
     return names
-
-  def _describe(self, index):
-    return self._names[index]
 
 
 def read_index(path: pathlib.Path) -> dict[str, Any]:
@@ -291,11 +275,7 @@ def header(num: int, canvas: Sequence[int]) -> bytes:
   file = io.BytesIO()
   np.lib.format.write_array_header_1_0(
     file,
-    {
-      "descr": "|u1",
-      "fortran_order": False,
-      "shape": (num, *canvas, 3),
-    },
+    {"descr": "|u1", "fortran_order": False, "shape": (num, *canvas, 3)},
   )
   return file.getvalue()
 
@@ -303,13 +283,6 @@ def header(num: int, canvas: Sequence[int]) -> bytes:
 def example_bytes(canvas: Sequence[int]) -> int:
   """Bytes of a stored image."""
   return canvas[0] * canvas[1] * 3
-
-
-def _check_size(file, num, canvas):
-  size, right = os.stat(file).st_size, len(header(num, canvas))
-  right += num * example_bytes(canvas)
-  if size != right:
-    raise UserError(f"{file} has {size} bytes, not {right}: {_AGAIN}")
 
 
 _verified = set()  # (path, size, time of modification, checksums) of files
@@ -331,8 +304,8 @@ def _check_images(file, about, index):
     open(file, "rb") as f,
     concurrent.futures.ThreadPoolExecutor(threads) as pool,
     tqdm(
-      total=stat.st_size,
       desc=f"verifying {file}",
+      total=stat.st_size,
       unit="B",
       unit_scale=True,
       disable=hide,
@@ -367,12 +340,3 @@ def crc_at(fd, place, size):
       return None
     crc, place = zlib.crc32(data, crc), place + len(data)
   return crc
-
-
-def _map(file, num, index):
-  canvas = index["canvas"]
-  shape = (num, *canvas, 3)
-  if not num:  # what is empty cannot be mapped
-    return np.zeros(shape, np.uint8)
-  offset = len(header(num, canvas))
-  return np.memmap(file, np.uint8, "r", offset, shape)

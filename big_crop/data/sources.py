@@ -44,10 +44,10 @@ def get_source(
   Raises:
     ValueError: in one line, if the dataset or the split is not there.
   """
-  from big_crop.data import embedded, folder, packed
+  from big_crop.data import critters, folder, packed
 
   if name == EMBEDDED:
-    return embedded.open_embedded(split, shard)
+    return critters.open_critters(split, shard)
   if name == FOLDER and not data_dir:
     raise UserError("dataset 'folder' needs data_dir, the folder's path")
   path = epath.Path(data_dir if name == FOLDER else name)

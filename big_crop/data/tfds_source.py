@@ -6,6 +6,7 @@ graph serves all epochs and any of them can be entered in the middle.
 """
 
 import bisect
+import contextlib
 import difflib
 
 import tensorflow as tf
@@ -67,7 +68,7 @@ class TfdsSource:
       )
     self.splits = {k: s.num_examples for k, s in info.splits.items()}
     parts = base.check_split(split, self.splits, f"dataset {info.full_name}")
-    self.full_name = info.full_name
+    self._builder, self.full_name = builder, info.full_name
     self._features = info.features
     labels = dict(info.features.items()).get("label")
     self.num_classes = getattr(labels, "num_classes", None)
@@ -75,10 +76,8 @@ class TfdsSource:
     # Records are numbered through all files of all splits.
     self._files, self._starts, count = [], [], 0
     pieces = []  # (file number, first record in the file, records)
-    self._pieces_of = {}  # the same of each split as a whole
     for name, info_of_split in sorted(info.splits.items()):
       at = 0  # examples of the split before this file
-      whole = self._pieces_of[name] = []
       for file, length in zip(
         info_of_split.filepaths, info_of_split.shard_lengths, strict=True
       ):
@@ -86,7 +85,6 @@ class TfdsSource:
           lo, hi = max(first, at), min(end, at + length)
           if part == name and lo < hi:
             pieces.append((len(self._files), lo - at, hi - lo))
-        whole.append((len(self._files), 0, length))
         self._files.append(str(file))
         self._starts.append(count)
         at, count = at + length, count + length
@@ -101,7 +99,10 @@ class TfdsSource:
     }
 
   def epoch(self, seed, skip=0, repeats=1):
-    pieces = tf.reshape(tf.constant(self._pieces, tf.int64), [-1, 3])
+    pieces, cycle = self._pieces, _CYCLE
+    if seed is None:  # in the order of the records, of which none is read twice
+      pieces, skip, cycle = _share(pieces, skip, self.num_examples), 0, 1
+    pieces = tf.reshape(tf.constant(pieces, tf.int64), [-1, 3])
     if seed is not None:
       pieces = tf.random.experimental.stateless_shuffle(pieces, seed)
     files = tf.constant(self._files)
@@ -114,7 +115,7 @@ class TfdsSource:
 
     ds = tf.data.Dataset.from_tensor_slices(pieces).interleave(
       read,
-      cycle_length=_CYCLE,
+      cycle_length=cycle,
       block_length=_BLOCK,
       num_parallel_calls=tf.data.AUTOTUNE,
       deterministic=True,
@@ -139,43 +140,37 @@ class TfdsSource:
     )
     return {**features, "_index": index, "_repeat": repeat}
 
-  def records(self, split: str, start: int = 0) -> tf.data.Dataset:
-    """A whole split's examples from place `start` on, in their files' order.
+  def stored(self, split, start=0):
+    """See `base.IndexedSource.stored`."""
+    with contextlib.suppress(RuntimeError):  # TensorFlow runs already.
+      tf.config.set_visible_devices([], "GPU")
+    source = TfdsSource(self._builder, split, (0, 1), 0)
+    try:
+      examples = source.epoch(None, start)
+      spec = examples.element_spec
+      for key, dtypes in [
+        ("image", (tf.string,)),
+        ("label", (tf.int64, tf.int32, tf.uint8)),
+      ]:
+        found = spec.get(key)
+        if found is None or found.dtype not in dtypes or found.shape.rank:
+          raise UserError(
+            f"dataset {self.full_name}: packing needs records of an encoded "
+            f"image and a whole number as label, {key!r} is {found}"
+          )
+      # Only what is kept is copied out of TensorFlow.
+      kept = examples.map(lambda x: (x["_index"], x["image"], x["label"]))
+      for index, image, label in kept.prefetch(256).as_numpy_iterator():
+        yield source.describe(index), image, int(label)
+    except tf.errors.OpError as e:
+      reason = (e.message or str(e)).splitlines()[0]
+      raise UserError(
+        f"dataset {self.full_name}, split {split!r}: {reason}"
+      ) from None
 
-    Args:
-      split: a split's name.
-      start: how many examples to leave out at the beginning.
-
-    Returns:
-      A dataset as `epoch` makes it, but for the order.
-    """
-    pieces = _share(self._pieces_of[split], start, self.splits[split])
-
-    def read(file, index, skip, num):
-      records = tf.data.TFRecordDataset(file, buffer_size=1 << 20)
-      return records.skip(skip).take(num).enumerate(index)
-
-    files = [self._files[file] for file, _, _ in pieces]
-    starts = [self._starts[file] + skip for file, skip, _ in pieces]
-    ds = tf.data.Dataset.from_tensor_slices(
-      (
-        tf.constant(files, tf.string),
-        tf.constant(starts, tf.int64),
-        tf.constant([skip for _, skip, _ in pieces], tf.int64),
-        tf.constant([num for _, _, num in pieces], tf.int64),
-      )
-    )
-    zero = tf.constant(0, tf.int64)
-    return ds.flat_map(read).map(lambda *x: self._parse(*x, zero))
-
-  def files(self, split: str) -> list[str]:
-    """A split's files."""
-    return [self._files[file] for file, _, _ in self._pieces_of[split]]
-
-  def name(self, split: str, place: int) -> str:
-    """The record that is a split's example number `place` in `records`."""
-    [(file, skip, _)] = _share(self._pieces_of[split], place, place + 1)
-    return self.describe(self._starts[file] + skip)
+  def files(self, split):
+    """See `base.IndexedSource.files`."""
+    return list(map(str, self._builder.info.splits[split].filepaths))
 
   def describe(self, index):
     file = bisect.bisect_right(self._starts, index) - 1

@@ -20,7 +20,6 @@ if __name__ == "__main__":
 from big_crop import errors
 from big_crop.measure import measurement, shapes
 from big_crop.runtime import outputs, storage
-from pp_ops import registry
 from pp_ops.checks import check_number
 from pp_ops.errors import UserError
 
@@ -34,17 +33,9 @@ def main(argv=None):
   parser.add_argument("--samples", type=float, default=1e6)
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--out", required=True, metavar="DIR")
-  parser.add_argument(
-    "--pp_modules",
-    nargs="*",
-    default=[],
-    metavar="MODULE",
-    help="modules of your own that register crops",
-  )
   shapes.add_arguments(parser)
   args = parser.parse_args(argv)
   outputs.check_folder(args.out, "--out")
-  registry.import_modules(args.pp_modules)
   images = shapes.from_arguments(args)
   if not images:
     raise UserError("give --image_shape HxW, --images DIR or --dataset NAME")

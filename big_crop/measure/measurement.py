@@ -23,13 +23,18 @@ PERCENTILES = (1, 5, 50)
 class Measurement:
   """One law on one set of shapes: what is exact, and what was sampled.
 
+  What is counted is a number for each sample: here the place of its window's
+  size in a table [h + 1, w + 1].
+
   Attributes:
     crop: the op's spec.
     images: label of the shapes.
-    exact: [(weight, `exact.SizeDistribution`)], one for each shape, or None for
-      a law without one.
+    shapes: how many images have each.
+    weights: of each shape, with the sum 1.
+    exact: an `exact.Mixture` of a distribution for each shape, or None for a
+      law without one.
     sampled: likewise, from counts.
-    fallback: share of the samples that fell back.
+    fallback: share of the samples that fell back, if the law does.
     has_sizes: whether it knows window sizes, and not areas alone.
   """
 
@@ -38,59 +43,56 @@ class Measurement:
   def __init__(self, crop, law, images, image_shapes):
     self.crop, self.law, self.images = crop, law, images
     self.shapes = image_shapes
-    self.fallback = 0.0
-    self._counts = {
-      (h, w): sparse.csr_array((h + 1, w + 1), dtype=np.int64)
-      for h, w in image_shapes
-    }
     total = sum(image_shapes.values())
-    self._weights = {s: n / total for s, n in image_shapes.items()}
-    self.exact = None
-    self.sampled = None
+    self.weights = {s: n / total for s, n in image_shapes.items()}
+    cells = lambda h, w: sparse.csr_array((1, (h + 1) * (w + 1)), dtype=int)
+    self._counts = {s: cells(*s) for s in image_shapes}
+    self._fallbacks = 0
+    self.exact = self.sampled = self.fallback = None
 
   def integrate(self, bar):
     """Computes what is exact; updates the bar after each shape."""
     parts = []
     try:
-      for shape, weight in self._weights.items():
+      for shape, weight in self.weights.items():
         parts.append((weight, exact.size_distribution(self.law, *shape)))
         bar.update()
     except UserError:
       return
     self.exact = exact.Mixture(parts)
 
-  def blocks(self, samples):
-    """(shape, number of samples) pieces that make up `samples`."""
-    for shape, weight in self._weights.items():
-      num = round(samples * weight)
-      for start in range(0, num, _BLOCK):
-        yield shape, min(_BLOCK, num - start)
-
   def sample(self, shape, num, seed):
-    """Counts of window sizes [h + 1, w + 1], and of fallbacks."""
-    height, width = shape
+    """What is counted, int [num]; and the number of fallbacks."""
     rng = np.random.default_rng(seed)
-    _, _, h, w, fell_back = crop_laws.sample(self.law, num, height, width, rng)
-    cell = h.astype(np.int64) * (width + 1) + w
-    counts = np.bincount(cell, minlength=(height + 1) * (width + 1))
-    return counts.reshape(height + 1, width + 1), int(fell_back.sum())
+    _, _, h, w, fell_back = crop_laws.sample(self.law, num, *shape, rng)
+    return h.astype(np.int64) * (shape[1] + 1) + w, int(fell_back.sum())
+
+  def count(self, shape, num, seed):
+    """Draws a block; returns its counts [1, numbers], and of fallbacks."""
+    numbers, fallbacks = self.sample(shape, num, seed)
+    counts = np.bincount(numbers, minlength=self._counts[shape].shape[1])
+    return sparse.csr_array(counts[None]), fallbacks
 
   def add(self, shape, counts, fallbacks):
-    """Adds a block's counts."""
-    self._counts[shape] += sparse.csr_array(counts)
-    self.fallback += fallbacks
+    """Adds a block."""
+    self._counts[shape] += counts
+    self._fallbacks += fallbacks
 
   def finish(self):
     """Turns counts into frequencies."""
     total = sum(int(c.sum()) for c in self._counts.values())
-    self.fallback /= max(total, 1)
+    self.fallback = self._fallbacks / max(total, 1)
     self.sampled = exact.Mixture(
       [
-        (weight, exact.SizeTable(*s, (counts / counts.sum()).toarray()))
-        for s, weight in self._weights.items()
-        if (counts := self._counts[s]).sum()
+        (weight, self._table(shape, counts.toarray()[0] / counts.sum()))
+        for shape, weight in self.weights.items()
+        if (counts := self._counts[shape]).sum()
       ]
     )
+
+  def _table(self, shape, prob):
+    h, w = shape
+    return exact.SizeTable(h, w, prob.reshape(h + 1, w + 1))
 
   def best(self):
     """The exact distribution where there is one, else the sampled one."""
@@ -112,38 +114,26 @@ class Measurement:
 
 
 class UnionMeasurement(Measurement):
-  """What the views of CropMix cover together; it has areas, but no sizes."""
+  """What the views of CropMix cover together: numbers of pixels, no sizes."""
 
   has_sizes = False
-
-  def __init__(self, crop, law, images, image_shapes):
-    super().__init__(crop, law, images, image_shapes)
-    self._counts = {(h, w): np.zeros(h * w + 1, int) for h, w in image_shapes}
 
   def integrate(self, bar):
     """Nothing: there is no exact distribution."""
     bar.update(len(self.shapes))
 
   def sample(self, shape, num, seed):
-    """Counts of covered pixels [h w + 1], and no fallbacks."""
+    """See `Measurement.sample`."""
     rng = np.random.default_rng(seed)
-    areas = cropmix.sample_union(self.law, num, *shape, rng)
-    return np.bincount(areas, minlength=shape[0] * shape[1] + 1), 0
+    return cropmix.sample_union(self.law, num, *shape, rng), 0
 
-  def add(self, shape, counts, fallbacks):
-    """Adds a block's counts."""
-    self._counts[shape] += counts
+  def _table(self, shape, prob):
+    there = np.flatnonzero(prob)
+    return exact.ScaleTable(there / (shape[0] * shape[1]), prob[there])
 
   def finish(self):
-    """Turns counts into frequencies."""
-    parts = []
-    for (h, w), weight in self._weights.items():
-      counts = self._counts[h, w]
-      there = np.flatnonzero(counts)
-      if len(there):
-        prob = counts[there] / counts.sum()
-        parts.append((weight, exact.ScaleTable(there / (h * w), prob)))
-    self.sampled = exact.Mixture(parts)
+    """See `Measurement.finish`; no view falls back as a whole."""
+    super().finish()
     self.fallback = None
 
 
@@ -191,7 +181,13 @@ def measure(
   with tqdm(total=num_shapes, desc="exact", unit="shape") as bar:
     for m in found:
       m.integrate(bar)
-  jobs = [(m, *block) for m in found for block in m.blocks(samples)]
+  jobs = [
+    (m, shape, min(_BLOCK, num - start))
+    for m in found
+    for shape, weight in m.weights.items()
+    for num in [round(samples * weight)]
+    for start in range(0, num, _BLOCK)
+  ]
   seeds = np.random.SeedSequence(seed).spawn(len(jobs))
   bar = tqdm(
     total=sum(num for _, _, num in jobs),
@@ -201,7 +197,7 @@ def measure(
   )
   # NumPy lets go of the interpreter's lock in what takes the time here.
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool, bar:
-    work = lambda job, s: (job, job[0].sample(*job[1:], s))
+    work = lambda job, s: (job, job[0].count(*job[1:], s))
     for (m, shape, num), counts in pool.map(work, jobs, seeds):
       m.add(shape, *counts)
       bar.update(num)

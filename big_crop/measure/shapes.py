@@ -11,6 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from big_crop.data import folder
+from pp_ops import registry
 from pp_ops.checks import check_number
 from pp_ops.errors import UserError
 
@@ -102,7 +103,14 @@ def of_dataset(name: str, split: str, data_dir: str | None, num: int) -> Shapes:
 
 
 def add_arguments(parser) -> None:
-  """Adds the ways to name shapes to an `argparse` parser."""
+  """Adds the ways to name shapes, and crops, to an `argparse` parser."""
+  parser.add_argument(
+    "--pp_modules",
+    nargs="*",
+    default=[],
+    metavar="MODULE",
+    help="modules of your own that register crops",
+  )
   group = parser.add_argument_group("which images")
   group.add_argument(
     "--image_shape", nargs="+", action="extend", default=[], metavar="HxW"
@@ -117,7 +125,11 @@ def add_arguments(parser) -> None:
 
 
 def from_arguments(args) -> dict[str, Shapes]:
-  """{label: shapes} of what was given, one entry for each thing to measure."""
+  """{label: shapes} of what was given, one entry for each thing to measure.
+
+  Imports the modules that register crops.
+  """
+  registry.import_modules(args.pp_modules)
   check_number("--max_images", args.max_images, 1)
   found: dict[str, Shapes] = {
     text: {parse(text): 1} for text in args.image_shape

@@ -7,18 +7,28 @@ classification evaluator of its config. Prints a table of the three mean
 entropies ("You May Be Running the Wrong Inception Crop", section 6.3; what the
 maps are: `big_crop.saliency.maps`) and writes
 
-    DIR/table.md, summary.json  the table; all statistics of every run
+    DIR/table.md, summary.json  the table; all statistics of every run; how
+                                often the first run and each other one are
+                                right on the same images, and McNemar's test
     DIR/entropies.png           their distributions, all runs over one another;
                                 runs of several crops in a panel for each crop
                                 (the paper's Figures 21, 23 and 25)
     DIR/RUN/maps.png            the first image, by file name, of each of the
                                 first classes, with its maps (Figures 19, 22
                                 and 24)
-    DIR/RUN/entropies.npz       label and prediction of each image, and for each
-                                kind of map KIND_entropy and KIND_index, the
-                                image that each entropy is of, by its place in
-                                the split; an image whose map is all zero has
-                                none
+    DIR/gradcam.png             the same images with the Grad-CAM maps of the
+                                runs side by side (the CropMix paper's Figure 4)
+    DIR/RUN/differing.png       images that the first run classifies rightly and
+                                this one does not, and the other way round: the
+                                first twelve of each (Figure 5)
+    DIR/RUN/entropies.npz       label, prediction and confidence for each image,
+                                and for each kind of map KIND_entropy and
+                                KIND_index, the image that each entropy is of,
+                                by its place in the split; an image whose map is
+                                all zero has none
+
+Runs are compared, and drawn side by side, with the first one, if they are
+evaluated on the same data.
 """
 
 import argparse
@@ -66,23 +76,28 @@ def main(argv=None):
   from big_crop.saliency import figures
 
   given = {"name": args.data, "split": args.split}
-  found = [
-    measurement.measure(
+  found = []
+  for workdir, name in zip(args.workdir, _names(args.workdir), strict=True):
+    m = measurement.measure(
       workdir,
       name,
       num_images=args.num_images,
       max_examples=args.max_examples,
       data={k: v for k, v in given.items() if v},
+      first=found[0] if found else None,
     )
-    for workdir, name in zip(args.workdir, _names(args.workdir), strict=True)
-  ]
+    found.append(m)
 
   stop.hold()  # What is written is whole.
   out = storage.path(args.out)
   for m in found:
     (out / m.name).mkdir(parents=True, exist_ok=True)
     m.save_entropies(out / m.name / "entropies.npz")
-  summary = {"runs": [m.summary() for m in found]}
+  (first, *others), _ = measurement.comparable(found)
+  summary = {
+    "runs": [m.summary() for m in found],
+    "comparisons": [measurement.compare(first, m) for m in others],
+  }
   (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
   text = measurement.table(found)
   (out / "table.md").write_text(text)

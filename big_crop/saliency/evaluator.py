@@ -26,8 +26,9 @@ class Batch(NamedTuple):
   Attributes:
     image: [B, H, W, C], on the devices.
     maps: by kind, [B, h, w], on the devices.
-    rows: NumPy arrays [B]: "label", "prediction", and for each kind its
-      "KIND_entropy" and "KIND_empty" (see `saliency_maps.entropy`).
+    rows: NumPy arrays [B]: "label", "prediction", "confidence" (its softmax),
+      and for each kind "KIND_entropy" and "KIND_empty" (see
+      `saliency_maps.entropy`).
     mask: NumPy [B] bool, False for padding.
   """
 
@@ -83,22 +84,11 @@ class Evaluator:
     skip_corrupt: bool = False,
     num_parallel_calls: int | None = None,
   ):
-    """Opens the data.
+    """Opens the data, as `EvalData` does.
 
-    Args:
-      model: the model.
-      mesh: the mesh.
-      num_classes: number of classes.
-      seed: the run's, for a pp string with random ops.
-      data: see `EvalData`, as the arguments below.
-      pp_fn: the pp string; it leaves `image` and `label`. A set of `labels` has
-        no one class whose logit to explain.
-      batch_size: over all devices.
-      maps: some of "gradient", "gradcam" and "relevance"; all that the model
-        has by default.
-      engine: what runs the pp string, see `batches.ENGINES`.
-      skip_corrupt: leave out images that do not decode, rather than fail.
-      num_parallel_calls: threads; TensorFlow chooses by default.
+    `pp_fn` leaves `image` and `label`; a set of `labels` has no one class whose
+    logit to explain. `maps` are some of "gradient", "gradcam" and "relevance",
+    by default all that the model has.
 
     Raises:
       ValueError: if any of it is wrong, or the model has no such map.
@@ -129,7 +119,11 @@ class Evaluator:
 
     def compute(variables, batch):
       maps, logits = make(variables, batch["image"], batch["label"])
-      rows = {"label": batch["label"], "prediction": logits.argmax(-1)}
+      rows = {
+        "label": batch["label"],
+        "prediction": logits.argmax(-1),
+        "confidence": jax.nn.softmax(logits).max(-1),
+      }
       for kind, values in maps.items():
         rows[f"{kind}_entropy"], rows[f"{kind}_empty"] = saliency_maps.entropy(
           values
@@ -153,27 +147,20 @@ class Evaluator:
     yield Batch(*before[:2], *jax.device_get(before[2]))
 
   def run(self, variables: Any) -> dict[str, float]:
-    """Evaluates.
-
-    Args:
-      variables: the model's.
+    """Evaluates a model's variables.
 
     Returns:
-      For each kind of map, of its entropy in nats: `KIND_entropy` (mean),
-      `KIND_entropy_std` (over the images), `KIND_entropy_p05`, `_p25`, `_p50`,
-      `_p75`, `_p95`, and `KIND_zero_maps` (images whose map is all zero, left
-      out of the others); `count`, all the images.
+      For each kind of map what `statistics` has, as `KIND_entropy` and so on;
+      and `count`, all the images.
     """
     found = []
     with progress.evaluation_bar(self.data.source.num_examples) as bar:
       for batch in self.batches(variables):
-        found.append((batch.rows, batch.mask))
+        found.append({k: v[batch.mask] for k, v in batch.rows.items()})
         bar.update(int(batch.mask.sum()))
-    mask = np.concatenate([m for _, m in found])
-    column = lambda key: np.concatenate([rows[key] for rows, _ in found])[mask]
-    metrics = {"count": float(mask.sum())}
+    rows = {k: np.concatenate([r[k] for r in found]) for k in found[0]}
+    metrics = {"count": float(len(rows["label"]))}
     for kind in self.kinds:
-      entropies, empty = column(f"{kind}_entropy"), column(f"{kind}_empty")
-      for key, value in statistics(entropies, empty).items():
-        metrics[f"{kind}_{key}"] = value
+      measured = statistics(rows[f"{kind}_entropy"], rows[f"{kind}_empty"])
+      metrics |= {f"{kind}_{key}": value for key, value in measured.items()}
     return metrics

@@ -1,14 +1,20 @@
-"""Figures of `big_crop.saliency`, like the paper's 19 and 21 to 25."""
+"""Figures of `big_crop.saliency`.
+
+Like 19 and 21 to 25 of "You May Be Running the Wrong Inception Crop", and 4 and
+5 of the CropMix paper.
+"""
 
 import itertools
 import math
+from typing import NamedTuple
 
 import numpy as np
 from etils import epath
 
 from big_crop import plots
+from big_crop.saliency import measurement
 
-_PER_ROW = 3  # pictures
+_PER_ROW = 12  # pictures, maps included
 _PANEL = 4.4  # inches
 _TITLES = {
   "gradient": "gradient",
@@ -16,6 +22,14 @@ _TITLES = {
   "relevance": "relevance",
 }
 _MOST_IN_LEGEND = 12
+
+
+class _Panel(NamedTuple):
+  """An image [H, W, C] in [0, 1], perhaps under a map [h, w]."""
+
+  title: str
+  image: np.ndarray
+  values: np.ndarray | None = None
 
 
 def save_all(out: epath.Path, found) -> None:
@@ -29,41 +43,95 @@ def save_all(out: epath.Path, found) -> None:
   for m in found:
     if m.pictures:
       _save_maps(out / m.name / "maps.png", m)
+  same, _ = measurement.comparable(found)
+  some = [m for m in same if "gradcam" in m.shapes and m.pictures]
+  if some[1:]:
+    _save_side_by_side(out / "gradcam.png", some)
+  for m in same[1:]:
+    if m.differing:
+      _save_differing(out / m.name / "differing.png", same[0], m)
 
 
 def _save_maps(path, m):
-  kinds = list(m.shapes)
-  across = min(_PER_ROW, len(m.pictures))
-  down = -(-len(m.pictures) // across)
-  # Each image, its maps, and a gap before the next image.
-  widths = [*[1] * (1 + len(kinds)), 0.15] * across
-  axes = plots.axes(
-    len(widths),
-    down,
-    size=(1.2 * sum(widths), 1.42 * down + 0.4),
-    width_ratios=widths,
-  )
+  rows = []
+  for picture, image in _images(m.pictures):
+    row = [_Panel(_shortened(m.class_name("label", picture.place)), image)]
+    for kind in m.shapes:
+      empty = m.rows[f"{kind}_empty"][picture.place]
+      entropy = m.rows[f"{kind}_entropy"][picture.place]
+      number = "zero map" if empty else f"{entropy:.2f}"
+      row.append(_Panel(f"{_TITLES[kind]} {number}", image, picture.maps[kind]))
+    rows.append(row)
+  budget = "" if m.epochs is None else f", {m.epochs:.4g} epochs"
+  title = "maps of the label's logit, with their entropies in nats"
+  _save_panels(path, f"{m.name}{budget}: {title}", rows)
+
+
+def _save_side_by_side(path, found):
+  rows = [
+    [_Panel(_shortened(found[0].class_name("label", picture.place)), image)]
+    for picture, image in _images(found[0].pictures)
+  ]
+  for m in found:
+    for row, (picture, image) in zip(rows, _images(m.pictures), strict=True):
+      title = f"{_shortened(m.name)}\n{_verdict(m, picture.place)}"
+      row.append(_Panel(title, image, picture.maps["gradcam"]))
+  title = "Grad-CAM of the label's logit, and each run's prediction"
+  _save_panels(path, title, rows)
+
+
+def _save_differing(path, first, other):
+  sides = [[], []]
+  for picture, image in _images(other.differing):
+    i = picture.place
+    lines = [_shortened(first.class_name("label", i))]
+    for letter, m in (("A", first), ("B", other)):
+      confidence = m.rows["confidence"][i]
+      lines.append(f"{letter} {_verdict(m, i)} {confidence:.0%}")
+    sides[int(other.hits[i])].append([_Panel("\n".join(lines), image)])
+  across = min(6, max(map(len, sides)))
+  # What A alone classifies rightly stands above, in rows of its own.
+  gap = [[]] * (-len(sides[0]) % across)
+  title = f"A: {first.name}, B: {other.name}; their predictions and confidence"
+  _save_panels(path, title, [*sides[0], *gap, *sides[1]], across, 1.6)
+
+
+def _verdict(m, place):
+  mark = "\N{CHECK MARK}" if m.hits[place] else "\N{BALLOT X}"
+  return f"{mark} {_shortened(m.class_name('prediction', place))}"
+
+
+def _images(pictures):
+  """(picture, its image in [0, 1]); the value range is the pp string's own."""
+  low = min((p.image.min() for p in pictures), default=0)
+  high = max((p.image.max() for p in pictures), default=1)
+  for p in pictures:
+    yield p, (p.image - low) / max(high - low, 1e-9)
+
+
+def _save_panels(path, title, rows, most=None, side=1.2):
+  """Draws rows of panels, as many side by side as there is room for."""
+  num = max(map(len, rows))
+  across = min(len(rows), most or max(1, _PER_ROW // num))
+  down = -(-len(rows) // across)
+  # A gap before the next row's first panel.
+  widths = [*[1] * num, 0.15] * across
+  lines = max(p.title.count("\n") for row in rows for p in row)
+  height = (side + 0.22 + 0.13 * lines) * down + 0.4
+  size = (side * sum(widths), height)
+  axes = plots.axes(len(widths), down, size=size, width_ratios=widths)
   for ax in axes.flat:
     ax.set_axis_off()
-  # The value range is the pp string's own.
-  low = min(p.image.min() for p in m.pictures)
-  high = max(p.image.max() for p in m.pictures)
-  for i, picture in enumerate(m.pictures):
-    row, column = divmod(i, across)
-    first, *others = axes[row, column * (2 + len(kinds)) :]
-    image = (picture.image - low) / max(high - low, 1e-9)
-    first.imshow(image)
-    first.set_title(_shortened(picture.title), fontsize=8)
-    for ax, kind in zip(others, kinds, strict=False):
-      _overlay(ax, image, picture.maps[kind])
-      entropy = picture.entropies[kind]
-      number = "zero map" if entropy is None else f"{entropy:.2f}"
-      ax.set_title(f"{_TITLES[kind]} {number}", fontsize=8)
-  budget = "" if m.epochs is None else f", {m.epochs:.4g} epochs"
+  for i, row in enumerate(rows):
+    y, x = divmod(i, across)
+    for ax, panel in zip(axes[y, x * (num + 1) :], row, strict=False):
+      if panel.values is None:
+        ax.imshow(panel.image)
+      else:
+        _overlay(ax, panel.image, panel.values)
+      ax.set_title(panel.title, fontsize=8)
   figure = axes[0, 0].figure
-  figure.suptitle(
-    f"{m.name}{budget}: maps of the label's logit, with their entropies in nats"
-  )
+  figure.suptitle(title, fontsize=10)
   plots.save(figure, path)
 
 

@@ -2,13 +2,14 @@
 
 import collections
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
+from scipy import stats
 from tqdm import tqdm
 
-from big_crop import parts, tables
+from big_crop import evaluators, parts, tables
 from big_crop.data.eval_data import EvalData
 from big_crop.runtime import records, storage
 from big_crop.saliency import evaluator
@@ -20,21 +21,22 @@ from pp_ops.laws.names import FUSED
 _ARGUMENTS = ("data", "pp_fn", "skip_corrupt", "num_parallel_calls")
 
 
-@dataclasses.dataclass
-class Picture:
+# Images of each direction that are kept of what two runs classify differently.
+_MOST_DIFFERENT = 12
+
+
+class Picture(NamedTuple):
   """An image with its maps.
 
   Attributes:
-    title: name of its class.
+    place: of the example, in the order of `Measurement.rows`.
     image: [H, W, C] float.
     maps: {kind: [h, w]}.
-    entropies: {kind: float, or None for a map that is all zero}.
   """
 
-  title: str
+  place: int
   image: np.ndarray
   maps: dict[str, np.ndarray]
-  entropies: dict[str, float | None]
 
 
 @dataclasses.dataclass
@@ -47,8 +49,12 @@ class Measurement:
     epochs: its training budget, if it says.
     crop: the crop op that it was trained with, "" without one.
     shapes: {kind: (h, w) of a map}.
-    rows: see `evaluators.saliency.Batch.rows`, for all examples.
+    rows: see `evaluator.Batch.rows`, for all examples.
     pictures: of the first classes.
+    data: what its evaluator reads, arguments of `sources.get_source`.
+    class_names: of the data, if they have any.
+    differing: the first images that it classifies rightly and the first of all
+      runs does not, and the first the other way round.
   """
 
   name: str
@@ -58,6 +64,19 @@ class Measurement:
   shapes: dict[str, tuple[int, int]]
   rows: dict[str, np.ndarray]
   pictures: list[Picture]
+  data: dict[str, Any] = dataclasses.field(default_factory=dict)
+  class_names: list[str] | None = None
+  differing: list[Picture] = dataclasses.field(default_factory=list)
+
+  @property
+  def hits(self) -> np.ndarray:
+    """[n] bool, whether the prediction is the label."""
+    return self.rows["prediction"] == self.rows["label"]
+
+  def class_name(self, key: str, place: int) -> str:
+    """The name of an example's "label" or "prediction"."""
+    names, number = self.class_names or (), int(self.rows[key][place])
+    return names[number] if number < len(names) else f"class {number}"
 
   def entropies(self, kind: str) -> np.ndarray:
     """The entropies of the maps that are not all zero."""
@@ -65,14 +84,13 @@ class Measurement:
 
   def summary(self) -> dict[str, Any]:
     """As it stands in summary.json."""
-    hits = self.rows["prediction"] == self.rows["label"]
     return {
       "run": self.name,
       "workdir": self.workdir,
       "epochs": self.epochs,
       "crop": self.crop,
-      "top1": float(hits.mean()),
-      "count": len(hits),
+      "top1": float(self.hits.mean()),
+      "count": len(self.hits),
       "maps": {
         kind: {
           "shape": shape,
@@ -87,7 +105,7 @@ class Measurement:
 
   def save_entropies(self, path: epath.Path) -> None:
     """Writes entropies.npz."""
-    columns = {k: self.rows[k] for k in ("label", "prediction")}
+    columns = {k: self.rows[k] for k in ("label", "prediction", "confidence")}
     for kind in self.shapes:
       columns[f"{kind}_entropy"] = self.entropies(kind)
       columns[f"{kind}_index"] = np.flatnonzero(~self.rows[f"{kind}_empty"])
@@ -127,16 +145,12 @@ def open_run(
   given["data"] = {**args["data"], **data}
   # The run may have had other devices.
   batch_size = -(-args.get("batch_size", 128) // run.mesh.size) * run.mesh.size
+  given |= {"type": "saliency", "batch_size": batch_size}
+  context = run.objective.for_evaluators() | {"mesh": run.mesh}
   try:
-    made = evaluator.Evaluator(
-      mesh=run.mesh,
-      seed=run.config.seed,
-      batch_size=batch_size,
-      **run.objective.for_evaluators(),
-      **given,
-    )
+    made = evaluators.make(name, given, seed=run.config.seed, **context)
   except UserError as e:
-    raise UserError(f"{path}: config.evals.{name}: {e}") from e
+    raise UserError(f"{path}: {e}") from e
   return made, run.variables, crop_of(run.config.input.pp)
 
 
@@ -167,6 +181,7 @@ def measure(
   num_images: int = 25,
   max_examples: int | None = None,
   data: dict[str, str] | None = None,
+  first: Measurement | None = None,
 ) -> Measurement:
   """Computes the maps of a run's evaluation split.
 
@@ -179,6 +194,7 @@ def measure(
       first that is stored.
     max_examples: stop after so many.
     data: see `open_run`.
+    first: the run to compare this one with, if there is one.
 
   Returns:
     The measurement.
@@ -190,8 +206,10 @@ def measure(
   source = made.data.source
   total = min(source.num_examples, max_examples or source.num_examples)
   names = file_names(made.data, total)
+  if first and first.data != made.data.asked:
+    first = None
   rows, shapes = collections.defaultdict(list), {}
-  pictures, first = {}, {}  # by label
+  pictures, key_of, differing = {}, {}, {True: [], False: []}
   seen = 0
   with tqdm(total=total, desc=name, unit="image") as bar:
     for batch in made.batches(variables):
@@ -200,11 +218,14 @@ def measure(
         rows[key].append(values[kept])
       for place, i in enumerate(kept, seen):
         label, key = int(batch.rows["label"][i]), names and names[place]
-        if label >= num_images or (label in first and not names):
-          continue
-        if label not in first or key < first[label]:
-          first[label] = key
-          pictures[label] = _picture(batch, i, label, source.class_names)
+        if label < num_images and (
+          label not in key_of or (names and key < key_of[label])
+        ):
+          key_of[label], pictures[label] = key, _picture(batch, i, place)
+        hit = bool(batch.rows["prediction"][i] == label)
+        some = differing[hit]
+        if first and hit != first.hits[place] and len(some) < _MOST_DIFFERENT:
+          some.append(_picture(batch, i, place))
       shapes = {kind: batch.maps[kind].shape[1:] for kind in made.kinds}
       seen += len(kept)
       bar.update(len(kept))
@@ -219,18 +240,43 @@ def measure(
     shapes=shapes,
     rows={k: np.concatenate(v) for k, v in rows.items()},
     pictures=[pictures[label] for label in sorted(pictures)],
+    data=made.data.asked,
+    class_names=source.class_names,
+    differing=[*differing[True], *differing[False]],
   )
 
 
-def _picture(batch, i, label, class_names):
-  empty = lambda kind: batch.rows[f"{kind}_empty"][i]
-  entropy = lambda kind: float(batch.rows[f"{kind}_entropy"][i])
-  return Picture(
-    title=class_names[label] if class_names else f"class {label}",
-    image=np.asarray(batch.image[i], np.float32),
-    maps={kind: np.asarray(m[i]) for kind, m in batch.maps.items()},
-    entropies={k: None if empty(k) else entropy(k) for k in batch.maps},
-  )
+def _picture(batch, i, place):
+  maps = {kind: np.asarray(m[i]) for kind, m in batch.maps.items()}
+  return Picture(place, np.asarray(batch.image[i], np.float32), maps)
+
+
+def comparable(found: list[Measurement]) -> tuple[list[Measurement], str]:
+  """The runs on the data of the first one, and a line about the others."""
+  same = [m for m in found if m.data == found[0].data]
+  others = ", ".join(m.name for m in found if m.data != found[0].data)
+  note = f"Not compared with {found[0].name}, as evaluated on other data: "
+  return same, f"{note}{others}.\n" if others else ""
+
+
+def compare(first: Measurement, other: Measurement) -> dict[str, Any]:
+  """How often two runs are right on the same images, together and alone.
+
+  Returns:
+    The runs' names; four counts; and McNemar's exact p-value: that of the sign
+    test of the images that just one of the runs classifies rightly.
+  """
+  a, b = first.hits, other.hits
+  alone = [int((a & ~b).sum()), int((b & ~a).sum())]
+  p = stats.binomtest(alone[0], sum(alone)).pvalue if any(alone) else 1.0
+  return {
+    "runs": [first.name, other.name],
+    "both_right": int((a & b).sum()),
+    "only_first_right": alone[0],
+    "only_second_right": alone[1],
+    "both_wrong": int((~a & ~b).sum()),
+    "mcnemar_p": float(p),
+  }
 
 
 def table(found: list[Measurement]) -> str:
@@ -261,9 +307,17 @@ def table(found: list[Measurement]) -> str:
     for m in found
     for kind, (h, w) in m.shapes.items()
   }
-  return (
+  text = (
     tables.markdown(rows)
     + "\nMean entropy in nats ± standard deviation over the images, without "
     f"the maps that are all zero. Largest possible: {', '.join(sorted(limits))}"
     ".\n"
   )
+  (first, *others), note = comparable(found)
+  if others:
+    head = ["A", "B", "both right", "A alone", "B alone", "both wrong"]
+    pairs = [[*head, "McNemar's exact p"]]
+    for *counts, p in (compare(first, m).values() for m in others):
+      pairs.append([*counts[0], *map(str, counts[1:]), f"{p:.3g}"])
+    text += "\n" + tables.markdown(pairs)
+  return text + (note and "\n" + note)
