@@ -80,9 +80,7 @@ def default_config() -> ConfigDict:
   )
   c.mixup = ConfigDict(dict(p=0.0, per="batch"))  # big_vision's
   c.mixing = ConfigDict(  # timm's mixup and CutMix
-    dict(
-      mixup_alpha=0.0, cutmix_alpha=0.0, prob=1.0, switch_prob=0.5, mode="batch"
-    )
+    dict(mixup_alpha=0.0, cutmix_alpha=0.0, mode="batch")
   )
 
   c.optax_name = "scale_by_adam"

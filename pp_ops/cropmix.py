@@ -29,13 +29,12 @@ class Plan(NamedTuple):
     num: int32 scalar, the number of views.
     windows: int32 [most, 4], (y, x, h, w) of the views in the order of mixing;
       beyond `num` they repeat the first one.
-    steps: float32, of length most - 1; undefined beyond `num` - 1. None where
-      there is one view only.
+    steps: float32, of length most - 1; zero beyond `num` - 1.
   """
 
   num: tf.Tensor
   windows: tf.Tensor
-  steps: Steps | None
+  steps: Steps
 
 
 def get_planner(
@@ -44,33 +43,32 @@ def get_planner(
   """Returns a function from an image's shape, (height, width, ...), to a plan.
 
   Args:
-    law: what to draw.
+    law: what to draw, of two views or more.
     size: (height, width) of the views.
   """
 
-  def packed(n, stateless, u, shape, seed):
-    """Windows and steps for n views, float32 [most, 4 + 7]."""
+  def plan_of(n, stateless, u, shape, seed):
+    """The plan of n views."""
     rng = Rng(seed if stateless else None)
-    windows = [
-      tf.stack(crops.get_sampler(view)(shape[0], shape[1], rng))
-      for view in law.views(n)
-    ]
-    windows = tf.stack(windows)
-    windows = tf.gather(windows, law.order(n, u, tf)) if n > 1 else windows
-    windows = tf.concat([windows, *[windows[:1]] * (law.most - n)], 0)
-    windows = tf.cast(windows, tf.float32)  # whole numbers far below 2^24
-    if law.most == 1:
-      return windows
-    newer, weight, box, permutation = (
-      tf.cast(x, tf.float32) for x in law.steps(n, u, size, tf)
+    windows = tf.stack(
+      [
+        tf.stack(crops.get_sampler(view)(shape[0], shape[1], rng))
+        for view in law.views(n)
+      ]
     )
-    steps = tf.stack([newer, weight, *tf.unstack(box, axis=1), permutation], 1)
-    steps = tf.pad(steps, [[0, law.most - n + 1], [0, 0]])
-    return tf.concat([windows, steps], 1)
+    steps = [tf.zeros([0, *tail], tf.float32) for tail in ([], [], [4], [])]
+    if n > 1:
+      windows = tf.gather(windows, law.order(n, u, tf))
+      steps = [tf.cast(x, tf.float32) for x in law.steps(n, u, size, tf)]
+    if more := law.most - n:
+      windows = tf.concat([windows, *[windows[:1]] * more], 0)
+      ends = [[0, more]], [[0, more]], [[0, more], [0, 0]], [[0, more]]
+      steps = map(tf.pad, steps, ends)
+    return Plan(tf.constant(n), windows, Steps(*steps))
 
   draw = {
     stateless: one_of(
-      [functools.partial(packed, n, stateless) for n in law.num],
+      [functools.partial(plan_of, n, stateless) for n in law.num],
       tf.TensorSpec([None], tf.int32),
       tf.TensorSpec([2], tf.int64),
     )
@@ -78,24 +76,14 @@ def get_planner(
   }
 
   def plan(shape, rng):
-    u = tf.zeros([0], tf.float64)
-    if law.draws:
-      u = rng.uniform([law.draws], dtype=tf.float64)
+    u = rng.uniform([law.draws], dtype=tf.float64)
     seed = rng.reserve(2 * law.most)
     stateless = seed is not None
     seed = seed if stateless else tf.zeros([2], tf.int64)
     if len(law.num) == 1:
-      num, found = law.most, packed(law.most, stateless, u, shape, seed)
-    else:
-      which = tf.cast(law.number(u, tf), tf.int32)
-      num = tf.gather(law.num, which)
-      found = draw[stateless](which, u, shape, seed)
-    windows = tf.ensure_shape(tf.cast(found[:, :4], tf.int32), [law.most, 4])
-    if law.most == 1:
-      return Plan(num, windows, None)
-    rest = found[: law.most - 1, 4:]
-    steps = Steps(rest[:, 0] > 0, rest[:, 1], rest[:, 2:6], rest[:, 6])
-    return Plan(num, windows, steps)
+      return plan_of(law.most, stateless, u, shape, seed)
+    which = tf.cast(law.number(u, tf), tf.int32)
+    return draw[stateless](which, u, shape, seed)
 
   return plan
 
@@ -124,9 +112,12 @@ def mix_views(
 
   def step(mixed, k):
     newer, weight, box, permutation = (x[k - 1] for x in plan.steps)
-    new = view(k)
+    # One view after the other: on several threads, which other images keep
+    # busy, handing over the decoded image costs more than it gains.
+    with tf.control_dependencies([mixed]):
+      new = view(k)
     lighter, heavier = tf.cond(
-      newer, lambda: (new, mixed), lambda: (mixed, new)
+      newer > 0, lambda: (new, mixed), lambda: (mixed, new)
     )
     if before is not None:
       lighter = before(lighter)
@@ -191,6 +182,14 @@ def get_cropmix(*args, **kwargs) -> Callable[..., tf.Tensor]:
   """
   law, size, method, antialias, before = cropmix.read_arguments(*args, **kwargs)
   resize = image_ops.get_resize(size, method, antialias)
+  if law.most == 1:
+    resizing = {"method": method, "antialias": antialias}
+    [view] = law.views(1)
+    from_image, from_data = (
+      crops.get_crop(name, view, size, resizing) for name in ("", FUSED)
+    )
+    encoded = lambda x: tf.convert_to_tensor(x).dtype == tf.string
+    return lambda x, rng: (from_data if encoded(x) else from_image)(x, rng)
   by_rows = antialias and method in ("bilinear", "bicubic")
   planner = get_planner(law, size)
   inner = registry.build(before) if before else []
@@ -202,9 +201,10 @@ def get_cropmix(*args, **kwargs) -> Callable[..., tf.Tensor]:
     return columns_first(tf.cast(resize(view), tf.float32))
 
   def finish(image, dtype):
-    image = tf.ensure_shape(rows_first(image), [*size, image.shape[1]])
-    image = tf.round(image) if dtype.is_integer else image
-    return tf.saturate_cast(image, dtype)
+    # A mixture of nearest pixels is as much an average as a bilinear one.
+    kind = "bilinear" if method == "nearest" else method
+    out = rows_first(image_ops.to_dtype(image, dtype, kind))
+    return tf.ensure_shape(out, [*size, image.shape[1]])
 
   def mixed(image, rng):
     image = tf.convert_to_tensor(image)
@@ -213,8 +213,6 @@ def get_cropmix(*args, **kwargs) -> Callable[..., tf.Tensor]:
     else:
       plan = planner(tf.shape(image), rng)
     cut = lambda k: crops.cut(image, plan.windows[k])
-    if law.most == 1:
-      return resize(cut(0))
 
     def augment(lighter):
       features = {"image": finish(lighter, image.dtype)}

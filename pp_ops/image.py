@@ -70,13 +70,18 @@ def _resize(image, size, method, antialias, as_pillow=False):
     out = resize_antialiased(image, size, method)
   else:
     out = resize_by_tensorflow(image, size, method, antialias)
-  if image.dtype.is_floating or method == "nearest":
-    return tf.cast(out, image.dtype)
+  return to_dtype(out, image.dtype, method)
+
+
+def to_dtype(out, dtype, method):
+  """What a resize by `method` gave, in the dtype that the image had."""
+  if dtype.is_floating or method == "nearest":
+    return tf.cast(out, dtype)
   # Plain casting would darken the image by half a grey level.
   out = tf.round(out)
   if method in ("bilinear", "area"):  # Averages stay in range.
-    return tf.cast(out, image.dtype)
-  return tf.saturate_cast(out, image.dtype)
+    return tf.cast(out, dtype)
+  return tf.saturate_cast(out, dtype)
 
 
 def _random_method(resize, rng):

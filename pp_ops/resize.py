@@ -119,12 +119,12 @@ def _resize_rows(x, rows, method):
   """Resizes [n, m] to [rows, m] along its first axis, antialiased."""
   count = tf.shape(x)[0]
   # As one line of n "pixels" with m "channels", the kernel's faster pass.
-  line = tf.reshape(x, [1, 1, count, -1])
+  line = tf.reshape(x, [1, count, 1, -1])
   scale = tf.cast(rows, tf.float32) / tf.cast(count, tf.float32)
   out = tf.raw_ops.ScaleAndTranslate(
     images=line,
-    size=tf.stack([1, rows]),
-    scale=tf.stack([1.0, scale]),
+    size=tf.stack([rows, 1]),
+    scale=tf.stack([scale, 1.0]),
     translation=[0.0, 0.0],
     kernel_type=_KERNELS[method],
     antialias=True,

@@ -73,8 +73,8 @@ def one_of(ops, *args: tf.TensorSpec):
   """Prepares the choice of one op per image.
 
   Args:
-    ops: functions from (image, *args) to an image; what they return has one
-      dtype and one static shape.
+    ops: functions from (image, *args) to an image, or to nested tensors; what
+      they return has the same dtypes and static shapes.
     *args: what the further arguments look like.
 
   Returns:
@@ -95,16 +95,16 @@ def one_of(ops, *args: tf.TensorSpec):
 
   def choose(which, image, *inputs):
     found = branches(image.shape, image.dtype)
-    like = found[0].structured_outputs
+    like = tf.nest.flatten(found[0].structured_outputs)
     # Not tf.switch_case, which lays all branches side by side in the graph:
     # skipping 15 of them took an eighth of the time.
-    (out,) = tf.raw_ops.Case(
+    out = tf.raw_ops.Case(
       branch_index=which,
       input=[image, *inputs],
-      Tout=[like.dtype],
+      Tout=[x.dtype for x in like],
       branches=found,
-      output_shapes=[like.shape],
+      output_shapes=[x.shape for x in like],
     )
-    return out
+    return tf.nest.pack_sequence_as(found[0].structured_outputs, out)
 
   return choose

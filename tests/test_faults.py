@@ -153,7 +153,7 @@ VALUES = [
   ("num_classes=1", "config.num_classes is 1, but the dataset has 2"),
   ("loss=softmax_xnt", "softmax_xent"),
   ("targets.smoothing=2", "must be in [0, 1)"),
-  ("mixing.prob=2", "need 0 to 1"),
+  ("mixing.mixup_alpha=-1", "must be >= 0"),
   ("mixup.p=-1", "must be at least 0"),
   ("schedule={'decay_typ': 'x'}", "decay_typ"),
   ("schedule.warmup_percent=2", "must be in [0, 1]"),

@@ -9,7 +9,6 @@ is the share of what a matrix product of the same dtype reaches; FLOPs are
 counted as in `bench step`. On CPUs everything is smaller.
 """
 
-import argparse
 import itertools
 import json
 import pathlib
@@ -42,20 +41,6 @@ _STRINGS = {
 }
 
 
-def _rate(work, size, turns=3, steps=5):
-  """Images per second, median of some turns, after one that is not timed."""
-  rates = []
-  for turn in range(turns + 1):
-    start = time.perf_counter()
-    for _ in range(steps):
-      out = work()
-    jax.block_until_ready(out)
-    rates.append(steps * size / (time.perf_counter() - start))
-    if not turn:
-      rates.clear()
-  return statistics.median(rates)
-
-
 def _strings(folder, mesh, res, batch):
   """Images/s of each pp string alone."""
   source = sources.get_source(folder, "train")
@@ -66,7 +51,7 @@ def _strings(folder, mesh, res, batch):
     batches = device_pipeline.device_batches(
       source, pp, ("image",), batch, mesh=mesh, seed=0, hold=True
     )
-    yield name, _rate(lambda: next(batches)[0], batch)
+    yield name, bench_step.rate(lambda: next(batches)[0], batch, 5)
 
 
 def _train_config(folder, model, variant, res, batch, dtype):
@@ -100,8 +85,8 @@ def _training(config):
   jax.block_until_ready(alone())
   rates = {"step": [], "loop": []}
   for _ in range(3):  # in turns
-    rates["step"].append(_rate(alone, batch_size, 1))
-    rates["loop"].append(_rate(looped, batch_size, 1))
+    rates["step"].append(bench_step.rate(alone, batch_size, 5, 1))
+    rates["loop"].append(bench_step.rate(looped, batch_size, 5, 1))
   memory = jax.local_devices()[0].memory_stats() or {}
   return {
     "images_per_s": statistics.median(rates["loop"]),
@@ -213,9 +198,7 @@ def markdown(results) -> str:
 
 def main(argv: list[str]) -> None:
   """Runs the command."""
-  parser = argparse.ArgumentParser(
-    prog="python -m big_crop.bench device", description=__doc__
-  )
+  parser = output.parser("device", __doc__)
   on_cpu = jax.default_backend() == "cpu"
   add = parser.add_argument
   add("--res", type=int, default=64 if on_cpu else 224)
@@ -224,7 +207,6 @@ def main(argv: list[str]) -> None:
   add("--together", type=int, default=4, help="runs as one program")
   add("--steps", type=int, default=24 if on_cpu else 480, help="of small runs")
   add("--markdown", help="file for the tables")
-  output.add_flag(parser)
   args = parser.parse_args(argv)
   start = time.time()
   mesh = sharding.make_mesh([("data", -1)], jax.devices()[:1])

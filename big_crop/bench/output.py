@@ -24,9 +24,13 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def add_flag(parser: argparse.ArgumentParser) -> None:
-  """Adds `--json`."""
+def parser(name: str, doc: str, **kwargs: Any) -> argparse.ArgumentParser:
+  """A benchmark's parser, with `--json`."""
+  parser = argparse.ArgumentParser(
+    prog=f"python -m big_crop.bench {name}", description=doc, **kwargs
+  )
   parser.add_argument("--json", action=_File, help="file for the results")
+  return parser
 
 
 class _File(argparse.Action):

@@ -9,20 +9,18 @@ its standard streams.
 """
 
 import functools
-import importlib.util
 import io
 import json
 import multiprocessing
 import os
 import pathlib
 import random
-import subprocess
 import sys
 import time
 
+from big_crop.bench import peer
 from big_crop.bench.turns import BATCH, Loader, turn
 from big_crop.runtime import stop
-from pp_ops.errors import UserError
 
 _BATCHES_AHEAD = 2  # of each worker; DataLoader's default
 # Name: decoded by Pillow, antialiased.
@@ -53,23 +51,8 @@ def start(
   Raises:
     ValueError: if torch or torchvision are not there, or do not start.
   """
-  for package in ("torch", "torchvision"):
-    if importlib.util.find_spec(package) is None:
-      raise UserError(f"--peers: {package} is not installed.")
-  process = stop.start(
-    [sys.executable, "-m", "big_crop.bench.peers", str(workers)],
-    stdin=subprocess.PIPE,
-    stdout=subprocess.PIPE,
-    text=True,
-  )
-
-  def ask(question):
-    process.stdin.write(json.dumps(question) + "\n")
-    process.stdin.flush()
-    return json.loads(process.stdout.readline() or "null")
-
-  if ask([list(map(str, paths)), names(augments)]) is None:
-    raise UserError("--peers: torch and torchvision did not start, see above.")
+  ask = peer.start("peers", ("torch", "torchvision"), str(workers))
+  ask([list(map(str, paths)), names(augments)])
   return [
     Loader(name, lambda seconds, name=name: ask([name, seconds]))
     for name in names(augments)

@@ -7,7 +7,6 @@ the CPU time per image, of all threads and worker processes, suffers less from
 neighbours than images/s do.
 """
 
-import argparse
 import functools
 import os
 import pathlib
@@ -28,6 +27,7 @@ from big_crop.bench.turns import (
 from big_crop.data import input_pipeline  # noqa: F401, it sets TensorFlow up
 from pp_ops import registry
 from pp_ops.errors import UserError
+from pp_ops.laws.names import FUSED
 from pp_ops.random import example_seed
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
@@ -74,7 +74,7 @@ def ceiling_of(spec: str) -> str | None:
     `spec` does not begin with a fused crop.
   """
   name, args, kwargs = registry.parse(spec)[0]
-  if not name.startswith("decode_jpeg_and_"):
+  if name.removeprefix(FUSED) in (name, "cropmix"):  # which needs a size
     return None
   parts = [repr(a) for a in [None, *args[1:]]]
   parts += [f"{k}={v!r}" for k, v in kwargs.items() if k != "size"]
@@ -89,9 +89,7 @@ def _augment_of(spec):
 
 
 def main(argv: list[str]) -> None:
-  parser = argparse.ArgumentParser(
-    prog="python -m big_crop.bench pipeline", description=__doc__
-  )
+  parser = output.parser("pipeline", __doc__)
   add = parser.add_argument
   add("--images", required=True, help="directory of encoded images")
   add("--pp", required=True, action="append", help="may be given repeatedly")
@@ -103,7 +101,6 @@ def main(argv: list[str]) -> None:
   add("--peers", action="store_true",
       help="also torchvision's loaders, with as many workers; with RandAugment"
       " or CropMix for each --pp that has it")  # fmt: skip
-  output.add_flag(parser)
   args = parser.parse_args(argv)
   if min(args.threads, args.repeats, args.seconds) <= 0:
     raise UserError("--threads, --repeats and --seconds must be above 0.")

@@ -1,6 +1,5 @@
 """How many crop windows a second each law gives, under NumPy and JAX."""
 
-import argparse
 import functools
 import importlib.util
 import statistics
@@ -52,15 +51,12 @@ def _torchvision(law, height, width, num):
 
 def main(argv: list[str]) -> None:
   """Runs the command."""
-  parser = argparse.ArgumentParser(
-    prog="python -m big_crop.bench sampler", description=__doc__
-  )
+  parser = output.parser("sampler", __doc__)
   add = parser.add_argument
   add("--crop", nargs="+", default=list(laws.LAWS), metavar="SPEC")
   add("--image_shape", default="375x500", metavar="HxW")
   add("--samples", type=float, default=2**21)
   add("--repeats", type=int, default=5)
-  output.add_flag(parser)
   args = parser.parse_args(argv)
   height, width = shapes.parse(args.image_shape)
   num = int(args.samples)

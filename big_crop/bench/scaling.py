@@ -4,7 +4,6 @@ On a machine without accelerators the devices are pretended ones, which share
 its cores: then this tells what sharding costs, not what it gains.
 """
 
-import argparse
 import statistics
 from typing import Any
 
@@ -74,9 +73,7 @@ def measure(
 
 def main(argv: list[str]) -> None:
   """Runs the command."""
-  parser = argparse.ArgumentParser(
-    prog="python -m big_crop.bench scaling", description=__doc__
-  )
+  parser = output.parser("scaling", __doc__)
   add = parser.add_argument
   bench_step.add_model_flags(parser)
   add("--devices", type=int, nargs="+", default=[1, 2, 4, 8])
@@ -84,7 +81,6 @@ def main(argv: list[str]) -> None:
   add("--sharding_strategy", default="[('.*', 'replicate')]", metavar="LIST")
   add("--steps", type=int, default=3, help="steps between two readings")
   add("--repeats", type=int, default=3, help="readings")
-  output.add_flag(parser)
   args = parser.parse_args(argv)
   if min(args.batch, args.res, args.steps, args.repeats, *args.devices) < 1:
     raise UserError("every number must be at least 1.")

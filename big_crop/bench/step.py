@@ -133,6 +133,25 @@ def time_steps(step: Step, num: int, repeats: int) -> list[float]:
   return times
 
 
+def rate(work: Callable, size: int, num: int, turns: int = 3) -> float:
+  """Images per second of some work on a batch of `size`.
+
+  Args:
+    work: makes or takes one batch; the JAX arrays it gives are waited for.
+    size: images in a batch.
+    num: batches in a turn.
+    turns: how many, of which the median counts, after one that does not.
+  """
+  rates = []
+  for _ in range(turns + 1):
+    start = time.perf_counter()
+    for _ in range(num):
+      out = work()
+    jax.block_until_ready(out)
+    rates.append(num * size / (time.perf_counter() - start))
+  return statistics.median(rates[1:])
+
+
 def peak_flops(mesh: jax.sharding.Mesh, dtype: str, repeats: int = 5) -> float:
   """FLOP/s of a matrix product on all devices at once: the best of several.
 
@@ -197,9 +216,7 @@ def literal(flag: str, text: str, kind: type) -> Any:
 
 def main(argv: list[str]) -> None:
   """Runs the command."""
-  parser = argparse.ArgumentParser(
-    prog="python -m big_crop.bench step", description=__doc__
-  )
+  parser = output.parser("step", __doc__)
   add = parser.add_argument
   add_model_flags(parser)
   add("--batch", type=int, default=16, help="over all devices")
@@ -208,7 +225,6 @@ def main(argv: list[str]) -> None:
   add("--steps", type=int, default=3, help="steps between two readings")
   add("--repeats", type=int, default=5, help="readings")
   add("--peers", action="store_true", help="also timm's model, in turns")
-  output.add_flag(parser)
   args = parser.parse_args(argv)
   if min(args.batch, args.res, args.steps, args.repeats) < 1:
     raise UserError("--batch, --res, --steps, --repeats must be at least 1.")
@@ -233,7 +249,7 @@ def main(argv: list[str]) -> None:
   for _ in range(args.repeats):
     times += time_steps(step._replace(state=_copy(step.state)), args.steps, 1)
     if peer:
-      peer_times.append(peer.time(args.steps))
+      peer_times.append(peer(args.steps))
     bar.update()
   bar.close()
   peak = peak_flops(mesh, args.dtype)

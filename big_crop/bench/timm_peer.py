@@ -4,13 +4,12 @@ It lives in a process of its own, since torch and JAX each take all cores:
 `start` runs this file, which answers over its standard streams.
 """
 
-import importlib.util
 import json
-import subprocess
 import sys
 import time
-from typing import NamedTuple
+from collections.abc import Callable
 
+from big_crop.bench import peer
 from big_crop.runtime import stop
 from pp_ops.errors import UserError
 
@@ -30,46 +29,23 @@ _NAMES = {
 }
 
 
-class Peer(NamedTuple):
-  """A running peer."""
-
-  process: subprocess.Popen
-
-  def time(self, steps: int) -> float:
-    """Seconds per step over `steps` steps."""
-    return self._ask(steps)
-
-  def _ask(self, question):
-    self.process.stdin.write(json.dumps(question) + "\n")
-    self.process.stdin.flush()
-    answer = json.loads(self.process.stdout.readline() or "null")
-    if answer is None:
-      raise UserError("--peers: torch and timm did not answer, see above.")
-    return answer
-
-
-def start(model: str, variant: str, batch: int, res: int, dtype: str) -> Peer:
+def start(
+  model: str, variant: str, batch: int, res: int, dtype: str
+) -> Callable[[int], float]:
   """Builds timm's model of that name and takes two steps.
+
+  Returns:
+    A function from a number of steps to seconds per step.
 
   Raises:
     ValueError: if timm is not there or has no such model.
   """
-  for package in ("torch", "timm"):
-    if importlib.util.find_spec(package) is None:
-      raise UserError(f"--peers: {package} is not installed.")
   if (model, variant) not in _NAMES:
     known = ", ".join(f"{m} {v}" for m, v in _NAMES)
     raise UserError(f"--peers: no peer of {model} {variant}; of {known}")
-  peer = Peer(
-    stop.start(
-      [sys.executable, "-m", "big_crop.bench.timm_peer"],
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      text=True,
-    )
-  )
-  peer._ask([_NAMES[model, variant], batch, res, dtype])
-  return peer
+  ask = peer.start("timm_peer", ("torch", "timm"))
+  ask([_NAMES[model, variant], batch, res, dtype])
+  return ask
 
 
 def _serve():

@@ -5,10 +5,8 @@ waits from the moment that it is done with a step until the next one is handed
 to it; what the host does then, but for making the batch, counts too.
 """
 
-import argparse
 import concurrent.futures
 import itertools
-import statistics
 import time
 
 import jax
@@ -16,6 +14,7 @@ from tqdm import tqdm
 
 from big_crop import config as configs
 from big_crop.bench import output
+from big_crop.bench import step as bench_step
 from big_crop.parts import build
 from big_crop.train import STEPS_IN_FLIGHT
 from pp_ops.errors import UserError
@@ -58,17 +57,6 @@ def measure(config, warmup: int, steps: int) -> dict[str, float]:
   waited = sum(max(0.0, begun - free) for free, begun in pairs)
   seconds = ready[-1] - ready[warmup - 1]
 
-  def rate(work, num=10, turns=3):
-    """Images per second of some work that makes or takes one batch."""
-    rates = []
-    for _ in range(turns):
-      start = time.perf_counter()
-      for _ in range(num):
-        out = work()
-      jax.block_until_ready(out)
-      rates.append(num * size / (time.perf_counter() - start))
-    return statistics.median(rates)
-
   def one_step():
     nonlocal state
     state, metrics = parts.train_step(state, batch)
@@ -76,23 +64,20 @@ def measure(config, warmup: int, steps: int) -> dict[str, float]:
 
   return {
     "images_per_s": steps * size / seconds,
-    "step_images_per_s": rate(one_step),
-    "pipeline_images_per_s": rate(lambda: next(batches)[0]),
+    "step_images_per_s": bench_step.rate(one_step, size, 10),
+    "pipeline_images_per_s": bench_step.rate(
+      lambda: next(batches)[0], size, 10
+    ),
     "waiting": waited / seconds,
   }
 
 
 def main(argv: list[str]) -> None:
   """Runs the command."""
-  parser = argparse.ArgumentParser(
-    prog="python -m big_crop.bench train",
-    description=__doc__,
-    allow_abbrev=False,
-  )
+  parser = output.parser("train", __doc__, allow_abbrev=False)
   add = parser.add_argument
   add("--warmup", type=int, default=20, help="steps that are not timed")
   add("--steps", type=int, default=100)
-  output.add_flag(parser)
   config, args = configs.parse_command_line(parser, argv)
   if min(args.warmup, args.steps) < 1:
     raise UserError("--warmup and --steps must be at least 1.")

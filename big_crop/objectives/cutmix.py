@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from big_crop import names
 from pp_ops.errors import UserError
+from pp_ops.laws.cropmix import cut_interval
 
 MODES = ("batch", "pair", "elem", "half")
 
@@ -19,8 +20,6 @@ MODES = ("batch", "pair", "elem", "half")
 def make(
   mixup_alpha: float = 0.0,
   cutmix_alpha: float = 0.0,
-  prob: float = 1.0,
-  switch_prob: float = 0.5,
   mode: str = "batch",
 ) -> Callable | None:
   """Returns `cutmix_mixup` with these arguments, or None if both alphas are 0.
@@ -33,13 +32,9 @@ def make(
   for key, value in alphas.items():
     if value < 0:
       raise UserError(f"config.mixing.{key} is {value}, but must be >= 0.")
-  probabilities = {"prob": prob, "switch_prob": switch_prob}
-  for key, value in probabilities.items():
-    if not 0 <= value <= 1:
-      raise UserError(f"config.mixing.{key} is {value}: need 0 to 1.")
   if not any(alphas.values()):
     return None
-  return functools.partial(cutmix_mixup, **alphas, **probabilities, mode=mode)
+  return functools.partial(cutmix_mixup, **alphas, mode=mode)
 
 
 def cutmix_mixup(
@@ -49,8 +44,6 @@ def cutmix_mixup(
   *,
   mixup_alpha: float,
   cutmix_alpha: float,
-  prob: float,
-  switch_prob: float,
   mode: str,
 ) -> tuple[jax.Array, jax.Array]:
   """Mixes example i with example B - 1 - i of the global batch.
@@ -67,9 +60,8 @@ def cutmix_mixup(
     image: [B, H, W, C] float.
     labels: [B, num_classes] float.
     mixup_alpha: of mixup; 0 never mixes so.
-    cutmix_alpha: of CutMix; 0 never mixes so.
-    prob: of mixing at all.
-    switch_prob: of CutMix rather than mixup, where both are on.
+    cutmix_alpha: of CutMix; 0 never mixes so. Where both are on, each has
+      probability one half.
     mode: who shares a choice, a weight and a box: "batch", all; "pair", i and
       B - 1 - i; "elem", nobody; "half", nobody, and only the first half of the
       batch is kept, so that each example is seen once.
@@ -86,9 +78,7 @@ def cutmix_mixup(
       f"config.mixing.mode {mode!r} needs an even batch, not {size} images."
     )
   num = {"batch": 1, "elem": size}.get(mode, size // 2)
-  weight, rest, box = _draw(
-    rng, num, height, width, mixup_alpha, cutmix_alpha, prob, switch_prob
-  )
+  weight, rest, box = _draw(rng, num, height, width, mixup_alpha, cutmix_alpha)
   if mode == "pair":
     weight, rest, box = (
       jnp.concatenate([v, v[::-1]]) for v in (weight, rest, box)
@@ -129,35 +119,30 @@ def _beta(key, alpha, num):
   return weight, jnp.where(rest > 2.0**-54, rest, 0.0)
 
 
-def _draw(rng, num, height, width, mixup_alpha, cutmix_alpha, prob, switch):
+def _draw(rng, num, height, width, mixup_alpha, cutmix_alpha):
   """Weights l and 1 - l: [num] each; boxes [num, 4]: top, left, bottom, right.
 
   Where there is no CutMix the box is empty.
   """
   keys = jax.random.split(rng, 6)
-  if not mixup_alpha:
-    switch = 1.0
-  elif not cutmix_alpha:
-    switch = 0.0
+  switch = 0.5 if mixup_alpha and cutmix_alpha else float(not mixup_alpha)
   is_cutmix = jax.random.uniform(keys[0], (num,)) < switch
-  applied = jax.random.uniform(keys[3], (num,)) < prob
   # An alpha of 0 is never chosen, but has no distribution.
   of_cutmix = _beta(keys[1], cutmix_alpha or 1.0, num)
   of_mixup = _beta(keys[2], mixup_alpha or 1.0, num)
   weight, rest = (
-    jnp.where(applied, jnp.where(is_cutmix, *both), unmixed)
-    for *both, unmixed in zip(of_cutmix, of_mixup, (1.0, 0.0), strict=True)
+    jnp.where(is_cutmix, *both)
+    for both in zip(of_cutmix, of_mixup, strict=True)
   )
-
-  def interval(key, length):
-    cut = jnp.floor(length * jnp.sqrt(rest)).astype(jnp.int32)
-    cut = jnp.where(is_cutmix, cut, 0)
-    centre = jax.random.randint(key, (num,), 0, length)
-    ends = centre - cut // 2, centre + (cut + 1) // 2
-    return [jnp.clip(end, 0, length) for end in ends]
-
-  top, bottom = interval(keys[4], height)
-  left, right = interval(keys[5], width)
+  (top, bottom), (left, right) = (
+    cut_interval(
+      jax.random.randint(key, (num,), 0, length).astype(rest.dtype),
+      jnp.where(is_cutmix, rest, 0.0),
+      length,
+      jnp,
+    )
+    for key, length in zip(keys[4:], (height, width), strict=True)
+  )
   covered = (bottom - top) * (right - left) / (height * width)
   weight = jnp.where(is_cutmix, 1.0 - covered, weight)
   rest = jnp.where(is_cutmix, covered, rest)
