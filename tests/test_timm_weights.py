@@ -107,6 +107,7 @@ def test_parameter_counts_are_table_4s(key):
     (_torchvision, "resnet50", 50, 64),
     # The blocks of 50, more of them.
     pytest.param(_torchvision, "resnet152", 152, 64, marks=pytest.mark.slow),
+    pytest.param(_timm, "resnet200", 200, 64, marks=pytest.mark.slow),
     (_timm, "seresnet50", "se50", 64),
     (_timm, "resnet50d", "50d", 72),  # odd sizes before the pooling
     (_timm, "resnext50_32x4d", "x50_32x4d", 64),
@@ -131,15 +132,16 @@ def test_resnet_logits_and_running_statistics(create, name, variant, size):
   train = jax.jit(
     functools.partial(model.apply, train=True, mutable=["batch_stats"])
   )
+  # The deepest amplify rounding the most.
+  deep = 10 if name in ("resnet152", "resnet200") else 1
   for image in images:
     with torch.no_grad():
       expected = reference.train()(_to_torch(image)).numpy()
     (logits, _), stats = train(variables, image)
-    _close(logits, expected, 1e-3)
+    _close(logits, expected, deep * 1e-3)
     variables = {**variables, **stats}
   expected = convert(_state_dict(reference))["batch_stats"]
-  # Of a layer's largest; the deepest amplifies rounding the most.
-  atol = 1e-3 if name == "resnet152" else 1e-4
+  atol = deep * 1e-4  # of a layer's largest
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=atol * np.abs(b).max()),
     stats["batch_stats"],
