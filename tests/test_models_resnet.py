@@ -55,9 +55,10 @@ def _train(model, variables, image):
     (50, 25_557_032),
     ("101", 44_549_160),
     ("152", 60_192_808),
+    ("200", 64_673_832),  # timm's
   ],
 )
-def test_parameter_counts_are_torchvisions(variant, count):
+def test_parameter_counts(variant, count):
   model = models.get_model("resnet", 1000, variant=variant)
   shapes = jax.eval_shape(
     model.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3))
@@ -165,20 +166,25 @@ def test_convolution_and_its_gradients(kernel, stride, groups):
   assert (dx * u).sum() == pytest.approx((g * expected(w, u)).sum(), rel=1e-4)
 
 
-def test_resnexts_convolution_is_xlas_grouped_one():
-  """On a CPU it is computed otherwise."""
+@pytest.mark.parametrize(
+  ("kernel", "stride", "channels", "groups"),
+  [(3, 2, 256, 32), (1, 1, 256, 32), (3, 1, 24, 24), (7, 2, 8, 8)],
+)
+def test_grouped_convolutions_are_xlas(kernel, stride, channels, groups):
+  """ResNeXt's and depthwise ones, which a CPU computes otherwise."""
   rng = np.random.default_rng(0)
-  x = rng.normal(size=(2, 5, 4, 256)).astype(np.float32)
-  w = rng.normal(size=(3, 3, 8, 256)).astype(np.float32)
+  shape = (kernel, kernel, channels // groups, channels)
+  x = rng.normal(size=(2, 5, 4, channels)).astype(np.float32)
+  w = rng.normal(size=shape).astype(np.float32)
 
   @jax.jit
   def grouped(w, x):
     return jax.lax.conv_general_dilated(
-      x, w, (2, 2), [(1, 1), (1, 1)], feature_group_count=32,
-      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+      x, w, (stride,) * 2, [(kernel // 2,) * 2] * 2,
+      feature_group_count=groups, dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )  # fmt: skip
 
-  conv = convolution.Conv(256, 3, 2, 32)
+  conv = convolution.Conv(channels, kernel, stride, groups)
   ours = jax.jit(lambda w, x: conv.apply({"params": {"kernel": w}}, x))
   (y, vjp), (expected, expected_vjp) = (
     jax.vjp(f, w, x) for f in (ours, grouped)
@@ -201,7 +207,9 @@ def test_block_with_everything_against_numpy(stride):
     groups=4,
     base_width=8,
     drop_path=0.0,
+    grouped_reduce=False,
     zero_init_last=False,
+    kernel_init=convolution.HE,
     dtype="float32",
   )
   x = _images((2, 7, 5, 12))
@@ -257,7 +265,8 @@ def test_drop_path_is_timms():
   n, rate = 4096, 0.3
   block = resnet.Block(
     width=4, stride=1, bottleneck=False, avg_down=False, se_ratio=0.0, groups=1,
-    base_width=64, drop_path=rate, zero_init_last=True, dtype="float32",
+    base_width=64, grouped_reduce=False, drop_path=rate, zero_init_last=True,
+    kernel_init=convolution.HE, dtype="float32",
   )  # fmt: skip
   x = np.ones((n, 2, 2, 4), np.float32)
   variables = block.init(jax.random.key(0), x[:1], train=False)
@@ -378,7 +387,8 @@ def test_initialisers_drop_path_and_dropout():
     (dict(drop_path=-0.1), r"drop_path must be in \[0, 1\)"),
     (dict(variant="se51"), "ResNet variant 'se51': did you mean 'se50'"),
     (dict(small_stem=True, deep_stem=True), "small_stem and deep_stem excl"),
-    (dict(variant=18, groups=2), "variant 50, 101 or 152, not 18"),
+    (dict(variant=18, groups=2), "variant 50, 101, 152 or 200, not"),
+    (dict(grouped_reduce=True), "grouped_reduce: groups=1 must be above 1"),
     (dict(groups=32, base_width=4, width=8), "no channels at width=8"),
   ],
 )
@@ -393,14 +403,16 @@ def test_from_torchvision_refuses_other_models():
     weights.from_torchvision({"features.0.weight": np.ones((1, 1, 1, 1))})
 
 
-@pytest.mark.parametrize("size", [(8, 12), (7, 9)])
-def test_the_cpus_max_pool_is_xlas(size):
+@pytest.mark.parametrize(
+  ("size", "stride"), [((8, 12), 2), ((7, 9), 2), ((7, 8), 1)]
+)
+def test_the_cpus_max_pool_is_xlas(size, stride):
   rng = np.random.default_rng(0)
   # Few values, so that many are equal.
   x = rng.integers(0, 3, (2, *size, 5)).astype(np.float32)
-  plain = lambda x: nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])
+  plain = lambda x: nn.max_pool(x, (3, 3), (stride,) * 2, [(1, 1), (1, 1)])
   expected, pull_back = jax.vjp(plain, x)
-  got, pull_back_too = jax.vjp(cpu.max_pool, x)
+  got, pull_back_too = jax.vjp(lambda x: cpu.max_pool(x, stride), x)
   np.testing.assert_array_equal(got, expected)
   dy = rng.normal(size=got.shape).astype(np.float32)
   np.testing.assert_allclose(

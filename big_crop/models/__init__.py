@@ -27,8 +27,12 @@ from big_crop import names
 
 # model_name -> the module of its Model.
 _MODULES = {
+  "densenet": "big_crop.models.densenet",
+  "preact_resnet": "big_crop.models.preact_resnet",
   "resnet": "big_crop.models.resnet",
   "vit": "big_crop.models.vit",
+  "wide_resnet": "big_crop.models.wide_resnet",
+  "xception": "big_crop.models.xception",
 }
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from big_crop import names
@@ -16,6 +17,16 @@ DTYPES = ("float32", "bfloat16", "float64")
 
 # The distribution of the weights of torch.nn.Linear and torch.nn.Conv2d.
 torch_linear = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def torch_bias(fan_in):
+  """Initialiser of their biases, for a kernel of `fan_in` inputs per output."""
+
+  def init(key, shape, dtype=jnp.float32):
+    bound = fan_in**-0.5
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+  return init
 
 
 class LastLayer(NamedTuple):

@@ -1,6 +1,7 @@
 """Convolution, batch norm and pooling as PyTorch computes them."""
 
 import functools
+import math
 
 import flax.linen as nn
 import jax
@@ -62,39 +63,84 @@ class BatchNorm(nn.Module):
 
 
 class Conv(nn.Module):
-  """Convolution as in PyTorch: symmetric padding, He's fan-out initialiser."""
+  """Convolution as in PyTorch: symmetric padding, He's fan-out initialiser.
+
+  A bias starts at zero, or, with `kernel_init=common.torch_linear`, as
+  `torch.nn.Conv2d` has it.
+  """
 
   features: int
   kernel: int
   stride: int
   groups: int = 1
   dtype: str = "float32"
+  use_bias: bool = False
+  kernel_init: nn.initializers.Initializer = HE
 
   @nn.compact
   def __call__(self, x):
-    size, pad = (self.kernel, self.kernel), self.kernel // 2
-    shape = (*size, x.shape[-1] // self.groups, self.features)
-    kernel = self.param("kernel", HE, shape).astype(self.dtype)
-    x = x.astype(self.dtype)
-    on_cpu = jax.default_backend() == "cpu"
-    if on_cpu and self.kernel == self.groups == 1:
-      x = x[:, :: self.stride, :: self.stride]
-      return cpu.pointwise(x, kernel[0, 0])
-    if on_cpu and self.groups == 1 and min(x.shape[1:3]) < self.kernel:
-      return cpu.by_patches(x, kernel, self.stride)
+    shape = (self.kernel, self.kernel, x.shape[-1] // self.groups)
+    kernel = self.param("kernel", self.kernel_init, (*shape, self.features))
+    y = self._convolve(x.astype(self.dtype), kernel.astype(self.dtype))
+    if self.use_bias:
+      init = nn.initializers.zeros
+      if self.kernel_init is common.torch_linear:
+        init = common.torch_bias(math.prod(shape))
+      y += self.param("bias", init, (self.features,)).astype(self.dtype)
+    return y
+
+  def _convolve(self, x, kernel):
+    pad = self.kernel // 2
     conv = functools.partial(
       jax.lax.conv_general_dilated,
       window_strides=(self.stride, self.stride),
       padding=[(pad, pad), (pad, pad)],
       dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    if on_cpu and self.groups > 1:
+    if jax.default_backend() != "cpu":
+      return conv(x, kernel, feature_group_count=self.groups)
+    if 1 < self.groups == x.shape[-1] == self.features:
+      return cpu.depthwise(x, kernel, self.stride)
+    if self.kernel == 1:
+      x = x[:, :: self.stride, :: self.stride]
+      conv = lambda x, kernel: cpu.pointwise(x, kernel[0, 0])
+    elif min(x.shape[1:3]) < self.kernel:
+      conv = functools.partial(cpu.by_patches, stride=self.stride)
+    if self.groups > 1:
       return cpu.grouped(conv, x, kernel, self.groups)
-    return conv(x, kernel, feature_group_count=self.groups)
+    return conv(x, kernel)
 
 
-def max_pool(x):
-  """3x3 maxima at stride 2, padded by 1."""
+def max_pool(x, stride=2):
+  """3x3 maxima, padded by 1."""
   if jax.default_backend() == "cpu":
-    return cpu.max_pool(x)
-  return nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])
+    return cpu.max_pool(x, stride)
+  return nn.max_pool(x, (3, 3), (stride, stride), [(1, 1), (1, 1)])
+
+
+def classify(x, num_classes, out, *, dropout=0.0, train=False):
+  """The mean over places, through the dense layer "head" as PyTorch starts it.
+
+  To be called from a model's `__call__`.
+
+  Args:
+    x: [B, h, w, c].
+    num_classes: size of the logits.
+    out: dict of activations; gets "pre_logits" [B, c] and "logits".
+    dropout: rate before the dense layer.
+    train: whether to drop.
+
+  Returns:
+    logits [B, num_classes] and `out`.
+  """
+  x = jnp.mean(x, (1, 2), dtype=common.accumulator(x.dtype))
+  out["pre_logits"] = x
+  x = nn.Dropout(dropout, deterministic=not train)(x)
+  head = nn.Dense(
+    num_classes,
+    kernel_init=common.torch_linear,
+    bias_init=common.torch_bias(x.shape[-1]),
+    name="head",
+  )
+  out["logits"] = head(x)
+  return out["logits"], out

@@ -4,11 +4,14 @@
 GPUs it takes XLA's own operations, because XLA is fast at them there.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+
+from big_crop.models import common
 
 
 @jax.custom_vjp
@@ -63,14 +66,28 @@ def by_patches(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
   Returns:
     [B, ceil(H / stride), ceil(W / stride), d].
   """
-  (_, height, width, _), (kh, kw, _, d) = x.shape, kernel.shape
-  x = jnp.pad(x, [(0, 0), (kh // 2, kh // 2), (kw // 2, kw // 2), (0, 0)])
-  patches = [
-    x[:, i : i + height : stride, j : j + width : stride]
-    for i in range(kh)
-    for j in range(kw)
-  ]
-  return jnp.concatenate(patches, -1) @ kernel.reshape(-1, d)
+  patches = _shifted(x, kernel.shape[:2], stride)
+  return jnp.concatenate(patches, -1) @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+  """A depthwise convolution, as a sum of shifted images.
+
+  XLA's takes ten times as long, and its gradients do, too.
+
+  Args:
+    x: [B, H, W, c], padded by half of the kernel here.
+    kernel: [h, w, 1, c], odd h and w.
+    stride: in both directions.
+
+  Returns:
+    [B, ceil(H / stride), ceil(W / stride), c].
+  """
+  weights = kernel.reshape(-1, kernel.shape[-1])
+  weights = weights.astype(common.accumulator(x.dtype))
+  patches = _shifted(x, kernel.shape[:2], stride)
+  y = sum(patch * w for patch, w in zip(patches, weights, strict=True))
+  return y.astype(x.dtype)
 
 
 def grouped(
@@ -103,24 +120,30 @@ def grouped(
   return jnp.concatenate(outputs, axis=-1)
 
 
-def max_pool(x: jax.Array) -> jax.Array:
-  """3x3 maxima at stride 2, padded by 1, as a maximum of nine slices.
+def max_pool(x: jax.Array, stride: int) -> jax.Array:
+  """3x3 maxima, padded by 1, as a maximum of nine slices.
 
   The gradient of XLA's pooling takes four times as long. Both pass the gradient
   of a maximum on to the first of equal values.
 
   Args:
     x: [B, H, W, C] float.
+    stride: in both directions.
 
   Returns:
-    [B, ceil(H / 2), ceil(W / 2), C].
+    [B, ceil(H / stride), ceil(W / stride), C].
   """
-  height, width = ((n - 1) // 2 * 2 + 1 for n in x.shape[1:3])
-  padding = [(0, 0), (1, 1), (1, 1), (0, 0)]
-  x = jnp.pad(x, padding, constant_values=-jnp.inf)
-  best = None
-  for i in range(3):
-    for j in range(3):
-      found = x[:, i : i + height : 2, j : j + width : 2]
-      best = found if best is None else jnp.where(found > best, found, best)
-  return best
+  larger = lambda best, found: jnp.where(found > best, found, best)
+  return functools.reduce(larger, _shifted(x, (3, 3), stride, -jnp.inf))
+
+
+def _shifted(x, kernel, stride, fill=0):
+  """What each place of an odd (h, w) kernel sees, row by row."""
+  (_, height, width, _), (kh, kw) = x.shape, kernel
+  padding = [(0, 0), (kh // 2, kh // 2), (kw // 2, kw // 2), (0, 0)]
+  x = jnp.pad(x, padding, constant_values=fill)
+  return [
+    x[:, i : i + height : stride, j : j + width : stride]
+    for i in range(kh)
+    for j in range(kw)
+  ]

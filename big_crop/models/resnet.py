@@ -26,6 +26,7 @@ VARIANTS = {
   "50": ((3, 4, 6, 3), True),
   "101": ((3, 4, 23, 3), True),
   "152": ((3, 8, 36, 3), True),
+  "200": ((3, 24, 36, 3), True),
 }
 
 # What else has a name: arguments of `ResNet`.
@@ -69,13 +70,17 @@ class Block(nn.Module):
   se_ratio: float
   groups: int
   base_width: int
+  grouped_reduce: bool
   drop_path: float
   zero_init_last: bool
+  kernel_init: nn.initializers.Initializer
   dtype: str
 
   @nn.compact
   def __call__(self, x, *, train):
-    conv = functools.partial(convolution.Conv, dtype=self.dtype)
+    conv = functools.partial(
+      convolution.Conv, dtype=self.dtype, kernel_init=self.kernel_init
+    )
     norm = functools.partial(convolution.BatchNorm, dtype=self.dtype)
     last_init = nn.initializers.ones
     if self.zero_init_last:
@@ -86,7 +91,7 @@ class Block(nn.Module):
       features = 4 * self.width
       inner = self.width * self.base_width // 64 * self.groups
       layers = [
-        (inner, 1, 1, 1),
+        (inner, 1, 1, self.groups if self.grouped_reduce else 1),
         (inner, 3, strides, self.groups),
         (features, 1, 1, 1),
       ]
@@ -129,6 +134,7 @@ class ResNet(nn.Module):
   se_ratio: float = 0.0
   groups: int = 1
   base_width: int = 64
+  grouped_reduce: bool = False
   zero_init_last: bool = False
   dropout: float = 0.0
   drop_path: float = 0.0
@@ -145,8 +151,8 @@ class ResNet(nn.Module):
     if (self.groups, self.base_width) != (1, 64):
       if not VARIANTS[str(self.variant)][1]:
         raise UserError(
-          "groups and base_width are for bottlenecks: variant 50, 101 or 152, "
-          f"not {self.variant}."
+          "groups and base_width are for bottlenecks: variant 50, 101, 152 or "
+          f"200, not {self.variant}."
         )
       if min(self.groups, self.width * self.base_width // 64) < 1:
         raise UserError(
@@ -154,6 +160,11 @@ class ResNet(nn.Module):
           f"channels at width={self.width}: need groups >= 1 and "
           "width * base_width >= 64."
         )
+    if self.grouped_reduce and (self.groups == 1 or self.width % self.groups):
+      raise UserError(
+        f"grouped_reduce: groups={self.groups} must be above 1 and divide "
+        f"width={self.width}, as those of x50_32x4d do."
+      )
     super().__post_init__()
 
   def last_layer(self):
@@ -192,7 +203,10 @@ class ResNet(nn.Module):
     rates = iter(common.drop_path_rates(self.drop_path, sum(depths)))
     out = {}
 
-    conv = functools.partial(convolution.Conv, dtype=self.dtype_mm)
+    init = common.torch_linear if self.grouped_reduce else convolution.HE
+    conv = functools.partial(
+      convolution.Conv, dtype=self.dtype_mm, kernel_init=init
+    )
     norm = functools.partial(convolution.BatchNorm, dtype=self.dtype_mm)
     x = image
     if self.deep_stem:
@@ -218,21 +232,18 @@ class ResNet(nn.Module):
           se_ratio=self.se_ratio,
           groups=self.groups,
           base_width=self.base_width,
+          grouped_reduce=self.grouped_reduce,
           drop_path=next(rates),
           zero_init_last=self.zero_init_last,
+          kernel_init=init,
           dtype=self.dtype_mm,
           name=f"layer{i + 1}_{j}",
         )(x, train=train)
       out[f"layer{i + 1}"] = x
 
-    x = out["pre_logits"] = jnp.mean(
-      x, (1, 2), dtype=common.accumulator(x.dtype)
+    return convolution.classify(
+      x, self.num_classes, out, dropout=self.dropout, train=train
     )
-    x = nn.Dropout(self.dropout, deterministic=not train)(x)
-    init = common.torch_linear
-    head = nn.Dense(self.num_classes, kernel_init=init, name="head")
-    x = out["logits"] = head(x)
-    return x, out
 
 
 def Model(num_classes, *, variant=50, **kw):
@@ -248,7 +259,7 @@ def Model(num_classes, *, variant=50, **kw):
 
   Args:
     num_classes: size of the logits.
-    variant: 10, 18, 34, 50, 101, 152; or "50d", "se50", "x50_32x4d",
+    variant: 10, 18, 34, 50, 101, 152, 200; or "50d", "se50", "x50_32x4d",
       which are timm's resnet50d, seresnet50 and resnext50_32x4d.
     **kw: these override the variant:
       width: channels of the stem and the first stage, 64;
@@ -262,6 +273,9 @@ def Model(num_classes, *, variant=50, **kw):
         block's output, after whose last batch norm it comes; 0 for none;
       groups, base_width: the 3x3 convolution of a bottleneck is in `groups`
         groups of `base_width` channels in the first stage, 1 and 64;
+      grouped_reduce: its first 1x1 convolution is in `groups` groups, too, and
+        initial values are PyTorch's. With small_stem and x50_32x4d, the
+        ResNeXt-50 for CIFAR of https://github.com/weiaicunzai/pytorch-cifar100;
       zero_init_last: start the last batch norm scale of each block at zero
         (Goyal et al., section 5.1), timm's default;
       dropout: rate before the head;
