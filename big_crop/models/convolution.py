@@ -69,13 +69,22 @@ class Conv(nn.Module):
   stride: int
   groups: int = 1
   dtype: str = "float32"
+  use_bias: bool = False
+  kernel_init: nn.initializers.Initializer = HE
 
   @nn.compact
   def __call__(self, x):
-    size, pad = (self.kernel, self.kernel), self.kernel // 2
-    shape = (*size, x.shape[-1] // self.groups, self.features)
-    kernel = self.param("kernel", HE, shape).astype(self.dtype)
-    x = x.astype(self.dtype)
+    shape = (self.kernel, self.kernel, x.shape[-1] // self.groups)
+    shape = (*shape, self.features)
+    kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
+    y = self._convolve(x.astype(self.dtype), kernel)
+    if self.use_bias:
+      bias = self.param("bias", nn.initializers.zeros, (self.features,))
+      y += bias.astype(self.dtype)
+    return y
+
+  def _convolve(self, x, kernel):
+    pad = self.kernel // 2
     on_cpu = jax.default_backend() == "cpu"
     if on_cpu and self.kernel == self.groups == 1:
       x = x[:, :: self.stride, :: self.stride]
