@@ -91,6 +91,9 @@ class Conv(nn.Module):
       return cpu.pointwise(x, kernel[0, 0])
     if on_cpu and self.groups == 1 and min(x.shape[1:3]) < self.kernel:
       return cpu.by_patches(x, kernel, self.stride)
+    depthwise = x.shape[-1] == self.groups == self.features
+    if on_cpu and depthwise and self.stride == 1:
+      return cpu.depthwise(x, kernel)
     conv = functools.partial(
       jax.lax.conv_general_dilated,
       window_strides=(self.stride, self.stride),

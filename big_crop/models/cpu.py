@@ -10,6 +10,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from big_crop.models import common
+
 
 @jax.custom_vjp
 def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -64,7 +66,7 @@ def by_patches(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     [B, ceil(H / stride), ceil(W / stride), d].
   """
   (_, height, width, _), (kh, kw, _, d) = x.shape, kernel.shape
-  x = jnp.pad(x, [(0, 0), (kh // 2, kh // 2), (kw // 2, kw // 2), (0, 0)])
+  x = _padded(x, kernel)
   patches = [
     x[:, i : i + height : stride, j : j + width : stride]
     for i in range(kh)
@@ -101,6 +103,66 @@ def grouped(
   inputs = jnp.split(x, parts, axis=-1)
   outputs = [conv(x, w) for x, w in zip(inputs, dense, strict=True)]
   return jnp.concatenate(outputs, axis=-1)
+
+
+@jax.custom_vjp
+def depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """A convolution of each channel by itself, as a sum of shifted products.
+
+  XLA fuses the sum into one loop, while the gradients of its own grouped
+  convolution take ten times as long. The gradient of the kernel goes through
+  the image row by row, because the rows that a row is multiplied with then stay
+  in the processor's cache.
+
+  Args:
+    x: [B, H, W, c], padded by half of the kernel here.
+    kernel: [h, w, 1, c], odd h and w.
+
+  Returns:
+    [B, H, W, c].
+  """
+  (_, height, width, _), (kh, kw, _, _) = x.shape, kernel.shape
+  padded = _padded(x, kernel)
+  kernel = kernel[:, :, 0].astype(common.accumulator(x.dtype))
+  y = sum(
+    padded[:, i : i + height, j : j + width] * kernel[i, j]
+    for i in range(kh)
+    for j in range(kw)
+  )
+  return y.astype(x.dtype)
+
+
+def _padded(x, kernel):
+  kh, kw = kernel.shape[:2]
+  return jnp.pad(x, [(0, 0), (kh // 2, kh // 2), (kw // 2, kw // 2), (0, 0)])
+
+
+def _depthwise_forward(x, kernel):
+  return depthwise(x, kernel), (x, kernel)
+
+
+def _depthwise_backward(residuals, dy):
+  x, kernel = residuals
+  (_, height, width, channels), (kh, kw, _, _) = x.shape, kernel.shape
+  padded = _padded(x, kernel)
+
+  def add_row(gradient, row):
+    rows = jax.lax.dynamic_slice_in_dim(padded, row, kh, axis=1)
+    d_row = dy[:, row, None].astype(gradient.dtype)
+
+    def add_column(column, gradient):
+      part = jax.lax.dynamic_slice_in_dim(rows, column, width, axis=2)
+      return gradient.at[:, column].add((part * d_row).sum((0, 2)))
+
+    return jax.lax.fori_loop(0, kw, add_column, gradient), None
+
+  zeros = jnp.zeros((kh, kw, channels), common.accumulator(x.dtype))
+  gradient, _ = jax.lax.scan(add_row, zeros, jnp.arange(height))
+  dx = depthwise(dy, kernel[::-1, ::-1])
+  return dx, gradient[:, :, None].astype(kernel.dtype)
+
+
+depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 
 def max_pool(x: jax.Array) -> jax.Array:
