@@ -27,7 +27,11 @@ from big_crop import names
 
 # model_name -> the module of its Model.
 _MODULES = {
+  "convnext": "big_crop.models.convnext",
+  "repvgg": "big_crop.models.repvgg",
   "resnet": "big_crop.models.resnet",
+  "small_vit": "big_crop.models.small_vit",
+  "swin": "big_crop.models.swin",
   "vit": "big_crop.models.vit",
 }
 

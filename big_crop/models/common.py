@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from big_crop import names
@@ -16,6 +17,14 @@ DTYPES = ("float32", "bfloat16", "float64")
 
 # The distribution of the weights of torch.nn.Linear and torch.nn.Conv2d.
 torch_linear = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def torch_bias(fan_in):
+  """The initialiser of their biases, for that many inputs of an output."""
+  bound = fan_in**-0.5
+  return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
+    key, shape, dtype, -bound, bound
+  )
 
 
 class LastLayer(NamedTuple):
