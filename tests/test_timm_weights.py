@@ -52,7 +52,7 @@ def _randomise(model, seed=0):
   normal = lambda x: torch.randn(x.shape, generator=generator)
   with torch.no_grad():
     for name, x in model.state_dict().items():
-      if name.endswith("num_batches_tracked"):
+      if not x.is_floating_point():  # counts and indices
         continue
       if name.endswith("running_var"):
         x.copy_(1 + 0.5 * torch.rand(x.shape, generator=generator))

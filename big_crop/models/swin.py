@@ -39,7 +39,8 @@ def _mask(h, w, window, shift):
   """[windows, 1, T, T]: -100 between what the shift brought together."""
   part = lambda n: np.digitize(np.arange(n), [n - window, n - shift])
   parts = _cut(3 * part(h)[:, None] + part(w)[None], window)
-  return np.where(parts[:, None] != parts[:, :, None], -100.0, 0.0)[:, None]
+  apart = parts[:, None] != parts[:, :, None]
+  return np.where(apart, np.float32(-100), np.float32(0))[:, None]
 
 
 def _cut(x, window):
@@ -213,8 +214,8 @@ class Swin(nn.Module):
       if h % window or w % window:
         raise UserError(
           f"Images of {image.shape[1]}x{image.shape[2]} pixels give stage "
-          f"{i + 1} a grid of {h}x{w}, which windows of {window}x{window} can't "
-          "tile: choose another image size, patch_size or window."
+          f"{i + 1} a grid of {h}x{w}, which windows of {window}x{window} "
+          "can't tile: choose another image size, patch_size or window."
         )
       layers = transformer.Layers(
         mlp_dim=4 * width,
