@@ -13,6 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from model_helpers import (
+  close,
+  images,
+  randomise,
+  shapes,
+  state_dict,
+  to_torch,
+)
 
 from big_crop import models, weights
 from big_crop.models import resnet
@@ -35,41 +43,6 @@ TABLE_4 = {
 }
 
 
-def _images(size, batch=4, seed=0):
-  rng = np.random.default_rng(seed)
-  image = rng.normal(size=(batch, size, size, 3), loc=0.3)
-  return image.astype(np.float32)
-
-
-def _to_torch(image):
-  torch = pytest.importorskip("torch")
-  return torch.from_numpy(image.transpose(0, 3, 1, 2).copy())
-
-
-def _randomise(model, seed=0):
-  """All weights and running statistics, so that none is at its init."""
-  torch = pytest.importorskip("torch")
-  generator = torch.Generator().manual_seed(seed)
-  normal = lambda x: torch.randn(x.shape, generator=generator)
-  with torch.no_grad():
-    for name, x in model.state_dict().items():
-      if name.endswith("num_batches_tracked"):
-        continue
-      if name.endswith("running_var"):
-        x.copy_(1 + 0.5 * torch.rand(x.shape, generator=generator))
-      elif x.ndim > 1 and name not in ("pos_embed", "cls_token"):
-        x.copy_(normal(x) * x[0].numel() ** -0.5)
-      elif name.endswith("weight"):
-        x.copy_(1 + 0.2 * normal(x))
-      else:
-        x.copy_(0.2 * normal(x))
-  return model
-
-
-def _state_dict(model):
-  return {k: v.numpy().copy() for k, v in model.state_dict().items()}
-
-
 def _timm(name, **kw):
   return pytest.importorskip("timm").create_model(name, num_classes=10, **kw)
 
@@ -81,15 +54,6 @@ def _torchvision(name, layers=None):
   block = "BasicBlock" if name == "resnet18" else "Bottleneck"
   block = getattr(models.resnet, block)
   return models.resnet.ResNet(block, layers, num_classes=10)
-
-
-def _shapes(tree):
-  return jax.tree.map(np.shape, tree)
-
-
-def _close(a, b, rtol):
-  assert np.linalg.norm(a - b) <= rtol * np.linalg.norm(b)
-  np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * np.abs(b).max())
 
 
 @pytest.mark.parametrize("key", TABLE_4, ids="-".join)
@@ -127,9 +91,9 @@ def _loaded(create, reference, variant, size):
   if create is _torchvision:
     convert = weights.from_torchvision
   model = models.get_model("resnet", 10, variant=variant)
-  variables = convert(_state_dict(reference))
-  shapes = jax.eval_shape(model.init, jax.random.key(0), _images(size))
-  assert _shapes(variables) == jax.tree.map(lambda x: x.shape, shapes)
+  variables = convert(state_dict(reference))
+  init = jax.eval_shape(model.init, jax.random.key(0), images(size))
+  assert shapes(variables) == jax.tree.map(lambda x: x.shape, init)
   return convert, model, variables
 
 
@@ -153,26 +117,26 @@ def test_resnet_logits_and_running_statistics(
     own = layers, resnet.VARIANTS[str(plain)][1]
     monkeypatch.setitem(resnet.VARIANTS, str(plain), own)
   reference = create(name, **({"layers": layers} if layers else {}))
-  reference = _randomise(reference)
+  reference = randomise(reference)
   convert, model, variables = _loaded(create, reference, variant, size)
-  images = [_images(size, seed=seed) for seed in range(3)]
+  batches = [images(size, seed=seed) for seed in range(3)]
 
   with torch.no_grad():
-    expected = reference.eval()(_to_torch(images[0])).numpy()
-  _close(jax.jit(model.apply)(variables, images[0])[0], expected, 1e-4)
+    expected = reference.eval()(to_torch(batches[0])).numpy()
+  close(jax.jit(model.apply)(variables, batches[0])[0], expected, 1e-4)
 
   train = jax.jit(
     functools.partial(model.apply, train=True, mutable=["batch_stats"])
   )
   # The deepest amplify rounding the most.
   deep = 10 if name in ("resnet152", "resnet200") else 1
-  for image in images:
+  for image in batches:
     with torch.no_grad():
-      expected = reference.train()(_to_torch(image)).numpy()
+      expected = reference.train()(to_torch(image)).numpy()
     (logits, _), stats = train(variables, image)
-    _close(logits, expected, deep * 1e-3)
+    close(logits, expected, deep * 1e-3)
     variables = {**variables, **stats}
-  expected = convert(_state_dict(reference))["batch_stats"]
+  expected = convert(state_dict(reference))["batch_stats"]
   atol = deep * 1e-4  # of a layer's largest
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=atol * np.abs(b).max()),
@@ -184,59 +148,83 @@ def test_resnet_logits_and_running_statistics(
 @pytest.mark.parametrize("depth", [3, pytest.param(12, marks=pytest.mark.long)])
 def test_deit_logits(depth):
   torch = pytest.importorskip("torch")
-  reference = _randomise(_timm("deit_small_patch16_224", depth=depth)).eval()
+  reference = randomise(_timm("deit_small_patch16_224", depth=depth)).eval()
   small = functools.partial(models.get_model, "vit", 10, variant="DeiT-S/16")
   model = small(depth=depth)
-  variables = weights.from_timm(_state_dict(reference))
-  image = _images(224, batch=2)
-  shapes = jax.eval_shape(model.init, jax.random.key(0), image)
-  assert _shapes(variables) == jax.tree.map(lambda x: x.shape, shapes)
+  variables = weights.from_timm(state_dict(reference))
+  image = images(224, batch=2)
+  init = jax.eval_shape(model.init, jax.random.key(0), image)
+  assert shapes(variables) == jax.tree.map(lambda x: x.shape, init)
   with torch.no_grad():
-    expected = reference(_to_torch(image)).numpy()
+    expected = reference(to_torch(image)).numpy()
   apply = jax.jit(model.apply)
-  _close(apply(variables, image)[0], expected, 1e-4)
+  close(apply(variables, image)[0], expected, 1e-4)
 
   # Without a position of the class token of its own, and the other way round.
   plain = small(depth=depth, posemb_cls=False)
   init = jax.eval_shape(plain.init, jax.random.key(0), image)["params"]
   folded = weights.adapt(variables["params"], init)
   logits = jax.jit(plain.apply)({"params": folded}, image)[0]
-  _close(logits, expected, 1e-4)
+  close(logits, expected, 1e-4)
   unfolded = weights.adapt(folded, shapes["params"])
   assert not unfolded["pos_embedding"][:, 0].any()
-  _close(apply({"params": unfolded}, image)[0], expected, 1e-4)
+  close(apply({"params": unfolded}, image)[0], expected, 1e-4)
 
 
 def test_other_deits_heads():
   """The other sizes, by their number of heads, on a small image."""
   torch = pytest.importorskip("torch")
   for size in ("tiny", "base"):
-    reference = _randomise(
+    reference = randomise(
       _timm(f"deit_{size}_patch16_224", img_size=32, depth=1)
     ).eval()
     variant = {"tiny": "DeiT-Ti/16", "base": "DeiT-B/16"}[size]
     model = models.get_model("vit", 10, variant=variant, depth=1)
-    variables = weights.from_timm(_state_dict(reference))
-    image = _images(32)
+    variables = weights.from_timm(state_dict(reference))
+    image = images(32)
     with torch.no_grad():
-      expected = reference(_to_torch(image)).numpy()
-    _close(jax.jit(model.apply)(variables, image)[0], expected, 1e-4)
+      expected = reference(to_torch(image)).numpy()
+    close(jax.jit(model.apply)(variables, image)[0], expected, 1e-4)
 
 
-def test_timms_initial_distributions():
-  reference = _timm("deit_tiny_patch16_224", img_size=32, depth=1)
-  theirs = weights.from_timm(_state_dict(reference))["params"]
-  kw = dict(variant="DeiT-Ti/16", depth=1)
-  model = models.get_model("vit", 10, **kw)
-  ours = model.init(jax.random.key(0), _images(32))["params"]
+@pytest.mark.parametrize(
+  ("name", "timms", "kw"),
+  [
+    (
+      "vit",
+      "deit_tiny_patch16_224",
+      dict(variant="DeiT-Ti/16", img_size=32, depth=1),
+    ),
+    *(
+      pytest.param(name, timms, dict(variant=variant), marks=pytest.mark.long)
+      for name, timms, variant in (
+        ("repvgg", "repvgg_a2", "A2"),
+        ("convnext", "convnext_tiny", "T"),
+        ("swin", "swin_tiny_patch4_window7_224", "T"),
+      )
+    ),
+  ],
+)
+def test_timms_initial_distributions(name, timms, kw):
+  variant, size = kw.pop("variant"), kw.get("img_size", 224)
+  theirs = weights.from_timm(state_dict(_timm(timms, **kw)))["params"]
+  kw.pop("img_size", None)
+  model = models.get_model(name, 10, variant=variant, **kw)
+  init = jax.jit(model.init)(jax.random.key(0), images(size, 1))["params"]
   for (path, a), b in zip(
-    jax.tree.leaves_with_path(ours), jax.tree.leaves(theirs), strict=True
+    jax.tree.leaves_with_path(init), jax.tree.leaves(theirs), strict=True
   ):
     if path[0].key == "embedding" and path[1].key == "bias":
       assert not a.any()  # PyTorch's small uniform ones
       continue
-    np.testing.assert_allclose(a.mean(), b.mean(), atol=0.004)
-    np.testing.assert_allclose(a.std(), b.std(), rtol=0.15, atol=1e-7)
+    if not b.std():
+      np.testing.assert_array_equal(a, b, err_msg=path)
+      continue
+    # Six standard errors of the difference of two means.
+    atol = 6 * b.std() * (2 / b.size) ** 0.5
+    np.testing.assert_allclose(a.mean(), b.mean(), atol=atol, err_msg=path)
+    rtol = max(0.01, 6 * b.size**-0.5)
+    np.testing.assert_allclose(a.std(), b.std(), rtol=rtol, err_msg=path)
 
 
 def _torch_names(seed=0):
@@ -419,11 +407,11 @@ def test_timms_training_checkpoints(tmp_path):
   torch = pytest.importorskip("torch")
   timm_utils = pytest.importorskip("timm.utils")
   model = torch.nn.Sequential(torch.nn.Linear(3, 4))
-  _randomise(model, 0)
+  randomise(model, 0)
   ema = timm_utils.ModelEmaV2(model, decay=0.9)
-  saved = _state_dict(model)
-  averages = _state_dict(ema.module)
-  _randomise(model, 1)
+  saved = state_dict(model)
+  averages = state_dict(ema.module)
+  randomise(model, 1)
   for average in (None, ema):
     saver = timm_utils.CheckpointSaver(
       model, torch.optim.SGD(model.parameters(), 0.1), model_ema=average,
@@ -432,7 +420,7 @@ def test_timms_training_checkpoints(tmp_path):
     )  # fmt: skip
     saver.save_checkpoint(epoch=0, metric=1.0)
     loaded = torch_files.load(tmp_path / "last.pth.tar")
-    expected = averages if average else _state_dict(model)
+    expected = averages if average else state_dict(model)
     assert loaded.keys() == saved.keys()
     for key, value in loaded.items():
       np.testing.assert_array_equal(value, expected[key])
@@ -459,10 +447,10 @@ def test_averages_are_timms():
   ema = pytest.importorskip("timm.utils.model_ema")
   model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
   theirs = ema.ModelEmaV2(model, decay=0.9)
-  ours = _state_dict(model)
+  ours = state_dict(model)
   for seed in range(5):
-    _randomise(model, seed)
+    randomise(model, seed)
     theirs.update(model)
-    ours = optax.incremental_update(_state_dict(model), ours, 1 - 0.9)
-  for name, x in _state_dict(theirs.module).items():
+    ours = optax.incremental_update(state_dict(model), ours, 1 - 0.9)
+  for name, x in state_dict(theirs.module).items():
     np.testing.assert_allclose(ours[name], x, rtol=1e-6, atol=1e-7)

@@ -27,9 +27,13 @@ from big_crop import names
 
 # model_name -> the module of its Model.
 _MODULES = {
+  "convnext": "big_crop.models.convnext",
   "densenet": "big_crop.models.densenet",
   "preact_resnet": "big_crop.models.preact_resnet",
+  "repvgg": "big_crop.models.repvgg",
   "resnet": "big_crop.models.resnet",
+  "small_vit": "big_crop.models.small_vit",
+  "swin": "big_crop.models.swin",
   "vit": "big_crop.models.vit",
   "wide_resnet": "big_crop.models.wide_resnet",
   "xception": "big_crop.models.xception",

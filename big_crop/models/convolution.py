@@ -99,8 +99,9 @@ class Conv(nn.Module):
     )
     if jax.default_backend() != "cpu":
       return conv(x, kernel, feature_group_count=self.groups)
-    if 1 < self.groups == x.shape[-1] == self.features:
-      return cpu.depthwise(x, kernel, self.stride)
+    depthwise = 1 < self.groups == x.shape[-1] == self.features
+    if depthwise and self.stride == 1:
+      return cpu.depthwise(x, kernel)
     if self.kernel == 1:
       x = x[:, :: self.stride, :: self.stride]
       conv = lambda x, kernel: cpu.pointwise(x, kernel[0, 0])

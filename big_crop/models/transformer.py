@@ -32,10 +32,11 @@ _xavier = nn.initializers.xavier_uniform()
 # timm cuts its normal off at 2, which is 100 standard deviations.
 NORMAL = nn.initializers.normal(0.02)
 
-# Of matrices: (kernels, biases of the MLP).
+# Of matrices: (kernels, biases of the MLP by the number of their inputs).
 INITS = {
-  "big_vision": (_xavier, nn.initializers.normal(1e-6)),
-  "timm": (NORMAL, nn.initializers.zeros),
+  "big_vision": (_xavier, lambda fan_in: nn.initializers.normal(1e-6)),
+  "timm": (NORMAL, lambda fan_in: nn.initializers.zeros),
+  "torch": (common.torch_linear, common.torch_bias),
 }
 
 
@@ -97,7 +98,7 @@ class Attention(nn.Module):
     if fused:
       x = jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
     else:
-      x = _attend(q * heads[1] ** -0.5, k, v)
+      x = attend(q * heads[1] ** -0.5, k, v)
     return nn.Einsum(
       (*heads, d),
       f"{axes},nhd->btd",
@@ -107,19 +108,19 @@ class Attention(nn.Module):
     )(x)
 
 
-def _attend(q, k, v):
-  """softmax(q k^T) v over [B, N, T, D/N]."""
+def attend(q, k, v, bias=0.0):
+  """softmax(q k^T + bias) v over [..., T, D/N], the bias [..., T, T]."""
   # Without the algorithm the gradient would mix float32 with bfloat16.
   bf16 = q.dtype == jnp.bfloat16
   logits = jnp.einsum(
-    "bnth,bnsh->bnts",
+    "...th,...sh->...ts",
     q,
     k,
     precision=jax.lax.DotAlgorithmPreset.BF16_BF16_F32 if bf16 else None,
     preferred_element_type=common.accumulator(q.dtype),
   )
-  weights = jax.nn.softmax(logits).astype(v.dtype)
-  return jnp.einsum("bnts,bnsh->bnth", weights, v)
+  weights = jax.nn.softmax(logits + bias).astype(v.dtype)
+  return jnp.einsum("...ts,...sh->...th", weights, v)
 
 
 class MlpBlock(nn.Module):
@@ -132,14 +133,12 @@ class MlpBlock(nn.Module):
     width, layers = x.shape[-1], self.layers
     kernel_init, bias_init = INITS[layers.weight_init]
     dense = functools.partial(
-      nn.Dense,
-      dtype=layers.dtype,
-      kernel_init=kernel_init,
-      bias_init=bias_init,
+      nn.Dense, dtype=layers.dtype, kernel_init=kernel_init
     )
-    x = ACTIVATIONS[layers.act](dense(layers.mlp_dim)(x))
+    x = dense(layers.mlp_dim, bias_init=bias_init(width))(x)
+    x = ACTIVATIONS[layers.act](x)
     x = nn.Dropout(layers.dropout, deterministic=not train)(x)
-    return dense(width)(x)
+    return dense(width, bias_init=bias_init(layers.mlp_dim))(x)
 
 
 class EncoderBlock(nn.Module):

@@ -12,7 +12,9 @@ A model that can take PyTorch's weights has a method `torch_layers()` that lists
     number of heads as fourth entry, "to_heads" and "from_heads", dense layers
     whose outputs or inputs are [heads, head_dim].
 
-See those of `big_crop.models.resnet` and `vit`.
+See those of `big_crop.models.resnet` and `vit`. Where timm and torchvision name
+the layers of an architecture differently, the model lists timm's names, and
+`_TORCHVISION` translates torchvision's into them.
 """
 
 import re
@@ -41,6 +43,30 @@ _LEAVES = {
   "layer_norm": _NORM,
   "parameter": {"": "params/{}"},
 }
+# {end of a name that tells the architecture: {torchvision's name: timm's}}. The
+# first * after "features" counts stages and what lies between them.
+_TORCHVISION = {
+  ".layer_scale": {  # ConvNeXt
+    "features.0": "stem",
+    "features.*.*.layer_scale": "stages.*.blocks.*.gamma",
+    "features.*.*.block.0": "stages.*.blocks.*.conv_dw",
+    "features.*.*.block.2": "stages.*.blocks.*.norm",
+    "features.*.*.block.3": "stages.*.blocks.*.mlp.fc1",
+    "features.*.*.block.5": "stages.*.blocks.*.mlp.fc2",
+    "features.*": "stages.*.downsample",
+    "classifier.0": "head.norm",
+    "classifier.2": "head.fc",
+  },
+  ".relative_position_bias_table": {  # Swin
+    "features.0.0": "patch_embed.proj",
+    "features.0.2": "patch_embed.norm",
+    "features.*.*.mlp.0": "layers.*.blocks.*.mlp.fc1",
+    "features.*.*.mlp.3": "layers.*.blocks.*.mlp.fc2",
+    "features.*.*": "layers.*.blocks.*",
+    "features.*": "layers.*.downsample",
+    "head": "head.fc",
+  },
+}
 # PyTorch's kernels are [out, in] and [out, in, h, w]; ours, by number of axes:
 _TO_OURS = {2: (1, 0), 4: (2, 3, 1, 0)}
 _TO_TORCH = {2: (1, 0), 4: (3, 2, 0, 1)}
@@ -65,8 +91,8 @@ def from_torch(model, state_dict, what=None):
   what = what or f"this {type(model).__name__}"
   rows = [(_pattern(torch), *rest) for torch, *rest in _leaves(model)]
   flat = {}
-  for key, value in state_dict.items():
-    if key.endswith(".num_batches_tracked"):
+  for key, value in _as_timm(state_dict).items():
+    if key.endswith((".num_batches_tracked", ".relative_position_index")):
       continue
     row = next((row for row in rows if row[0].fullmatch(key)), None)
     if row is None:
@@ -114,7 +140,9 @@ def to_torch(model, variables):
 
 
 def from_torchvision(state_dict):
-  """Turns a torchvision ResNet's weights into `big_crop.models.resnet`'s.
+  """Turns a torchvision model's weights into ours, whichever model it is.
+
+  Its ResNets, ConvNeXts and Swin Transformers.
 
   Args:
     state_dict: the model's `state_dict()` with NumPy arrays for values:
@@ -122,15 +150,13 @@ def from_torchvision(state_dict):
       `torch_files.load`.
 
   Returns:
-    {"params": ..., "batch_stats": ...}, nested dicts of arrays.
+    {"params": ...} and, for a ResNet, "batch_stats": nested dicts of arrays.
 
   Raises:
-    ValueError: a name that torchvision's ResNets don't have, or a file that
-      can't be read.
+    ValueError: a name that such a model does not have, or a file that can't be
+      read.
   """
-  return from_torch(
-    models.get_model("resnet", 1), _arrays(state_dict), "a torchvision ResNet"
-  )
+  return _from_library("torchvision", state_dict)
 
 
 def from_timm(state_dict, *, head_dim=64):
@@ -138,28 +164,46 @@ def from_timm(state_dict, *, head_dim=64):
 
   Its ResNets, with deep stem, average pooling in the shortcuts,
   squeeze-and-excitation and groups, become those of `big_crop.models.resnet`;
-  its ViTs and DeiTs those of `big_crop.models.vit` ("DeiT-S/16").
+  its ViTs and DeiTs those of `big_crop.models.vit` ("DeiT-S/16"); its RepVGGs,
+  re-parametrised or not, ConvNeXts and Swin Transformers those of the modules
+  of these names.
 
   Args:
     state_dict: as in `from_torchvision`.
-    head_dim: width of an attention head, which the weights don't tell.
+    head_dim: width of a ViT's attention head, which the weights don't tell.
 
   Returns:
-    {"params": ...} and, for a ResNet, "batch_stats": nested dicts of arrays.
+    {"params": ...} and, for a model with batch norm, "batch_stats": nested
+    dicts of arrays.
 
   Raises:
     ValueError: a name or shape that such a model does not have, or a file that
       can't be read.
   """
-  weights = _arrays(state_dict)
+  return _from_library("timm", state_dict, head_dim)
+
+
+def _from_library(library, state_dict, head_dim=64):
+  weights = _as_timm(_arrays(state_dict))
+  model = _model_of(weights, head_dim)
+  return from_torch(model, weights, f"a {library} {type(model).__name__}")
+
+
+def _model_of(weights, head_dim):
+  """A model with the names of timm's weights, of whatever size."""
+  if weights.keys() & {"stem.conv_kxk.conv.weight", "stem.reparam_conv.weight"}:
+    return models.get_model("repvgg", 1)
+  if "stem.0.weight" in weights:
+    return models.get_model("convnext", 1)
   if "patch_embed.proj.weight" not in weights:
-    model = models.get_model(
+    return models.get_model(
       "resnet",
       1,
       deep_stem="conv1.0.weight" in weights,
       avg_down=any(".downsample.2." in key for key in weights),
     )
-    return from_torch(model, weights, "a timm ResNet")
+  if any(key.startswith("layers.") for key in weights):
+    return models.get_model("swin", 1)
   width = len(weights["patch_embed.proj.weight"])
   num_heads, rest = divmod(width, head_dim)
   if rest:
@@ -170,8 +214,29 @@ def from_timm(state_dict, *, head_dim=64):
           f"{key!r} has {width} outputs each for query, key and value, which "
           f"heads of {head_dim} do not divide: set head_dim."
         )
-  model = models.get_model("vit", 1, width=width, num_heads=num_heads)
-  return from_torch(model, weights, "a timm ViT")
+  return models.get_model("vit", 1, width=width, num_heads=num_heads)
+
+
+def _as_timm(state_dict):
+  """Gives torchvision's weights the names and shapes of timm's."""
+  for end, table in _TORCHVISION.items():
+    if any(k.startswith("features.") and k.endswith(end) for k in state_dict):
+      renamed = (_rename(key, table) for key in state_dict)
+      return {
+        key: value.reshape(-1) if key.endswith(".gamma") else value
+        for key, value in zip(renamed, state_dict.values(), strict=True)
+      }
+  return state_dict
+
+
+def _rename(key, table):
+  for old, new in table.items():
+    if found := re.match(_pattern(old).pattern + r"\b", key):
+      numbers = found.groups()
+      if numbers:
+        numbers = [str(int(numbers[0]) // 2), *numbers[1:]]
+      return _fill(new, numbers) + key[found.end() :]
+  return key
 
 
 def _arrays(state_dict):

@@ -1,0 +1,194 @@
+"""RepVGG, whose training-time branches become one plain 3x3 convolution.
+
+Ding et al., https://arxiv.org/abs/2101.03697, with the initial values of timm,
+whose `create_model` CropMix's code imports.
+
+A finished run is re-parametrised, which computes the same logits faster, by
+
+    run = parts.open_run(workdir)
+    model = run.objective.model.clone(deploy=True)
+    variables = repvgg.reparametrise(run.variables)
+    logits, _ = model.apply(variables, image)
+
+and `weights.to_torch(model, variables)` has the names of timm's model after its
+`reparameterize_model`. Config `model=dict(variant="A2", deploy=True)` takes
+those weights as `model_init`.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from big_crop import names
+from big_crop.models import common, convolution
+
+# variant: (blocks per stage, channels per stage)
+VARIANTS = {
+  "A0": ((2, 4, 14, 1), (48, 96, 192, 1280)),
+  "A1": ((2, 4, 14, 1), (64, 128, 256, 1280)),
+  "A2": ((2, 4, 14, 1), (96, 192, 384, 1408)),
+  "B0": ((4, 6, 16, 1), (64, 128, 256, 1280)),
+  "B1": ((4, 6, 16, 1), (128, 256, 512, 2048)),
+  "B2": ((4, 6, 16, 1), (160, 320, 640, 2560)),
+  "B3": ((4, 6, 16, 1), (192, 384, 768, 2560)),
+}
+
+
+class Block(nn.Module):
+  """relu(BN(3x3) + BN(1x1) + BN), the last where the shapes allow it."""
+
+  width: int
+  stride: int
+  deploy: bool
+  dtype: str
+
+  @nn.compact
+  def __call__(self, x, *, train):
+    conv = functools.partial(
+      convolution.Conv, self.width, stride=self.stride, dtype=self.dtype
+    )
+    norm = functools.partial(
+      convolution.BatchNorm,
+      dtype=self.dtype,
+      scale_init=lambda *args: 0.1 + nn.initializers.normal(0.1)(*args),
+      bias_init=nn.initializers.normal(0.1),
+    )
+    if self.deploy:
+      return nn.relu(conv(kernel=3, use_bias=True, name="reparam")(x))
+    y = norm(name="bn3x3")(conv(kernel=3, name="conv3x3")(x), train=train)
+    y += norm(name="bn1x1")(conv(kernel=1, name="conv1x1")(x), train=train)
+    if self.stride == 1 and x.shape[-1] == self.width:
+      y += norm(name="identity")(x, train=train)
+    return nn.relu(y)
+
+
+class RepVGG(nn.Module):
+  """See `Model`."""
+
+  num_classes: int
+  depths: tuple[int, ...] = VARIANTS["A2"][0]
+  widths: tuple[int, ...] = VARIANTS["A2"][1]
+  deploy: bool = False
+  dtype_mm: str = "float32"
+
+  def __post_init__(self):
+    names.check("dtype_mm", self.dtype_mm, common.DTYPES)
+    super().__post_init__()
+
+  def last_layer(self):
+    stage = len(self.depths)
+    return common.LastLayer(
+      f"stages_{stage - 1}_{self.depths[-1] - 1}", pooled=f"stage{stage}"
+    )
+
+  def torch_layers(self):
+    block = [
+      ("conv_kxk.conv", "conv3x3", "conv"),
+      ("conv_kxk.bn", "bn3x3", "batch_norm"),
+      ("conv_1x1.conv", "conv1x1", "conv"),
+      ("conv_1x1.bn", "bn1x1", "batch_norm"),
+      ("identity", "identity", "batch_norm"),
+      ("reparam_conv", "reparam", "dense"),
+    ]
+    return [
+      *((f"stem.{a}", f"stem/{b}", kind) for a, b, kind in block),
+      *((f"stages.*.*.{a}", f"stages_*_*/{b}", kind) for a, b, kind in block),
+      ("head.fc", "head", "dense"),
+    ]
+
+  @nn.compact
+  def __call__(self, image, *, train=False):
+    block = functools.partial(Block, deploy=self.deploy, dtype=self.dtype_mm)
+    out = {}
+    x = block(min(64, self.widths[0]), 2, name="stem")(image, train=train)
+    out["stem"] = x
+    for i, (depth, width) in enumerate(
+      zip(self.depths, self.widths, strict=True)
+    ):
+      for j in range(depth):
+        stride = 1 if j else 2
+        x = block(width, stride, name=f"stages_{i}_{j}")(x, train=train)
+      out[f"stage{i + 1}"] = x
+    x = out["pre_logits"] = jnp.mean(
+      x, (1, 2), dtype=common.accumulator(x.dtype)
+    )
+    init = nn.initializers.normal(0.01)
+    x = nn.Dense(self.num_classes, kernel_init=init, name="head")(x)
+    out["logits"] = x
+    return x, out
+
+
+def reparametrise(variables):
+  """Folds the branches of all blocks into one convolution each.
+
+  Section 3.3 of the paper: a batch norm scales its convolution's kernel by
+  scale / std and leaves a bias; a 1x1 kernel is a 3x3 one that is zero around
+  its centre, the identity a 1x1 kernel; and the branches' kernels add up.
+
+  Args:
+    variables: {"params": ..., "batch_stats": ...} of a `RepVGG`.
+
+  Returns:
+    {"params": ...} of the same model with `deploy=True`, NumPy arrays.
+  """
+  params, stats = (
+    {
+      key: np.asarray(x, np.float64)
+      for key, x in traverse_util.flatten_dict(variables[c], sep="/").items()
+    }
+    for c in ("params", "batch_stats")
+  )
+
+  def fold(kernel, norm):
+    factor = params[f"{norm}/scale"] / np.sqrt(stats[f"{norm}/var"] + 1e-5)
+    return kernel * factor, params[f"{norm}/bias"] - stats[
+      f"{norm}/mean"
+    ] * factor
+
+  new = {key: x for key, x in params.items() if key.startswith("head/")}
+  for block in {key.split("/")[0] for key in stats}:
+    kernel, bias = fold(params[f"{block}/conv3x3/kernel"], f"{block}/bn3x3")
+    branches = [(params[f"{block}/conv1x1/kernel"][0, 0], f"{block}/bn1x1")]
+    if f"{block}/identity/mean" in stats:
+      branches.append((np.eye(len(branches[0][0])), f"{block}/identity"))
+    for pointwise, norm in branches:
+      centre, more = fold(pointwise, norm)
+      kernel[1, 1] += centre
+      bias = bias + more
+    new |= {f"{block}/reparam/kernel": kernel, f"{block}/reparam/bias": bias}
+  dtype = variables["params"]["head"]["kernel"].dtype
+  new = {key: x.astype(dtype) for key, x in new.items()}
+  return {"params": traverse_util.unflatten_dict(new, sep="/")}
+
+
+def Model(num_classes, *, variant="A2", **kw):
+  """Builds a RepVGG.
+
+  Calling it on images [B, H, W, 3] returns float32 logits [B, num_classes] and
+  a dict of activations: "stem", "stage1" to "stage4" [B, h, w, c],
+  "pre_logits" [B, c], "logits". Running statistics are in "batch_stats".
+
+  Args:
+    num_classes: size of the logits.
+    variant: a name of `VARIANTS`; timm's repvgg_a2 is "A2".
+    **kw: these override the variant:
+      depths, widths: blocks and channels of each stage;
+      deploy: plain convolutions, for the weights of `reparametrise`;
+      dtype_mm: "float32" or "bfloat16" for convolutions and activations;
+        "float64" for checks. Parameters, batch statistics and logits are
+        float32 with either of the first two.
+
+  Returns:
+    A `RepVGG`.
+
+  Raises:
+    ValueError: an unknown variant, argument or choice.
+  """
+  names.check("RepVGG variant", variant, VARIANTS)
+  depths, widths = VARIANTS[variant]
+  return common.build(
+    RepVGG, num_classes, {"depths": depths, "widths": widths, **kw}
+  )
