@@ -16,8 +16,7 @@ import pytest
 from op_helpers import photo, run, run_many
 
 from pp_ops import corruptions
-from pp_ops.corruptions import NAMES, arrays, corrupt, weather
-from pp_ops.corruptions.spatter import spatter
+from pp_ops.corruptions import NAMES, arrays, corrupt, spatter, weather
 
 # TFDS resizes by bicubic interpolation in `pixelate`, makes fog of another
 # size, and asks ImageMagick, which is not here, for what moves.
@@ -112,13 +111,29 @@ def test_motion_is_imagemagick_s():
   np.testing.assert_array_equal(arrays.moved(image, 3, 2, -70), expected)
 
 
+def test_edges_and_distances_are_opencv_s():
+  cv2 = pytest.importorskip("cv2")
+  noise = np.random.default_rng(0).normal(150, 700, (200, 150))
+  image = arrays.gaussian(noise, 2).clip(0, 255).astype(np.uint8)
+  edges = spatter._canny(image, 50, 150)
+  expected = cv2.Canny(image, 50, 150)
+  assert 0.1 < edges.mean() < 0.5
+  np.testing.assert_array_equal(edges, expected > 0)
+  edges[60:, :] = False  # far from any, too
+  expected = cv2.distanceTransform(
+    255 - 255 * edges.astype("u1"), cv2.DIST_L2, 5
+  )
+  distance = spatter._distance(edges)
+  np.testing.assert_allclose(distance, np.minimum(expected, 20), atol=1e-3)
+
+
 def test_the_table():
   """The names in the order of ImageNet-C, whose first 15 the mCE is over."""
   assert [n for n in NAMES if not NAMES[n].in_mce] == [*NAMES][15:]
   for name, corruption in NAMES.items():
     assert [*corruption.constants] == [224, 64, 32], name
     assert all(len(c) == 5 for c in corruption.constants.values()), name
-  # Its last constants were those of CIFAR-10-C.
+  # Whose constants an image gets, by its shorter side.
   for shape, benchmark in {
     (32, 40): 32,
     (64, 33): 64,
@@ -156,7 +171,9 @@ def frost_is_here():
 def test_no_drop_no_spatter():
   """Where the authors' code divides 0 by 0, and blackens the image."""
   image = photo(32, 32)
-  out = spatter(image, np.random.default_rng(0), 0.6, 0.01, 4, 0.9, 0.6, 0)
+  out = spatter.spatter(
+    image, np.random.default_rng(0), 0.6, 0.01, 4, 0.9, 0.6, 0
+  )
   assert np.abs(out.astype(int) - image).max() <= 1
 
 
