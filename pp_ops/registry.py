@@ -43,6 +43,7 @@ _MODULES = (
   "pp_ops.autoaugment",
   "pp_ops.blur",
   "pp_ops.color",
+  "pp_ops.corruptions.op",
   "pp_ops.cropmix",
   "pp_ops.features",
   "pp_ops.geometry",
