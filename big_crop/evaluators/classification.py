@@ -112,6 +112,7 @@ class Evaluator:
 
   Attributes:
     data: the examples.
+    class_of: see `Task`.
   """
 
   def __init__(
@@ -172,13 +173,10 @@ class Evaluator:
     self.data = data
     self._mesh, self._batch_size = mesh, batch_size
     self._max_examples = max_examples
-    self._task = Task(
-      predict,
-      num_classes,
-      loss_name,
-      None if classes is None else imagenet.subset(classes, num_classes),
-      imagenet.class_of(data.source.class_names, num_classes),
-    )
+    self.class_of = imagenet.class_of(data.source.class_names, num_classes)
+    if classes is not None:
+      classes = imagenet.subset(classes, num_classes)
+    self._task = Task(predict, num_classes, loss_name, classes, self.class_of)
 
   def __init_subclass__(cls):
     # A subclass hands these arguments on; `evaluators.make` asks for them all.
