@@ -74,7 +74,7 @@ def _about(found):
   for m in found:
     for line in m.about:
       lines.setdefault(line, []).append(m.name)
-  return "; ".join(
+  return ". ".join(
     line if len(runs) == len(found) else f"{line} ({', '.join(runs)})"
     for line, runs in lines.items()
   )

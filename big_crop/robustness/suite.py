@@ -110,7 +110,10 @@ class Suite:
     self.is_imagenet = self._source.class_names == imagenet.wnids()
     self.tests = {"clean": clean}
     data = self._args["data"]
-    self.about = [f"Clean: split {data['split']!r} of {data['name']}"]
+    self.about = [
+      f"Clean: {self._count():,} images of split {data['split']!r} of "
+      f"{data['name']}"
+    ]
     self._add_attacks()
     self._add_sets()
     self._add_corruptions()
@@ -141,16 +144,28 @@ class Suite:
 
   def _add_attacks(self):
     eps, steps = self._options.eps, self._options.pgd_steps
-    make = lambda **kw: self._make(
-      "adversarial", data=self._data, eps=eps, **kw
-    )
-    self.tests["fgsm"] = make()
+    given = {"kind": "adversarial", "data": self._data, "eps": eps}
+    self.tests["fgsm"] = self._make(**given)
     text = f"FGSM: epsilon {255 * eps:.4g}/255"
     if steps:
       size = 2.5 * eps / steps
-      self.tests["pgd"] = make(steps=steps, step_size=size, random_start=True)
-      text += f"; PGD: {steps} steps of {255 * size:.4g}/255, random start"
+      self.tests["pgd"] = self._make(
+        **given,
+        steps=steps,
+        step_size=size,
+        random_start=True,
+        max_examples=self._count(_FEWER_EXAMPLES),
+      )
+      text += (
+        f"; PGD: {steps} steps of {255 * size:.4g}/255 from a random start, "
+        f"first {self._count(_FEWER_EXAMPLES):,} images"
+      )
     self.about.append(text)
+
+  def _count(self, most=None):
+    """How many images there are, of which at most `most` are asked for."""
+    total = self._source.total_examples
+    return min(self._options.max_examples or most or total, total)
 
   def _add_sets(self):
     for test, (title, usual, classes) in SETS.items():
@@ -210,10 +225,10 @@ class Suite:
         f"{corruptions.LEAST_SIDE}"
       )
       return
-    most = self._few()
+    most = self._count(_FEWER_EXAMPLES)
     made = []
     try:
-      if self._source.total_examples > most:
+      if most < self._count():
         same = {"data": self._data, "max_examples": most}
         self.tests[NONE] = self._make(**same)
       for name in names:
@@ -240,9 +255,8 @@ class Suite:
         "installed"
       )
       return
-    count = min(most, self._source.total_examples)
     self.about.append(
-      _described(f"Made of the first {count:,} clean images", made, severities)
+      _described(f"Made of the first {most:,} clean images", made, severities)
     )
 
   def look(self, images: list[np.ndarray]):
@@ -262,10 +276,10 @@ class Suite:
 
 def _described(what, names, severities):
   levels = ", ".join(map(str, severities))
-  known = [n for n, c in corruptions.NAMES.items() if c.in_mce]
+  of_mce = [corruptions.NAMES[n].in_mce for n in names]
   return (
-    f"{what}: {len(set(names) & set(known))} of mCE's {len(known)} corruptions"
-    f" and {len(set(names) - set(known))} others, at severity {levels}"
+    f"{what}: {sum(of_mce)} of mCE's 15 corruptions and "
+    f"{len(names) - sum(of_mce)} of the 4 others, severity {levels}"
   )
 
 
