@@ -313,4 +313,8 @@ def measure(workdir: str, name: str, options: Options) -> Measurement:
 
 def label(test: str | tuple[str, int]) -> str:
   """A test's name to be shown."""
-  return test if isinstance(test, str) else " ".join(map(str, test))
+  if not isinstance(test, str):
+    return " ".join(map(str, test))
+  if test in SETS:
+    return SETS[test][0]
+  return {"fgsm": "FGSM", "pgd": "PGD"}.get(test, test)
