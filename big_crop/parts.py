@@ -5,7 +5,7 @@ starts that looks at a finished run.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -228,6 +228,23 @@ class FinishedRun(NamedTuple):
   mesh: jax.sharding.Mesh
   variables: dict[str, Any]
 
+  def classification(self) -> tuple[str, dict[str, Any]]:
+    """The first classification evaluator of the config: name and arguments.
+
+    Its batch size is made to fit, because the run may have had other devices.
+
+    Raises:
+      ValueError: if there is none.
+    """
+    for name, args in self.config.evals.to_dict().items():
+      if args.get("type", "classification") == "classification":
+        size = -(-args.get("batch_size", 128) // self.mesh.size)
+        return name, args | {"batch_size": size * self.mesh.size}
+    raise UserError(
+      f"{self.path}: config.evals has no classification evaluator to take "
+      "images of"
+    )
+
 
 def open_run(workdir: str) -> FinishedRun:
   """Rebuilds a run's objective and loads its variables.
@@ -254,3 +271,19 @@ def open_run(workdir: str) -> FinishedRun:
     mesh=mesh,
     variables=jax.device_put(variables, sharding.replicated(mesh)),
   )
+
+
+def run_names(workdirs: Sequence[str]) -> dict[str, str]:
+  """{what to call a run: its workdir}: the folder, with parents if need be.
+
+  Raises:
+    ValueError: if a run is given twice.
+  """
+  paths = [storage.path(w) for w in workdirs]
+  if len(set(paths)) < len(paths):
+    raise UserError("--workdir: the same run is given twice")
+  depth = 1
+  while len({p.parts[-depth:] for p in paths}) < len(paths):
+    depth += 1
+  names = ["_".join(p.parts[-depth:]) for p in paths]
+  return dict(zip(names, workdirs, strict=True))

@@ -6,8 +6,7 @@ import pytest
 from scipy import special
 
 from big_crop import evaluators
-from big_crop.evaluators.classification import batch_sums
-from big_crop.objectives import losses
+from big_crop.evaluators.classification import Task, image_metrics
 
 
 def transcription(logits, label_sets, mask):
@@ -23,8 +22,17 @@ def transcription(logits, label_sets, mask):
   return sums
 
 
+def measured(logits, loss="softmax_xent", classes=None, **batch):
+  """The sums of what there is to know of each image that counts."""
+  task = Task(lambda _, x: (x, {}), logits.shape[-1], loss, classes, None)
+  rows = image_metrics(task, {}, {"image": logits, **batch})
+  rows = {k: np.asarray(v) for k, v in rows.items()}
+  kept = (rows.pop("counts") * rows.pop("mask")) > 0
+  return {"count": kept.sum(), **{k: v[kept].sum() for k, v in rows.items()}}
+
+
 @pytest.mark.parametrize("multi", [False, True])
-def test_batch_sums(multi):
+def test_image_metrics(multi):
   rng = np.random.default_rng(0)
   logits = rng.normal(size=(40, 12)).astype(np.float32)
   mask = (rng.random(40) < 0.8).astype(np.float32)
@@ -36,25 +44,27 @@ def test_batch_sums(multi):
   else:
     labels = rng.integers(0, 12, 40)
     sets = [{label} for label in labels]
-  sums = batch_sums(
-    jnp.array(logits), jnp.array(labels), jnp.array(mask), losses.softmax_xent
-  )
+  key = "labels" if multi else "label"
+  sums = measured(jnp.array(logits), mask=mask, **{key: jnp.array(labels)})
   expected = transcription(logits, sets, mask)
-  for key, value in expected.items():
-    assert float(sums[key]) == value
+  for name, value in expected.items():
+    assert sums[name] == value
   log_p = special.log_softmax(logits.astype(np.float64), axis=1)
-  loss = sum(-log_p[i, c] for i, s in enumerate(sets) for c in s if mask[i])
+  counted = [i for i, s in enumerate(sets) if s and mask[i]]
+  loss = sum(-log_p[i, list(sets[i])].mean() for i in counted)
   np.testing.assert_allclose(sums["loss"], loss, rtol=1e-5)
+  confidence = np.exp(log_p[counted]).max(1).sum()
+  np.testing.assert_allclose(sums["confidence"], confidence, rtol=1e-5)
 
 
 def test_fewer_than_five_classes():
-  sums = batch_sums(
+  sums = measured(
     jnp.array([[0.0, 1.0, 2.0]]),
-    jnp.array([0]),
-    jnp.ones(1),
-    losses.sigmoid_xent,
+    "sigmoid_xent",
+    label=jnp.array([0]),
+    mask=jnp.ones(1),
   )
-  assert float(sums["top1"]) == 0 and float(sums["top5"]) == 1
+  assert sums["top1"] == 0 and sums["top5"] == 1
 
 
 def test_unknown_evaluator_and_argument():

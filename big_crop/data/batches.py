@@ -5,6 +5,8 @@ An engine is a module that runs pp strings over a source's examples:
 devices. Both have:
 
     get_preprocess_fn(spec) -> pp
+    lookup(name) -> the op in its registry
+    apply(pp, images) -> what the ops of pp, all on the image, make of images
     feature_specs(source, pp, features)
       {name: jax.ShapeDtypeStruct} of an example, for the wanted features that
       the pp function leaves

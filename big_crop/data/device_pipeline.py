@@ -29,12 +29,12 @@ from big_crop.data.batches import (
 from big_crop.data.packed import PackedSource, example_bytes
 from big_crop.device_ops import philox
 from big_crop.device_ops.canvas import unpack
-from big_crop.device_ops.registry import get_preprocess_fn
+from big_crop.device_ops.registry import get_preprocess_fn, lookup
 from big_crop.runtime import sharding
 from pp_ops import seeds
 from pp_ops.errors import UserError
 
-__all__ = ["get_preprocess_fn"]  # the engine's, see `batches`
+__all__ = ["get_preprocess_fn", "lookup"]  # the engine's, see `batches`
 OPTIONS = ("hold",)
 
 _SHUFFLE_INDEX = -1  # as in `input_pipeline`
@@ -183,6 +183,12 @@ def store_of(source: PackedSource, mesh: Mesh, hold: bool | None) -> _Store:
     held = source.total_examples and _is_to_be_held(source, mesh, hold)
     source.store = (_Held if held else _Store)(source, mesh)
   return source.store
+
+
+def apply(pp: Callable, images: np.ndarray) -> np.ndarray:
+  """What a pp function of images alone makes of some [N, H, W, C]."""
+  seeds = np.zeros((len(images), 4), np.uint32)
+  return np.asarray(pp({"image": images}, seeds)["image"])
 
 
 def describe(

@@ -1,5 +1,6 @@
 """What evaluators read: every example of a split exactly once, sharded."""
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,8 @@ class EvalData:
   Attributes:
     source: this host's share.
     asked: the arguments of `sources.get_source` that it was opened with.
+    engine: the module that runs the pp string, see `batches`.
+    pp_fn: the pp string.
     features: names of the wanted features that the pp string leaves.
     skip_corrupt: whether `batches` may lack examples.
   """
@@ -63,18 +66,34 @@ class EvalData:
     )
     if not self.source.total_examples:
       raise UserError(f"split {data['split']!r} has no examples")
-    self._engine = batches.engine(engine)
-    self._pp = self._engine.get_preprocess_fn(pp_fn)
     self._wanted = features
-    specs = self._engine.feature_specs(self.source, self._pp, features)
-    memory.check({"a batch": sharding.batch_of(specs, batch_size, mesh)}, mesh)
-    self.features = set(specs)
+    self._batch_size = batch_size
+    self._seed = seed
     self.skip_corrupt = skip_corrupt
-    given = dict(
+    self._given = dict(
       skip_corrupt=skip_corrupt, num_parallel_calls=num_parallel_calls
     )
-    given = {k: v for k, v in given.items() if k in self._engine.OPTIONS}
-    self._options = dict(seed=seed, **given)
+    self._preprocess(pp_fn, engine)
+
+  def _preprocess(self, pp_fn, engine):
+    self.engine, self.pp_fn = batches.engine(engine), pp_fn
+    self._pp = self.engine.get_preprocess_fn(pp_fn)
+    specs = self.engine.feature_specs(self.source, self._pp, self._wanted)
+    batch = sharding.batch_of(specs, self._batch_size, self._mesh)
+    memory.check({"a batch": batch}, self._mesh)
+    self.features = set(specs)
+    given = {k: v for k, v in self._given.items() if k in self.engine.OPTIONS}
+    self._options = dict(seed=self._seed, **given)
+
+  def through(self, pp_fn: str, engine: str) -> "EvalData":
+    """The same examples through another pp string, without opening them anew.
+
+    Raises:
+      ValueError: if the string or the engine does not fit.
+    """
+    other = copy.copy(self)
+    other._preprocess(pp_fn, engine)
+    return other
 
   def batches(self) -> Iterator[tuple[dict[str, jax.Array], int]]:
     """Reads the split in stored order.
@@ -83,7 +102,7 @@ class EvalData:
       An iterator: global arrays [B, ...] by feature, with "mask" [B] float32,
       0 for padding; and how many examples of this host are in the batch.
     """
-    return self._engine.eval_device_batches(
+    return self.engine.eval_device_batches(
       self.source,
       self._pp,
       self._wanted,

@@ -27,9 +27,9 @@ from big_crop.data.batches import (
 from big_crop.runtime import sharding
 from pp_ops.errors import UserError
 from pp_ops.random import example_seed
-from pp_ops.registry import SEED, get_preprocess_fn
+from pp_ops.registry import SEED, get_preprocess_fn, lookup
 
-__all__ = ["get_preprocess_fn"]  # the engine's, see `batches`
+__all__ = ["get_preprocess_fn", "lookup"]  # the engine's, see `batches`
 OPTIONS = ("num_parallel_calls", "skip_corrupt")
 
 _SHUFFLE_INDEX = -1  # No example's index: the seed of an epoch's order.
@@ -264,6 +264,11 @@ def eval_device_batches(
   for b in eval_batches(*args, num_hosts=jax.process_count(), **options):
     arrays = sharding.make_global_batch({**b.data, "mask": b.mask}, mesh)
     yield arrays, int(b.mask.sum())
+
+
+def apply(pp: Callable, images: np.ndarray) -> np.ndarray:
+  """What a pp function of images alone makes of some [N, H, W, C]."""
+  return np.stack([pp({"image": tf.constant(x)})["image"] for x in images])
 
 
 def describe(source: Source, mesh: Mesh, **options) -> str:

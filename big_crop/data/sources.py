@@ -8,6 +8,8 @@ datasets alone hold images that are decoded already.
 Only TFDS datasets need TensorFlow to be opened.
 """
 
+import re
+
 from etils import epath
 
 from big_crop.data.base import Source
@@ -30,8 +32,8 @@ def get_source(
   Args:
     name: `"critters"`, the embedded default; `"folder"` (of class folders, at
       `data_dir`) or the path of such a folder; the path of a packed dataset
-      (`big_crop.data.packed`); a TFDS name, prepared under `data_dir`; or the
-      path of a prepared TFDS dataset.
+      (`big_crop.data.packed`); a TFDS name or NAME/CONFIG, prepared under
+      `data_dir`; or the path of a prepared TFDS dataset.
     split: with TFDS's sub-split syntax, e.g. `"train[:99%]"`.
     data_dir: see `name`.
     shard: (index, count) of this host's share.
@@ -59,7 +61,9 @@ def get_source(
         path, split, shard, shuffle_buffer_size
       )
     return folder.open_folder(path, split, shard)
-  if name == FOLDER or "/" in name:
+  # NAME/CONFIG of TFDS, unless the person means a folder below one of his.
+  config = re.fullmatch(r"\w+/\w+", name) and not path.parent.is_dir()
+  if name == FOLDER or ("/" in name and not config):
     raise UserError(f"dataset folder {str(path)!r} is not there")
   return _tfds_source(name).open_name(
     name, data_dir, split, shard, shuffle_buffer_size

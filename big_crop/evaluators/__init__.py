@@ -22,6 +22,8 @@ from pp_ops.errors import UserError
 
 # config.evals.NAME.type -> the module of its Evaluator.
 _MODULES = {
+  "adversarial": "big_crop.evaluators.adversarial",
+  "calibration": "big_crop.evaluators.calibration",
   "classification": "big_crop.evaluators.classification",
   "saliency": "big_crop.saliency.evaluator",
 }

@@ -1,53 +1,119 @@
-"""Top-1, top-5 and loss, for one label or a set of labels per image."""
+"""Top-1, top-5 and loss, for one label or a set of labels per image.
 
+Its subclasses measure something else of the same predictions (`calibration`)
+or the same of changed images (`adversarial`).
+"""
+
+import functools
+import inspect
+import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from big_crop.data.eval_data import EvalData
+from big_crop.evaluators import imagenet
 from big_crop.objectives import losses
-from big_crop.runtime import progress
+from big_crop.runtime import progress, sharding
+from pp_ops.checks import check_number
 from pp_ops.errors import UserError
 
 
-def batch_sums(
-  logits: jax.Array,
-  labels: jax.Array,
-  mask: jax.Array,
-  loss_fn: Callable[[jax.Array, jax.Array], jax.Array],
+class Task(NamedTuple):
+  """What is fixed in the compiled programs.
+
+  Attributes:
+    predict: (variables, image [B, H, W, C]) -> logits [B, num_classes], and
+      activations.
+    num_classes: number of classes of the model.
+    loss_name: a name for `losses.get`.
+    classes: the classes to choose among; None for all.
+    class_of: the model's class of each of the data's labels; None if they are
+      the same.
+  """
+
+  predict: Callable[[Any, jax.Array], tuple[jax.Array, Any]]
+  num_classes: int
+  loss_name: str
+  classes: tuple[int, ...] | None
+  class_of: tuple[int, ...] | None
+
+  def _chosen(self, x):
+    return x if self.classes is None else x[:, np.array(self.classes)]
+
+  def logits(self, variables: Any, image: jax.Array) -> jax.Array:
+    """The logits of the classes to choose among."""
+    return self._chosen(self.predict(variables, image)[0])
+
+  def labels(self, batch: dict[str, jax.Array]) -> jax.Array:
+    """As entries above 0, one column for each of the logits."""
+    labels = batch.get("labels", batch.get("label"))
+    if labels.ndim == 1:
+      if self.class_of:
+        labels = jnp.array(self.class_of)[labels]
+      labels = jax.nn.one_hot(labels, self.num_classes)
+    if labels.shape[-1] != self.num_classes:
+      raise UserError(
+        f"labels have {labels.shape[-1]} classes, the model {self.num_classes}"
+      )
+    return self._chosen(labels)
+
+  def loss(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """The loss [B]; a set of labels is the uniform distribution over it."""
+    if self.loss_name == "softmax_xent":
+      labels = labels / jnp.maximum(labels.sum(-1, keepdims=True), 1)
+    return losses.get(self.loss_name)(logits, labels)
+
+
+def image_metrics(
+  task: Task, variables: Any, batch: dict[str, jax.Array]
 ) -> dict[str, jax.Array]:
-  """What a batch adds to the metrics.
+  """What is to be known of each image of a batch.
 
   With a set of labels, as ImageNet-ReaL has ("Are we done with ImageNet?",
   arXiv:2006.07159), a prediction counts if it is in the set; images whose set
-  is empty are left out.
+  is empty, or has none of the classes to choose among, are left out.
 
   Args:
-    logits: [B, C] float.
-    labels: [B] int, or [B, C] with the labels' entries above 0.
-    mask: [B] float, 0 for padding.
-    loss_fn: (logits, labels [B, C]) -> [B].
+    task: the model and its classes.
+    variables: the model's.
+    batch: `image`, `mask` (0 for padding), and `label` [B] int or `labels`
+      [B, num_classes].
 
   Returns:
-    float32 scalars: the sums `top1`, `top5` and `loss`, and `count`.
+    [B] float32: `top1` and `top5`, 0 or 1; `loss`; `confidence`, the largest
+    softmax probability; `mask`; and `counts`, 0 for what is left out.
   """
-  if labels.ndim == 1:
-    labels = jax.nn.one_hot(labels, logits.shape[-1])
-  mask = mask * (labels.max(-1) > 0)
+  logits, labels = task.logits(variables, batch["image"]), task.labels(batch)
   _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))
   hits = jnp.take_along_axis(labels, best, axis=-1) > 0
-  return {
-    "top1": (mask * hits[:, 0]).sum(),
-    "top5": (mask * hits.any(-1)).sum(),
-    "loss": jnp.where(mask > 0, loss_fn(logits, labels), 0).sum(),
-    "count": mask.sum(),
+  found = {
+    "top1": hits[:, 0],
+    "top5": hits.any(-1),
+    "loss": task.loss(logits, labels),
+    "confidence": jax.nn.softmax(logits.astype(jnp.float32)).max(-1),
+    "mask": batch["mask"],
+    "counts": labels.max(-1) > 0,
   }
+  return {k: v.astype(jnp.float32) for k, v in found.items()}
+
+
+@functools.lru_cache(maxsize=8)
+def program(function: Callable, task: Task, out: jax.sharding.Sharding):
+  """A function of a task, compiled once for all evaluators that share both."""
+  return jax.jit(functools.partial(function, task), out_shardings=out)
 
 
 class Evaluator:
-  """Evaluates every example of a split exactly once."""
+  """Evaluates every example of a split exactly once.
+
+  Attributes:
+    data: the examples.
+    class_of: see `Task`.
+  """
 
   def __init__(
     self,
@@ -56,10 +122,12 @@ class Evaluator:
     mesh: jax.sharding.Mesh,
     num_classes: int,
     seed: int,
-    data: dict[str, Any],
+    data: dict[str, Any] | EvalData,
     pp_fn: str,
     batch_size: int = 128,
     loss_name: str = "softmax_xent",
+    classes: str | list | None = None,
+    max_examples: int | None = None,
     engine: str = "tf.data",
     skip_corrupt: bool = False,
     num_parallel_calls: int | None = None,
@@ -72,10 +140,14 @@ class Evaluator:
       mesh: the mesh.
       num_classes: number of classes.
       seed: the run's, for a pp string with random ops.
-      data: arguments of `sources.get_source`.
+      data: arguments of `sources.get_source`; or what is open already, with
+        its pp string.
       pp_fn: the pp string; it leaves `image` and `label` or `labels`.
       batch_size: over all devices; a last, smaller batch is padded.
       loss_name: a name for `losses.get`.
+      classes: the classes to choose among, by number, or "imagenet_a" or
+        "imagenet_r": those of that test set. Images of others are left out.
+      max_examples: evaluate the first so many examples only.
       engine: what runs the pp string, see `batches.ENGINES`.
       skip_corrupt: leave out images that do not decode, rather than fail.
       num_parallel_calls: threads; TensorFlow chooses by default.
@@ -83,58 +155,88 @@ class Evaluator:
     Raises:
       ValueError: if any of it is wrong.
     """
-    self._data = EvalData(
-      mesh,
-      seed=seed,
-      data=data,
-      pp_fn=pp_fn,
-      features=("image", ("label", "labels")),
-      batch_size=batch_size,
-      engine=engine,
-      skip_corrupt=skip_corrupt,
-      num_parallel_calls=num_parallel_calls,
-    )
-    loss_fn = losses.get(loss_name)
-    if loss_name == "softmax_xent":
-      # A set of labels stands for the uniform distribution over it.
-      loss_fn = lambda logits, labels: losses.softmax_xent(
-        logits, labels / jnp.maximum(labels.sum(-1, keepdims=True), 1)
+    if not isinstance(data, EvalData):
+      data = EvalData(
+        mesh,
+        seed=seed,
+        data=data,
+        pp_fn=pp_fn,
+        features=("image", ("label", "labels")),
+        batch_size=batch_size,
+        engine=engine,
+        skip_corrupt=skip_corrupt,
+        num_parallel_calls=num_parallel_calls,
       )
+    losses.get(loss_name)
+    if max_examples is not None:
+      check_number("max_examples", max_examples, 1, whole=True)
+    self.data = data
+    self._mesh, self._batch_size = mesh, batch_size
+    self._max_examples = max_examples
+    self.class_of = imagenet.class_of(data.source.class_names, num_classes)
+    if classes is not None:
+      classes = imagenet.subset(classes, num_classes)
+    self._task = Task(predict, num_classes, loss_name, classes, self.class_of)
 
-    def sums(variables, batch):
-      labels = batch.get("labels", batch.get("label"))
-      if labels.ndim == 2 and labels.shape[-1] != num_classes:
-        raise UserError(
-          f"labels have {labels.shape[-1]} classes, the model {num_classes}"
-        )
-      logits, _ = predict(variables, batch["image"])
-      return batch_sums(logits, labels, batch["mask"], loss_fn)
+  def __init_subclass__(cls):
+    # A subclass hands these arguments on; `evaluators.make` asks for them all.
+    own, base = (
+      inspect.signature(c.__init__).parameters for c in (cls, cls.__base__)
+    )
+    taken = {k: p for k, p in (base | own).items() if k not in ("self", "rest")}
+    cls.__signature__ = inspect.Signature(list(taken.values()))
 
-    self._sums = jax.jit(sums)
+  def _changed(
+    self, variables: Any, batch: dict[str, jax.Array], number: int
+  ) -> dict[str, jax.Array]:
+    """The batch as the model gets it; `number` counts the batches."""
+    del variables, number
+    return batch
 
-  def run(self, variables: Any) -> dict[str, float]:
+  def _metrics(self, rows: dict[str, np.ndarray]) -> dict[str, float]:
+    """What there is to say of the images that count, if any does."""
+    mean = lambda x: float(x.mean()) if x.size else 0.0
+    return {k: mean(rows[k]) for k in ("top1", "top5", "loss")}
+
+  def run(
+    self, variables: Any, look: Callable[[jax.Array], None] | None = None
+  ) -> dict[str, float]:
     """Evaluates.
 
     Args:
       variables: the model's.
+      look: gets the first batch's images as the model does.
 
     Returns:
       `top1` and `top5` as fractions, `loss` (mean), `count` (images that
       counted) and, if any were left out, `skipped_corrupt`.
     """
-    total, seen = None, 0
-    with progress.evaluation_bar(self._data.source.num_examples) as bar:
-      for batch, num in self._data.batches():
+    source, most = self.data.source, self._max_examples
+    measure = program(
+      image_metrics, self._task, sharding.replicated(self._mesh)
+    )
+    found, seen = [], 0
+    # All batches but the last are full.
+    num_batches = None if most is None else -(-most // self._batch_size)
+    batches = itertools.islice(self.data.batches(), num_batches)
+    with progress.evaluation_bar(
+      min(source.num_examples, most or source.num_examples)
+    ) as bar:
+      for number, (batch, num) in enumerate(batches):
+        batch = self._changed(variables, batch, number)
+        if look and not number:
+          look(batch["image"])
+        found.append(measure(variables, batch))
         seen += num
-        sums = self._sums(variables, batch)
-        total = sums if total is None else jax.tree.map(jnp.add, total, sums)
         bar.update(num)
-    total = {k: float(v) for k, v in jax.device_get(total).items()}
-    count = total.pop("count")
-    metrics = {k: v / count if count else 0.0 for k, v in total.items()}
-    skipped = self._data.source.num_examples - seen
+    found = jax.device_get(found)
+    rows = {k: np.concatenate([r[k] for r in found]) for k in found[0]}
+    kept = np.flatnonzero(rows["mask"])[:most]
+    kept = kept[rows["counts"][kept] > 0]
+    rows = {k: v[kept].astype(np.float64) for k, v in rows.items()}
+    skipped = source.num_examples - seen if most is None else 0
     return {
-      **metrics,
-      "count": count,
+      **self._metrics(rows),
+      "count": float(len(kept)),
       **({"skipped_corrupt": float(skipped)} if skipped else {}),
     }

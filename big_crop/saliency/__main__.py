@@ -39,21 +39,10 @@ from big_crop.runtime import stop
 if __name__ == "__main__":
   stop.listen()
 
-from big_crop import errors
+from big_crop import errors, parts
 from big_crop.runtime import outputs, storage
 from big_crop.saliency import measurement
 from pp_ops.errors import UserError
-
-
-def _names(workdirs):
-  """What to call each run: its folder, with its parents where these differ."""
-  paths = [storage.path(w) for w in workdirs]
-  if len(set(paths)) < len(paths):
-    raise UserError("--workdir: the same run is given twice")
-  depth = 1
-  while len({p.parts[-depth:] for p in paths}) < len(paths):
-    depth += 1
-  return ["_".join(p.parts[-depth:]) for p in paths]
 
 
 def main(argv=None):
@@ -77,7 +66,7 @@ def main(argv=None):
 
   given = {"name": args.data, "split": args.split}
   found = []
-  for workdir, name in zip(args.workdir, _names(args.workdir), strict=True):
+  for name, workdir in parts.run_names(args.workdir).items():
     m = measurement.measure(
       workdir,
       name,

@@ -130,27 +130,15 @@ def open_run(
     ValueError: if the folder holds no run, or one without what is needed.
   """
   run = parts.open_run(workdir)
-  path, evals = run.path, run.config.evals.to_dict()
-  found = (
-    (name, args)
-    for name, args in evals.items()
-    if args.get("type", "classification") == "classification"
-  )
-  name, args = next(found, (None, None))
-  if args is None:
-    raise UserError(
-      f"{path}: config.evals has no classification evaluator to take images of"
-    )
+  name, args = run.classification()
   given = {k: args[k] for k in _ARGUMENTS if k in args}
   given["data"] = {**args["data"], **data}
-  # The run may have had other devices.
-  batch_size = -(-args.get("batch_size", 128) // run.mesh.size) * run.mesh.size
-  given |= {"type": "saliency", "batch_size": batch_size}
+  given |= {"type": "saliency", "batch_size": args["batch_size"]}
   context = run.objective.for_evaluators() | {"mesh": run.mesh}
   try:
     made = evaluators.make(name, given, seed=run.config.seed, **context)
   except UserError as e:
-    raise UserError(f"{path}: {e}") from e
+    raise UserError(f"{run.path}: {e}") from e
   return made, run.variables, crop_of(run.config.input.pp)
 
 

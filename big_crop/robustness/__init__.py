@@ -1,0 +1,1 @@
+"""Robustness of trained models: `python -m big_crop.robustness`."""

@@ -1,0 +1,616 @@
+"""Calibration, attacks and subsets against NumPy and torch; the command."""
+
+import contextlib
+import csv
+import functools
+import io
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+from scipy import special
+
+from big_crop import config as configs
+from big_crop import errors, evaluators, models, train, weights
+from big_crop.data import critters, packed
+from big_crop.evaluators import imagenet, pixels
+from big_crop.evaluators.calibration import rms_error
+from big_crop.robustness import __main__ as robustness
+from big_crop.robustness import figures, report, suite
+from big_crop.runtime import sharding
+from pp_ops import corruptions
+
+PP = "decode|resize(32)|value_range(-1, 1)"
+CLASSES = 20
+
+
+def pixmix(confidence, correct, bin_size=100):
+  """PixMix's calib_err, and the same with all bins, transcribed."""
+  order = np.argsort(confidence)
+  confidence, correct = confidence[order], correct[order]
+  n = len(order)
+  bins = [[i * bin_size, (i + 1) * bin_size] for i in range(n // bin_size)]
+  bins[-1][1] = n
+  squares = [
+    (end - first)
+    / n
+    * (confidence[first:end].mean() - correct[first:end].mean()) ** 2
+    for first, end in bins
+  ]
+  return sum(squares[:-1]) ** 0.5, sum(squares) ** 0.5
+
+
+def test_rms_calibration_is_pixmixs():
+  rng = np.random.default_rng(0)
+  for n in (100, 199, 200, 250, 1234, 5000):
+    confidence = rng.random(n)
+    correct = (rng.random(n) < confidence**2).astype(float)
+    without_last, whole = pixmix(confidence, correct)
+    found = rms_error(confidence, correct, without_last=True)
+    assert found == pytest.approx(without_last, abs=1e-9)
+    found = rms_error(confidence, correct)
+    assert found == pytest.approx(whole, abs=1e-9)
+  # Fewer than a bin, where PixMix's has an index error.
+  found = rms_error(np.array([0.5, 0.9]), np.array([1.0, 1.0]))
+  assert found == pytest.approx(0.3)
+
+
+MATRIX = np.random.default_rng(0).normal(size=(3, CLASSES)).astype(np.float32)
+
+
+def linear(variables, image):
+  """Logits that depend on the mean colour."""
+  return 4 * image.mean((1, 2)) @ variables, {}
+
+
+def evaluator(kind, devices=8, predict=linear, num_classes=CLASSES, **kw):
+  mesh = sharding.make_mesh([("data", devices)], jax.devices()[:devices])
+  arguments = {
+    "data": {"name": "critters", "split": "validation[:250]"},
+    "pp_fn": PP,
+    "batch_size": 64,
+    "type": kind,
+  }
+  return evaluators.make(
+    "val",
+    arguments | kw,
+    predict=predict,
+    mesh=mesh,
+    num_classes=num_classes,
+    seed=3,
+  )
+
+
+@functools.cache
+def examples():
+  """All images as the model sees them, float64, and the labels."""
+  made = evaluator("classification", devices=1, batch_size=250)
+  [(batch, _)] = made.data.batches()
+  return np.float64(batch["image"]), np.asarray(batch["label"])
+
+
+def logits_of(image):
+  return 4 * image.mean((1, 2)) @ MATRIX.astype(np.float64)
+
+
+def test_evaluators_on_eight_devices_against_numpy():
+  image, label = examples()
+  logits = logits_of(image)
+  found = evaluator("calibration").run(MATRIX)
+  hits = logits.argmax(-1) == label
+  confidence = special.softmax(logits, -1).max(-1)
+  without_last, whole = pixmix(confidence, hits)
+  assert found["count"] == 250  # six of the last 64 are padding
+  assert found["top1"] == pytest.approx(hits.mean())
+  assert found["rms_calibration"] == pytest.approx(whole, abs=1e-6)
+  assert found["rms_calibration_pixmix"] == pytest.approx(
+    without_last, abs=1e-6
+  )
+  alone = evaluator("calibration", devices=1, batch_size=250).run(MATRIX)
+  assert alone == pytest.approx(found, abs=1e-6)
+
+  first = evaluator("classification", max_examples=70).run(MATRIX)
+  assert first["count"] == 70
+  assert first["top1"] == pytest.approx(hits[:70].mean())
+
+  # The best of some columns; images of other classes do not count.
+  some = [4, 7, 1, 13]
+  found = evaluator("classification", classes=some).run(MATRIX)
+  kept = np.isin(label, some)
+  best = np.array(sorted(some))[logits[:, sorted(some)].argmax(-1)]
+  assert found["count"] == kept.sum()
+  assert found["top1"] == pytest.approx((best == label)[kept].mean())
+
+
+def by_hand(x, label, eps, steps, size, scale):
+  """PGD from x in [0, 1] on `linear`; (x - 0.5) / scale is what it sees."""
+  start = x
+  for _ in range(steps):
+    p = special.softmax(logits_of((x - 0.5) / scale), -1)
+    slope = (p - np.eye(CLASSES)[label]) @ MATRIX.T.astype(np.float64)
+    moved = x + size * np.sign(slope / scale)[:, None, None]
+    x = np.clip(np.clip(moved, start - eps, start + eps), 0, 1)
+  return x
+
+
+@pytest.mark.parametrize(
+  ("pp_end", "scale"),
+  [
+    ("value_range(-1, 1)", 0.5),
+    ("value_range(2, -2)|keep('image', 'label')", -0.25),
+    ("vgg_value_range((127.5,) * 3, (51, 102, 204))", (0.2, 0.4, 0.8)),
+  ],
+)
+def test_attacks_on_eight_devices_against_numpy(pp_end, scale):
+  image, label = examples()
+  x = image / 2 + 0.5
+  scale = np.array(scale)
+  pp_end = pp_end.replace("(127.5,) * 3", "(127.5, 127.5, 127.5)")
+  for eps, steps, kw in [(8 / 255, 1, {}), (0.3, 3, {"step_size": 0.2})]:
+    seen = []
+    made = evaluator(
+      "adversarial",
+      pp_fn=f"decode|resize(32)|{pp_end}",
+      eps=eps,
+      steps=steps,
+      **kw,
+    )
+    found = made.run(MATRIX, seen.append)
+    expected = by_hand(x, label, eps, steps, kw.get("step_size", eps), scale)
+    np.testing.assert_allclose(
+      np.asarray(seen[0]) * scale + 0.5, expected[:64], atol=1e-5
+    )
+    assert expected.min() == 0 or steps == 1  # the range was reached
+    hits = logits_of((expected - 0.5) / scale).argmax(-1) == label
+    assert found["top1"] == pytest.approx(hits.mean(), abs=1e-9)
+
+
+def test_a_random_start_is_the_seeds_and_within_reach():
+  image, _ = examples()
+  starts = []
+  for devices in (8, 1):
+    made = evaluator(
+      "adversarial", devices, random_start=True, steps=1, step_size=0.0
+    )
+    made.run(MATRIX, starts.append)
+  a, b = map(np.asarray, starts)
+  np.testing.assert_allclose(a, b, atol=1e-6)
+  moved = (a - image[:64]) / 2 * 255
+  assert np.abs(moved).max() <= 8.001
+  assert np.abs(moved).mean() == pytest.approx(4, abs=0.3)
+
+
+def test_evaluators_share_their_programs():
+  """What 95 corruptions do: other data, the same model."""
+  traces = []
+
+  def predict(variables, image):
+    traces.append(image.shape)
+    return linear(variables, image)
+
+  first = evaluator("calibration", predict=predict)
+  first.run(MATRIX)
+  for severity in (1, 5):
+    pp = f"decode|resize(32)|corrupt('contrast', {severity})|value_range"
+    data = first.data.through(pp, "tf.data")
+    evaluator("classification", predict=predict, data=data).run(MATRIX)
+  assert len(traces) == 1
+
+
+@pytest.mark.parametrize(
+  ("kind", "kw", "message"),
+  [
+    ("adversarial", {"eps": -0.1}, "eps=-0.1: need a number"),
+    ("adversarial", {"steps": 0}, "steps=0"),
+    ("adversarial", {"pp_fn": f"{PP}|per_image"}, "unknown op 'per_image'"),
+    (
+      "adversarial",
+      {"pp_fn": "decode|resize(32)|value_range(-1, 1)|vgg_value_range|squared"},
+      "no scale and offset of each channel",
+    ),
+    (
+      "adversarial",
+      {"pp_fn": "decode|value_range(-1, 1)|resize(32)"},
+      "no place where the image is uint8",
+    ),
+    ("classification", {"classes": "imagenet_a"}, "the model has 20"),
+    (
+      "classification",
+      {"classes": "imagenet_b"},
+      "choices: imagenet_a, imagenet_r",
+    ),
+    ("classification", {"classes": [20]}, "classes=20: need a whole number"),
+    ("classification", {"classes": []}, "need some"),
+    ("classification", {"max_examples": 0}, "max_examples=0"),
+    ("calibration", {"bin_size": 0}, "bin_size=0"),
+    ("calibration", {"bins": 3}, "did you mean 'bin_size'"),
+  ],
+)
+def test_evaluators_refuse(kind, kw, message, monkeypatch):
+  from pp_ops import registry
+
+  registry.lookup("decode")
+  square = registry.Op(lambda: lambda x: x * x, "image", "image", None)
+  monkeypatch.setitem(registry._OPS, "squared", square)
+  with pytest.raises(ValueError, match=message) as e:
+    evaluator(kind, **kw)
+  assert "\n" not in str(e.value) and "config.evals.val" in str(e.value)
+
+
+def test_imagenets_classes():
+  known = imagenet.wnids()
+  place = tfds.core.tfds_path() / "datasets/imagenet2012/labels.txt"
+  assert known == place.read_text().split()
+  a, r = (imagenet.subset(name, 1000) for name in imagenet.SUBSETS)
+  assert len(a) == len(r) == 200 and len(set(a) & set(r)) == 86
+  assert a[:5] == (6, 11, 13, 15, 17)  # the authors' first indices
+  assert r[:5] == (1, 2, 4, 6, 8)
+  assert imagenet.class_of(known, 1000) is None
+  assert imagenet.class_of(["cat", "dog"], 1000) is None
+  assert imagenet.class_of([known[7], known[3]], 1000) == (7, 3)
+  assert imagenet.class_of([known[7], known[3]], 20) is None
+
+
+def test_a_folder_of_some_of_imagenets_classes(tmp_path):
+  """As ImageNet-A is unpacked: its labels are 0, 1, ... of its own folders."""
+  known, some = imagenet.wnids(), (11, 15, 17)
+  for label in some:
+    (tmp_path / known[label]).mkdir()
+    for i in range(3):
+      grey = Image.new("RGB", (40, 40), (label + i,) * 3)
+      grey.save(tmp_path / known[label] / f"{i}.png")
+
+  def predict(_, image):
+    """Sure of the class that is the image's grey level, then of those near."""
+    level = jnp.round((image.mean((1, 2, 3)) + 1) * 127.5)
+    return -jnp.abs(jnp.arange(1000) - level[:, None]), {}
+
+  data = {"name": str(tmp_path), "split": "all"}
+  kw = dict(predict=predict, num_classes=1000, data=data, batch_size=8)
+  found = evaluator("classification", **kw).run({})
+  assert found["count"] == 9 and found["top1"] == pytest.approx(1 / 3)
+  # Level 12 is nearer to 11 and 13 than to any other of ImageNet-A's classes,
+  # of which 11 comes first; 13 is one, too, 16 between two of them, 18 not.
+  found = evaluator("classification", classes="imagenet_a", **kw).run({})
+  subset = np.array(imagenet.subset("imagenet_a", 1000))
+  hits = [
+    subset[np.abs(subset - label - i).argmin()] == label
+    for label in some
+    for i in range(3)
+  ]
+  assert found["top1"] == pytest.approx(np.mean(hits)) and np.mean(hits) > 1 / 3
+
+
+def measurement(name="run", is_imagenet=True, top1=None, **results):
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 255, (3, 8, 8, 3), np.uint8)
+  metrics = {"top1": 0.75, "rms_calibration": 0.0881, "count": 1000.0}
+  found = {"clean": metrics, "fgsm": {"top1": 0.25}}
+  for test, value in (top1 or {}).items():
+    found[test] = {"top1": value}
+  return suite.Measurement(
+    name,
+    f"/runs/{name}",
+    is_imagenet,
+    {k: suite.Result(v, images) for k, v in found.items()},
+    ["Clean: 1,000 images"],
+  )
+
+
+def test_tables_and_mce(tmp_path):
+  # AlexNet's own mCE is 1, and half its errors give 0.5.
+  spread = (-0.02, -0.01, 0, 0.01, 0.02)
+  tests = lambda factor: {
+    (name, s): 1 - factor * (error + spread[s - 1])
+    for name, error in report.ALEXNET.items()
+    for s in range(1, 6)
+  }
+  assert list(report.ALEXNET) == [
+    n for n, c in corruptions.NAMES.items() if c.in_mce
+  ]
+  alexnet, better = (
+    measurement(name, top1=tests(factor))
+    for name, factor in [("alexnet", 1), ("better", 0.5)]
+  )
+  assert report.mean_corruption_error(alexnet) == pytest.approx(1)
+  assert report.mean_corruption_error(better) == pytest.approx(0.5)
+  assert (
+    report.mean_corruption_error(better._replace(is_imagenet=False)) is None
+  )
+  missing = measurement(top1={k: v for k, v in tests(1).items() if k[1] < 5})
+  assert report.mean_corruption_error(missing) is None
+
+  other = measurement("other", False, {("none", 0): 0.7, ("spatter", 3): 0.4})
+  row, columns = report.tables_of([better, other])
+  lines = row.markdown().splitlines()
+  head = [c.strip() for c in lines[2].strip("|").split("|")]
+  assert head == [
+    "run",
+    "clean",
+    "RMS calibration",
+    "FGSM",
+    "corruptions",
+    "mCE",
+  ]
+  cells = [c.strip() for c in lines[4].strip("|").split("|")]
+  mean = 100 - 50 * np.mean([*report.ALEXNET.values()])
+  assert cells == ["better", "75.00", "8.81", "25.00", f"{mean:.2f}", "50.00"]
+  assert lines[-1] == "Clean: 1,000 images."
+  assert "| spatter" in columns.markdown() and "saturate" not in str(columns)
+  records = list(csv.DictReader(io.StringIO(columns.csv())))
+  assert len(records) == 75 + 2
+  assert records[0] == dict(
+    run="other", corruption="none", severity="0", top1="70.0"
+  )
+  figures.save(tmp_path / "tests.png", other)
+  assert Image.open(tmp_path / "tests.png").width > 800
+
+
+def run_config(tmp_path, name="critters"):
+  c = configs.default_config()
+  c.total_steps = 2
+  c.input.data = dict(name=name, split="train[:64]")
+  c.input.pp = PP
+  c.input.batch_size = 16
+  c.model_name = "resnet"
+  c.model = dict(variant=18, width=4, small_stem=True)
+  c.evals.val = dict(
+    data=dict(name=name, split="validation[:27]"), pp_fn=PP, batch_size=8
+  )
+  c.log_training_steps = 1
+  return c
+
+
+@contextlib.contextmanager
+def exits_with_one_line(capsys, message):
+  with pytest.raises(SystemExit) as e, errors.one_line():
+    yield
+  assert e.value.code == 2
+  line = capsys.readouterr().err.splitlines()[-1]
+  assert line.startswith("error: ") and message in line
+
+
+@pytest.mark.long
+def test_command(tmp_path, capsys):
+  metrics = train.run(run_config(tmp_path), tmp_path / "a")["metrics"]
+  out = tmp_path / "out"
+  argv = ["--workdir", str(tmp_path / "a"), "--out", str(out)]
+  some = ["--corruptions", "contrast", "spatter", "--severities", "1", "5"]
+  robustness.main([*argv, *some, "--pgd_steps=2"])
+  names = {str(p.relative_to(out)) for p in out.rglob("*.*")}
+  assert names == {
+    "table.md",
+    "robustness.csv",
+    "corruptions.csv",
+    "summary.json",
+    "a/tests.png",
+  }
+  assert (out / "table.md").read_text() in capsys.readouterr().out
+  (run,) = json.loads((out / "summary.json").read_text())["runs"]
+  assert list(run["tests"]) == [
+    "clean",
+    "fgsm",
+    "pgd",
+    "contrast_1",
+    "contrast_5",
+    "spatter_1",
+    "spatter_5",
+  ]
+  assert run["tests"]["clean"]["top1"] == pytest.approx(metrics["val/top1"])
+  assert run["tests"]["clean"]["loss"] == pytest.approx(metrics["val/loss"])
+  assert {m["count"] for m in run["tests"].values()} == {27}
+  assert run["tests"]["fgsm"]["loss"] > run["tests"]["clean"]["loss"]
+
+  few = tmp_path / "few"
+  for label in range(3):
+    (few / f"class_{label}").mkdir(parents=True)
+    data = critters.example("validation", label)[0]
+    (few / f"class_{label}" / "0.jpg").write_bytes(data)
+  for more, message in [
+    (["--workdir", argv[1]], "twice"),
+    (["--max_examples", "0"], "--max_examples=0"),
+    (["--severities", "6"], "--severities=6"),
+    (["--epsilon", "300"], "--epsilon=300"),
+    (["--corruptions", "mist"], "unknown --corruptions 'mist'"),
+    (["--replace", str(few)], "it has 3 classes, the run's data 20"),
+    (["--imagenet_a", str(few)], "ImageNet's 1000; the model has 20"),
+    (["--noise", str(tmp_path / "x")], "is not there"),
+  ]:
+    with exits_with_one_line(capsys, message):
+      robustness.main([*argv, *more])
+
+
+@pytest.mark.long
+def test_packed_data_on_the_device_engine(tmp_path, capsys):
+  from big_crop import pack
+
+  pack.main(
+    ["--data", "critters", "--res", "32", "--out", str(tmp_path / "packed")]
+  )
+  assert packed.is_packed(tmp_path / "packed")
+  c = run_config(tmp_path, str(tmp_path / "packed"))
+  c.input.engine = "device"
+  c.input.pp = c.evals.val.pp_fn = (
+    "decode|resize(32)|value_range(-1, 1)|keep('image', 'label')"
+  )
+  train.run(c, tmp_path / "a")
+  out = tmp_path / "out"
+  robustness.main(
+    ["--workdir", str(tmp_path / "a"), "--out", str(out)]
+    + ["--corruptions", "contrast", "--pgd_steps=0"]
+  )
+  (run,) = json.loads((out / "summary.json").read_text())["runs"]
+  assert run["tests"]["contrast_3"]["count"] == 27
+
+
+def grey(level, size=(60, 50)):
+  data = io.BytesIO()
+  Image.new("RGB", size, (level,) * 3).save(data, "JPEG")
+  data.seek(0)
+  return data
+
+
+def prepare(name, split, examples, data_dir, monkeypatch):
+  builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
+  monkeypatch.setattr(
+    builder, "_split_generators", lambda dl_manager: {split: iter(examples)}
+  )
+  builder.download_and_prepare()
+
+
+class Levels:
+  """The objective of a model that is sure of the class of the grey level."""
+
+  def predict(self, variables, image):
+    level = jnp.round((image.mean((1, 2, 3)) + 1) * 127.5)
+    return -jnp.abs(jnp.arange(1000) - level[:, None]) + variables, {}
+
+  def for_evaluators(self):
+    return {"num_classes": 1000}
+
+
+@pytest.mark.long
+def test_imagenets_sets_from_tfds(tmp_path, monkeypatch):
+  """TFDS's own builders write the sets, from grey images of ours."""
+  a, r = (imagenet.subset(name, 1000) for name in imagenet.SUBSETS)
+  known = imagenet.wnids()
+  in_r_only = [c for c in r if c not in a and c < 250]
+  sets = {
+    "imagenet_a": ("test", [a[0], a[3], in_r_only[0]]),
+    "imagenet_r": ("test", [r[0], r[5]]),
+    "imagenet_sketch": ("test", [0, 100, 200, 201]),
+    "imagenet2012_corrupted/fog_1": ("validation", [5, 6]),
+    "imagenet2012_corrupted/fog_2": ("validation", [5, 7]),
+  }
+  for name, (split, labels) in sets.items():
+    size = (224, 224) if "corrupted" in name else (60, 50)
+    levels = [c + ("fog_2" in name) for c in labels]
+    examples = [
+      (
+        i,
+        {
+          "image": grey(level, size),
+          "label": known[c],
+          "file_name": f"{i}.JPEG",
+        },
+      )
+      for i, (c, level) in enumerate(zip(labels, levels, strict=True))
+    ]
+    prepare(name, split, examples, tmp_path, monkeypatch)
+  # What the run was evaluated on: a folder of all classes.
+  for c in range(1000):
+    (tmp_path / "val" / known[c]).mkdir(parents=True)
+    image = grey(min(c, 255)).read()
+    (tmp_path / "val" / known[c] / "0.jpg").write_bytes(image)
+  c = configs.default_config()
+  c.evals.val = dict(
+    data=dict(name=str(tmp_path / "val"), split="all", data_dir=None),
+    pp_fn="decode|resize_small(36)|central_crop(32)|value_range(-1, 1)",
+    batch_size=64,
+  )
+  mesh = sharding.make_mesh([("data", -1)])
+  run = suite.parts.FinishedRun("config.json", c, Levels(), mesh, 0.0)
+  monkeypatch.setattr(suite.parts, "open_run", lambda _: run)
+  options = suite.Options(
+    pgd_steps=0,
+    corruptions=["fog"],
+    severities=[1, 2],
+    data_dir=str(tmp_path),
+    sets={"replace": str(tmp_path / "val")},
+    max_examples=400,
+  )
+  m = suite.measure("run", "run", options)
+  top1 = {
+    k: (v.metrics["top1"], v.metrics["count"]) for k, v in m.results.items()
+  }
+  assert m.is_imagenet
+  assert top1["replace"] == top1["clean"]
+  # Of ImageNet-A's images the third has a class that is not among its own.
+  assert top1["imagenet_a"] == (1, 2)
+  assert top1["imagenet_r"] == (1, 2)
+  assert top1["imagenet_sketch"] == (1, 4)
+  assert top1["fog", 1] == (1, 2), m.about
+  assert top1["fog", 2] == (0, 2)
+  assert any("ImageNet-C: 1 of mCE's 15" in line for line in m.about)
+
+  # What is not prepared is made here, or left out, and both are said.
+  options = options._replace(severities=[3], data_dir=str(tmp_path / "none"))
+  suite_ = suite.Suite(run, options)
+  assert set(suite_.tests) == {"clean", "fgsm", "replace", ("fog", 3)}
+  about = " ".join(suite_.about)
+  assert "IN-A left out" in about and "ImageNet-C is not used" in about
+
+
+def _attacked_by_torch(reference, pixels_, label, eps=8 / 255):
+  import torch
+
+  x = torch.from_numpy(pixels_.transpose(0, 3, 1, 2).copy())
+  x.requires_grad_()
+  mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+  std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+  logits = lambda x: reference((x - mean) / std)
+  loss = torch.nn.functional.cross_entropy(
+    logits(x), torch.from_numpy(np.int64(label)), reduction="sum"
+  )
+  (gradient,) = torch.autograd.grad(loss, x)
+  attacked = (x + eps * gradient.sign()).clamp(0, 1).detach()
+  with torch.no_grad():
+    hits = logits(attacked).argmax(-1).numpy() == label
+  back = lambda x: x.numpy().transpose(0, 2, 3, 1)
+  return back(attacked), back(gradient), hits
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["resnet", "vit"])
+def test_fgsm_is_torchs(name):
+  torch = pytest.importorskip("torch")
+  torch.manual_seed(0)
+  if name == "resnet":
+    torchvision = pytest.importorskip("torchvision")
+    reference = torchvision.models.resnet18(num_classes=CLASSES)
+    with torch.no_grad():
+      for _ in range(20):  # running averages that are not those of a new model
+        reference.train()(1 + 2 * torch.randn(16, 3, 32, 32))
+    convert = weights.from_torchvision
+    model = models.get_model("resnet", CLASSES, variant=18)
+  else:
+    timm = pytest.importorskip("timm")
+    kw = dict(num_classes=CLASSES, img_size=32, depth=2)
+    reference = timm.create_model("deit_tiny_patch16_224", **kw)
+    with torch.no_grad():
+      for p in reference.parameters():
+        p.add_(0.05 * torch.randn_like(p))
+    convert = weights.from_timm
+    model = models.get_model("vit", CLASSES, variant="DeiT-Ti/16", depth=2)
+  reference.eval()
+  state = {k: v.numpy().copy() for k, v in reference.state_dict().items()}
+  variables = jax.tree.map(jnp.asarray, convert(state))
+  made = evaluator(
+    "adversarial",
+    devices=1,
+    predict=functools.partial(model.apply, train=False),
+    data={"name": "critters", "split": "validation[:500]"},
+    pp_fn="decode|resize(32)|vgg_value_range",
+    batch_size=500,
+  )
+  [(batch, _)] = made.data.batches()
+  black, white = (np.array(x) for x in pixels.find(made.data)[3:])
+  in_pixels = lambda x: (np.asarray(x, np.float64) - black) / (white - black)
+  clean = np.round(255 * in_pixels(batch["image"])) / 255
+  label = np.asarray(batch["label"])
+  seen = []
+  metrics = made.run(variables, seen.append)
+  expected, gradient, hits = _attacked_by_torch(
+    reference, clean.astype(np.float32), label
+  )
+  found = in_pixels(seen[0])
+  slope = gradient != 0
+  # Where the range is not reached, the change is the sign.
+  same = np.abs(found - expected) < 1e-4
+  assert same[slope].mean() >= 0.999, same[slope].mean()
+  assert slope.mean() > 0.5 and not np.allclose(found, clean)
+  assert metrics["top1"] == hits.mean()
