@@ -1,10 +1,10 @@
 """What is the same in the recipes of "ResNet strikes back" and of "CropMix".
 
 Ross Wightman, Hugo Touvron, Hervé Jégou, "ResNet strikes back: An improved
-training procedure in timm" (https://arxiv.org/abs/2110.00476), and Junlin Han et
+training procedure in timm" (https://arxiv.org/abs/2110.00476). Junlin Han et
 al., "CropMix: Sampling a Rich Input Distribution via Multi-Scale Cropping"
-(https://arxiv.org/abs/2205.15955). What a recipe consists of is in its own file,
-in configs/resnet_strikes_back/ or configs/cropmix/.
+(https://arxiv.org/abs/2205.15955). What a recipe consists of is in its own
+file, in configs/resnet_strikes_back/ or configs/cropmix/.
 """
 
 import math
@@ -37,17 +37,43 @@ ARGUMENTS = dict(
   test_crops=False,  # at the end val_crop875 to val_crop1000, as in Table 9
   smoke=False,  # two epochs on 64 embedded images
 )
-# Beside them in CropMix's: what the op `cropmix` takes if it is the crop.
+# What CropMix's recipes take beside them, and in which they differ.
 CROPMIX = dict(
-  crop="cropmix",
+  crop="cropmix",  # RRC is inception_crop_fixed
+  area_min=None,  # percent; not given: 1 for CropMix, 8 for another crop
   num="2+3+4",
   mix="mixup",
   permute=True,
   scales="multi",
   before="none",  # of AUGMENTATIONS, on the lighter image of each step
   after="none",  # likewise, on the image that any crop has made
+  loss="ce",
+  test_crop=0.875,
+  mixed_precision=False,
   real=False,
   v2=False,
+  robust=False,  # at the end the metrics of Table 2 beside top-1
+  corrupted=None,  # the folder of Co-Mixup's test sets, `replace` and `noise`
+)
+CROPMIX_METRICS = (
+  dict(key="val/top1", label="top-1 accuracy (%)", scale=100),
+  dict(
+    key="calibration/rms_calibration_pixmix",
+    label="RMS calibration error (%), as PixMix computes it",
+    scale=100,
+    better="lower",
+  ),
+  *(
+    dict(key=f"{name}/top1", label=f"top-1 accuracy (%), {label}", scale=100)
+    for name, label in (
+      ("fgsm", "FGSM of 8/255"),
+      ("replace", "other background"),
+      ("noise", "noisy background"),
+      ("imagenet_a", "ImageNet-A"),
+      ("imagenet_r", "ImageNet-R"),
+      ("imagenet_sketch", "ImageNet-Sketch"),
+    )
+  ),
 )
 # Table 5f's. The paper does not say how strong its colour jitter is: 0.4 here.
 AUGMENTATIONS = {
@@ -100,6 +126,14 @@ def parse_arg(text: str | None, **own) -> ConfigDict:
       warmup_epochs=min(arg.warmup_epochs, 0.5),
       test_split=None,
     )
+  return arg
+
+
+def parse_cropmix(text: str | None, **own) -> ConfigDict:
+  """`parse_arg` for CropMix's recipes; `own` may leave out all of `CROPMIX`."""
+  arg = parse_arg(text, **CROPMIX | own)
+  if arg.area_min is None:
+    arg.area_min = 1.0 if arg.crop == "cropmix" else 8.0
   return arg
 
 
@@ -301,3 +335,20 @@ def add_evals(
     c.evals[f"val_crop{permille}"] = val | dict(
       pp_fn=view(permille / 1000) + label, log_percent=1.0
     )
+
+
+def add_robust(c: ConfigDict, arg: ConfigDict) -> None:
+  """Adds the evaluators of CropMix's Table 2 beside val, where asked for."""
+  if not arg.robust:
+    return
+  once = c.evals.val.to_dict() | dict(log_percent=1.0)
+  c.evals.calibration = once | dict(type="calibration")
+  c.evals.fgsm = once | dict(type="adversarial")
+  for name in ("imagenet_a", "imagenet_r", "imagenet_sketch"):
+    data = dict(name=name, split="test", data_dir=arg.data_dir)
+    c.evals[name] = once | dict(data=data)
+    if name != "imagenet_sketch":  # a prediction is one of their 200 classes
+      c.evals[name]["classes"] = name
+  for name in ("replace", "noise") if arg.corrupted else ():
+    data = dict(name=f"{arg.corrupted}/{name}", split="validation")
+    c.evals[name] = once | dict(data=data)

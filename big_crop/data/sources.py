@@ -8,6 +8,8 @@ datasets alone hold images that are decoded already.
 Only TFDS datasets need TensorFlow to be opened.
 """
 
+import re
+
 from etils import epath
 
 from big_crop.data.base import Source
@@ -59,7 +61,8 @@ def get_source(
         path, split, shard, shuffle_buffer_size
       )
     return folder.open_folder(path, split, shard)
-  if name == FOLDER or "/" in name:
+  # TFDS writes a dataset and its config as in imagenet2012_subset/10pct.
+  if name == FOLDER or not re.fullmatch(r"\w*(/[\w.]+)?", name):
     raise UserError(f"dataset folder {str(path)!r} is not there")
   return _tfds_source(name).open_name(
     name, data_dir, split, shard, shuffle_buffer_size

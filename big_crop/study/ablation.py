@@ -31,7 +31,7 @@ def records(
     for i, c in enumerate(cells)
   ]
   holm = statistics.holm([d.p for d in found])
-  theirs = a.reference.get(metric.key)
+  theirs = a.reference.get(metric.key) or [None] * len(cells)
   out = []
   for i, cell in enumerate(cells):
     levels = {**a.default, **changes[i]}
@@ -44,12 +44,16 @@ def records(
         **metric.measured(cell),
         "_mean": analysis.show(cell, metric),
         **analysis.record(found[i], metric, p_holm=holm[i]),
-        "reference": theirs and float(theirs[i]),
-        "reference_difference": theirs and float(theirs[i] - theirs[default]),
+        "reference": theirs[i],
+        "reference_difference": _minus(theirs[i], theirs[default]),
       }
     )
   out[default]["reference_difference"] = None
   return out
+
+
+def _minus(a, b):
+  return None if None in (a, b) else float(a - b)
 
 
 def table(a: Ablation, results: Results, metric: Metric) -> Table:

@@ -134,7 +134,7 @@ class Ablation:
     rows: the changes to it, in order; {} is the default itself.
     where: the settings' other factors. A setting is `where` and its changes.
     metrics: keys of those to show; None for all.
-    reference: {metric: numbers that others have for the rows}.
+    reference: {metric: numbers that others have for the rows, or None}.
     source: whose those are.
   """
 

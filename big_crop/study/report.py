@@ -13,6 +13,7 @@ from big_crop.study import (
   grid,
   page,
   paper,
+  reference,
   runs,
   seed_figures,
   seed_tables,
@@ -48,9 +49,12 @@ def main(study: grid.Study | None, args) -> int:
     outputs.check_folder(out, "--out")
   sources, warnings, states = [], [], []
   title = "You May Be Running the Wrong Inception Crop: the paper's numbers"
-  if study:
-    if not args.workdir:
+  own = study and reference.of_study(study.config)
+  if study and not args.workdir:
+    if not args.reference:
       raise UserError("--config needs --workdir, where the study's runs are")
+    title = f"Study {study.path.stem}: the paper's numbers"
+  elif study:
     states = runs.states(study, args.workdir)
     warnings = runs.mixtures(states)
     if warnings and not args.allow_mixed:
@@ -64,7 +68,9 @@ def main(study: grid.Study | None, args) -> int:
       )
     sources.append(Source(found, layout))
     title = f"Study {study.path.stem}"
-  if args.reference:
+  if own and (args.reference or study.config.reference):
+    sources.append(Source(*own))
+  elif args.reference:
     sources.append(Source(paper.load(), paper.layout_of_paper()))
   if not sources:
     raise UserError("give --config and --workdir, or --reference, or all three")

@@ -7,10 +7,8 @@ Table 9 (ten seeds), as printed: of A1 at a crop ratio of 1.0 the maximum there
 is below seed 0.
 """
 
-import ast
-
 from big_crop import names
-from big_crop.study import paper
+from big_crop.study import reference
 
 _TOP1 = "top-1 {} accuracy (%)"
 METRICS = (
@@ -67,38 +65,17 @@ def recipes_of(text: str) -> list[str]:
   return found
 
 
-def _level(text):
-  try:
-    return ast.literal_eval(text)
-  except (ValueError, SyntaxError):
-    return text
-
-
 def ablations(recipe: str) -> list[dict]:
   """A recipe's ablations, as `default_study().ablations` takes them."""
-  found = {}
-  for row in paper.rows("resnet_strikes_back_ablations"):
-    if row["recipe"] != recipe:
-      continue
-    default = {k: RECIPES[recipe][k] for k in _VARIED[row["source"]]}
-    levels = {k: _level(row[k]) for k in default if row[k]}
-    changes = {k: v for k, v in levels.items() if v != default[k]}
-    table = found.setdefault(row["source"], (default, []))
-    # Table 7 has the default in both of its parts.
-    if (changes, float(row["top1"])) not in table[1]:
-      table[1].append((changes, float(row["top1"])))
-  return [
-    dict(
-      title=f"{source}, {recipe.upper()}: {_TABLES[source]}",
-      default=default,
-      rows=[changes for changes, _ in rows],
-      where=dict(recipe=recipe),
-      metrics=[m["key"] for m in METRICS],
-      reference={"val/top1": [top1 for _, top1 in rows]},
-      source="paper, seed 0",
-    )
-    for source, (default, rows) in found.items()
-  ]
+  own = RECIPES[recipe]
+  return reference.ablations(
+    "resnet_strikes_back_ablations",
+    {t: {k: own[k] for k in varied} for t, varied in _VARIED.items()},
+    {t: f"{t}, {recipe.upper()}: {text}" for t, text in _TABLES.items()},
+    dict(recipe=recipe),
+    metrics=[m["key"] for m in METRICS],
+    source="paper, seed 0",
+  )
 
 
 def _statistics(source, recipe):
@@ -109,7 +86,7 @@ def _statistics(source, recipe):
       **{k: float(row[v]) for k, v in keys.items()},
       "n": int(row["n"]),
     }
-    for row in paper.rows("resnet_strikes_back_seeds")
+    for row in reference.rows("resnet_strikes_back_seeds")
     if (row["source"], row["recipe"]) == (source, recipe)
   }
 

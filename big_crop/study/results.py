@@ -28,7 +28,8 @@ class Metric:
   Attributes:
     key: of summary.json's metrics, or of metrics.jsonl with `tail`.
     label: for people.
-    scale: factor of what is shown.
+    scale: factor of what is shown, -100 for an error in percent.
+    offset: added to that, 100 for an error in percent.
     digits: decimals that are shown.
     better: "higher", "lower", or None for what only describes.
     tail: averages the logged values over this last part of the run's steps.
@@ -37,6 +38,7 @@ class Metric:
   key: str
   label: str
   scale: float = 1.0
+  offset: float = 0.0
   digits: int = 2
   better: str | None = "higher"
   tail: float | None = None
@@ -62,7 +64,7 @@ class Metric:
       value = float(np.mean(logged)) if logged else None
     # A run that diverged has no mean with others.
     known = value is not None and math.isfinite(value)
-    return self.scale * value if known else None
+    return self.offset + self.scale * value if known else None
 
   def measured(self, cell: Cell) -> dict[str, Any]:
     """A cell of this metric, for the records of a table."""
@@ -74,7 +76,7 @@ class Metric:
     summary = state.summary
     epochs = summary["metrics"]["epoch"] / summary["step"]
     return {
-      r["step"] * epochs: self.scale * r[self.key]
+      r["step"] * epochs: self.offset + self.scale * r[self.key]
       for r in state.metrics()
       if math.isfinite(r.get(self.key, math.nan))
     }

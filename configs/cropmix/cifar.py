@@ -38,26 +38,21 @@ NORM = "vgg_value_range((125.3, 123.0, 113.9), (63.0, 62.1, 66.7))"
 
 
 def get_config(arg=None):
-  arg = recipes.parse_arg(
+  arg = recipes.parse_cropmix(
     arg,
-    **recipes.CROPMIX
-    | dict(
-      model="preact_resnet-18",
-      data="cifar10",
-      num="2",
-      area_min=1.0,
-      res=32,
-      epochs=300.0,
-      batch=100,
-      warmup_epochs=0.0,
-      interpolation="bilinear",
-      test_crop=1.0,
-      loss="ce",
-      mixed_precision=False,
-      width=None,
-      small_stem=True,
-      engine="tf.data",
-    ),
+    model="preact_resnet-18",
+    data="cifar10",
+    num="2",
+    area_min=1.0,
+    res=32,
+    epochs=300.0,
+    batch=100,
+    warmup_epochs=0.0,
+    interpolation="bilinear",
+    test_crop=1.0,
+    width=None,
+    small_stem=True,
+    engine="tf.data",
   )
   c = recipes.start(arg)
   recipes.set_model(c, arg, zero_init_last=False)
