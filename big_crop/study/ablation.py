@@ -31,7 +31,9 @@ def records(
     for i, c in enumerate(cells)
   ]
   holm = statistics.holm([d.p for d in found])
-  theirs = a.reference.get(metric.key) or [None] * len(cells)
+  theirs = [None] * len(cells)
+  if results.theirs:
+    theirs = [results.theirs.cell(a.setting(r), metric).mean for r in changes]
   out = []
   for i, cell in enumerate(cells):
     levels = {**a.default, **changes[i]}
@@ -67,7 +69,7 @@ def table(a: Ablation, results: Results, metric: Metric) -> Table:
       **{k: f"_{k}" for k in a.default},
       "mean±std": "_mean",
       **analysis.TESTED_SHORT,
-      a.source: "reference",
+      results.theirs.title if results.theirs else "": "reference",
       "difference there": "+reference_difference",
     },
     note="sample standard deviation over the seeds; the default in bold; "

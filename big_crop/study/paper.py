@@ -2,14 +2,14 @@
 
 "You May Be Running the Wrong Inception Crop": Tables 4-8, 15, 16 and 18 and
 Figures 6, 7, 17 and 18 (`wrong_inception_crop_accuracy.csv`: mean, sample
-standard deviation, n), and the p-values of Tables 9-14
-(`wrong_inception_crop_pvalues.csv`), without those of 5% against itself.
+standard deviation, n). Tests compare what `statistics` makes of them with the
+p-values of Tables 9-14 (`wrong_inception_crop_pvalues.csv`).
 """
 
 import functools
 
 from big_crop import names
-from big_crop.study import grid, reference, statistics
+from big_crop.study import grid, reference
 from big_crop.study import layout as layouts
 from big_crop.study.results import Metric, Results
 
@@ -149,34 +149,3 @@ def layout_of_paper() -> layouts.Layout:
   config = grid.default_study()
   fill(config)
   return layouts.of_config(config)
-
-
-def p_values() -> list[tuple[float, float]]:
-  """The p-values of Tables 9-14, and what follows from Tables 5-8.
-
-  Returns:
-    (as printed, by `statistics.compare` from the means and deviations).
-  """
-  paper = load()
-  found = []
-  for row in reference.rows("wrong_inception_crop_pvalues"):
-    known = {"optimiser": "adamw", "epochs": int(row["epochs"])}
-    a, b = (
-      paper.cell(
-        {
-          **known,
-          "crop": row[f"crop_{x}"],
-          "area_min": float(row[f"area_min_{x}"]),
-        },
-        paper.metric(row["metric"]),
-      )
-      for x in "ab"
-    )
-    found.append((float(row["p"]), statistics.compare(a, b).p))
-  return found
-
-
-def worst_factor() -> tuple[float, int]:
-  """How far a computed p-value is from the printed one; and how many."""
-  factors = [max(a / b, b / a) for a, b in p_values()]
-  return max(factors), len(factors)

@@ -2,23 +2,19 @@
 
 Each CSV of the folder `reference` has a row for each setting: `source`, the
 table that it is from; the factors, by the names and levels of our configs,
-empty where the table does not say; and what was measured, either in columns
-that are named by metrics (`val/top1`) or as `metric`, `mean`, `std`. `n` is the
-number of runs. Numbers are as printed, also where the paper is at odds with
-itself, which docs/ says.
+empty where they are the default or the table does not say; and what was
+measured, either in columns that are named by metrics (`val/top1`) or as `metric`, `mean`
+and `std`. `n` is the number of runs. Numbers are as printed, also where a paper
+contradicts itself; its page in docs/ says where.
 """
 
 import ast
 import csv
-import dataclasses
 import importlib.resources
 from collections.abc import Iterator
 from typing import Any
 
 from big_crop.study import grid
-from big_crop.study import layout as layouts
-from big_crop.study import results as results_lib
-from big_crop.study.layout import Layout
 from big_crop.study.results import Metric, Results
 from big_crop.study.statistics import Cell
 
@@ -72,78 +68,42 @@ def results(names: list[str], metrics: list[Metric]) -> Results:
   return Results(TITLE, list(settings.values()), metrics, cells)
 
 
-def of_study(config) -> tuple[Results, Layout] | None:
-  """What a paper measured of a study's settings; None if the study has none.
-
-  Args:
-    config: of the study, which names CSVs in `reference`, or has numbers in its
-      ablations' `reference`.
-
-  Returns:
-    The results, and how the study shows them.
-  """
-  layout = layouts.of_config(config)
-  found = results(config.reference, results_lib.metrics_of(config))
-  for a in layout.ablations:
-    for key, numbers in a.reference.items():
-      for changes, mean in zip(a.rows, numbers, strict=True):
-        if mean is not None:
-          setting = a.setting(changes)
-          found.settings.append(setting)
-          found.cells[grid.key_of(setting), key] = Cell(mean, None, 1, 1, {})
-  ours = [
-    dataclasses.replace(a, reference={})
-    for a in layout.ablations
-    if a.reference
-  ]
-  shown = dataclasses.replace(layout, ablations=ours, seed_statistics=[])
-  return (found, shown) if found.cells else None
-
-
 def ablations(
   name: str,
   defaults: dict[str, dict[str, Any]],
   titles: dict[str, str],
   where: dict[str, Any] | None = None,
-  **more,
+  metrics: list[str] | None = None,
 ) -> list[dict]:
   """A CSV's tables as ablations, as `default_study().ablations` takes them.
 
   Args:
-    name: of the CSV.
+    name: of the CSV. A factor that a row does not name is the default.
     defaults: {source: {factor that the table varies: its default}}.
     titles: {source: the ablation's title}.
-    where: {factor: level} of the rows that are wanted, and of the ablations.
-    **more: other keys of all ablations; `metrics` are by default those that the
-      CSV has of a table.
+    where: {factor: level} of the rows that are wanted.
+    metrics: keys of those to show; by default what the CSV has for a table.
 
   Returns:
-    One for each source. A factor that a row does not name is the default.
+    One for each source.
   """
   where = where or {}
-  tables = {}
+  found = {}
   for row in rows(name):
-    factors = _factors(row)
-    if any(factors.pop(k) != v for k, v in where.items()):
+    changes = _factors(row)
+    if any(changes.pop(k) != v for k, v in where.items()):
       continue
-    default = defaults[row["source"]]
-    changes = {k: v for k, v in factors.items() if v != default[k]}
-    table = tables.setdefault(row["source"], {})
-    # A table may have its default in several of its parts.
-    means = {key: mean for key, mean, _ in _values(row)}
-    table.setdefault(grid.key_of(changes), (changes, means))
-  out = []
-  for source, table in tables.items():
-    changes, means = zip(*table.values(), strict=True)
-    keys = dict.fromkeys(k for m in means for k in m)
-    out.append(
-      dict(
-        title=titles[source],
-        default=defaults[source],
-        rows=list(changes),
-        where=where,
-        reference={k: [m.get(k) for m in means] for k in keys},
-        **{"metrics": list(keys)} | more,
-      )
+    table = found.setdefault(row["source"], ([], {}))
+    if changes not in table[0]:  # the default may be in several parts
+      table[0].append(changes)
+    table[1].update(dict.fromkeys(key for key, *_ in _values(row)))
+  return [
+    dict(
+      title=titles[source],
+      default=defaults[source],
+      rows=changes,
+      where=where,
+      metrics=metrics or list(measured),
     )
-  return out
+    for source, (changes, measured) in found.items()
+  ]

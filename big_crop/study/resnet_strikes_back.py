@@ -17,6 +17,7 @@ METRICS = (
   dict(key="v2/top1", label=_TOP1.format("V2"), scale=100),
 )
 TEST_CROPS = (0.875, 0.9, 0.95, 1.0)
+_STATISTICS = ("mean", "std", "max", "min", "chosen")  # chosen: seed 0
 
 # Table 2, where it is what the ablations vary.
 _A2 = dict(
@@ -73,28 +74,18 @@ def ablations(recipe: str) -> list[dict]:
     {t: {k: own[k] for k in varied} for t, varied in _VARIED.items()},
     {t: f"{t}, {recipe.upper()}: {text}" for t, text in _TABLES.items()},
     dict(recipe=recipe),
-    metrics=[m["key"] for m in METRICS],
-    source="paper, seed 0",
+    [m["key"] for m in METRICS],
   )
 
 
-def _statistics(source, recipe):
-  """{(metric, crop ratio): {statistic: number}} of the paper."""
-  keys = {"chosen": "seed_0", **{k: k for k in ("mean", "std", "max", "min")}}
+def statistics(source: str, recipe: str) -> dict[str, dict]:
+  """{metric: the paper's statistics over seeds} of Figure 1, or of Table 9."""
   return {
-    (row["metric"], float(row["test_crop"])): {
-      **{k: float(row[v]) for k, v in keys.items()},
-      "n": int(row["n"]),
-    }
+    row["metric"]: {k: float(row[k]) for k in _STATISTICS}
+    | {"n": int(row["n"])}
     for row in reference.rows("resnet_strikes_back_seeds")
     if (row["source"], row["recipe"]) == (source, recipe)
   }
-
-
-def figure_1(recipe: str) -> dict[str, dict]:
-  """{metric: the paper's statistics over seeds}; only A2 has any."""
-  found = _statistics("Figure 1", recipe)
-  return {f"{name}/top1": v for (name, _), v in found.items()}
 
 
 def test_crops(config, recipe: str, where: dict) -> None:
@@ -115,7 +106,6 @@ def test_crops(config, recipe: str, where: dict) -> None:
     for k, r in keys.items()
     if k not in known
   ]
-  theirs = _statistics("Table 9", recipe)
   config.seed_statistics += [
     dict(
       title=f"Table 9, {recipe.upper()}: crop ratio at test time",
@@ -123,7 +113,7 @@ def test_crops(config, recipe: str, where: dict) -> None:
       where=where,
       chosen=0,
       base="val_crop950/top1",
-      reference={k: theirs["val", r] for k, r in keys.items()},
+      reference=statistics("Table 9", recipe),
       source="paper (Table 9)",
     )
   ]

@@ -91,6 +91,7 @@ class Results:
     settings: the factors of each setting, in order.
     metrics: what is measured.
     states: the runs themselves, if they are at hand.
+    theirs: what a paper has of the same settings.
   """
 
   title: str
@@ -98,6 +99,7 @@ class Results:
   metrics: list[Metric]
   cells: dict[tuple[str, str], Cell]
   states: list[runs.RunState] = dataclasses.field(default_factory=list)
+  theirs: "Results | None" = None
 
   def cell(self, factors: Factors, metric: Metric) -> Cell:
     """The cell of a setting; an empty one if there is none."""

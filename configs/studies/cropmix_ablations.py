@@ -72,7 +72,6 @@ def get_config(arg=None):
     "cropmix_ablations",
     {f"Table {t}": default for t, (_, default) in TABLES.items()},
     {f"Table {t}": f"Table {t}: {what}" for t, (what, _) in TABLES.items()},
-    source="paper, 2 runs",
   )
   c.ablations += [
     dict(
@@ -82,6 +81,7 @@ def get_config(arg=None):
       metrics=["val/top1"],
     )
   ]
+  c.reference = ["cropmix_ablations"]
   kept = {"Figure 3" if t == "f3" else f"Table {t}" for t in asked}
   c.ablations = [a for a in c.ablations if a["title"].split(":")[0] in kept]
   c.sets = [row for a in c.ablations for row in a["rows"]]
