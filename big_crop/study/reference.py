@@ -3,9 +3,9 @@
 Each CSV of the folder `reference` has a row for each setting: `source`, the
 table that it is from; the factors, by the names and levels of our configs,
 empty where they are the default or the table does not say; and what was
-measured, either in columns that are named by metrics (`val/top1`) or as `metric`, `mean`
-and `std`. `n` is the number of runs. Numbers are as printed, also where a paper
-contradicts itself; its page in docs/ says where.
+measured, either in columns that are named by metrics (`val/top1`) or as
+`metric`, `mean` and `std`. `n` is the number of runs. Numbers are as printed,
+also where a paper contradicts itself; its page in docs/ says where.
 """
 
 import ast
