@@ -1,8 +1,10 @@
-"""What is the same in all recipes of "ResNet strikes back".
+"""What is the same in the recipes of "ResNet strikes back" and of "CropMix".
 
 Ross Wightman, Hugo Touvron, Hervé Jégou, "ResNet strikes back: An improved
-training procedure in timm" (https://arxiv.org/abs/2110.00476). What a recipe
-consists of is in its own file, in configs/resnet_strikes_back/.
+training procedure in timm" (https://arxiv.org/abs/2110.00476). Junlin Han et
+al., "CropMix: Sampling a Rich Input Distribution via Multi-Scale Cropping"
+(https://arxiv.org/abs/2205.15955). What a recipe consists of is in its own
+file, in configs/resnet_strikes_back/ or configs/cropmix/.
 """
 
 import math
@@ -20,20 +22,77 @@ ARGUMENTS = dict(
   lr=placeholder(float),  # not given: the recipe's, for this batch size
   train_res=224,
   test_res=224,
+  res=None,  # both of these
   crop="inception_crop_fixed",  # TensorFlow's is inception_crop
   area_min=8.0,  # percent
-  alpha=None,  # of beta_crop
+  alpha=None,  # of beta_crop, or of CropMix's weights
   beta=None,
   interpolation="bicubic",  # of the crop and of RandAugment, as timm's
   seed=0,
   data="imagenet2012",  # or another TFDS name, or a folder
   data_dir=None,
+  test_split=None,  # not given: "validation", or as in SPLITS
   real=True,  # evaluate on ImageNet-ReaL and -V2
   v2=True,
   test_crops=False,  # at the end val_crop875 to val_crop1000, as in Table 9
   smoke=False,  # two epochs on 64 embedded images
 )
+# What CropMix's recipes take beside them, and in which they differ.
+CROPMIX = dict(
+  crop="cropmix",  # RRC is inception_crop_fixed
+  area_min=None,  # percent; not given: 1 for CropMix, 8 for another crop
+  num="2+3+4",
+  mix="mixup",
+  permute=True,
+  scales="multi",
+  before="none",  # of AUGMENTATIONS, on the lighter image of each step
+  after="none",  # likewise, on the image that any crop has made
+  loss="ce",
+  test_crop=0.875,
+  mixed_precision=False,
+  real=False,
+  v2=False,
+  robust=False,  # at the end the metrics of Table 2 beside top-1
+  corrupted=None,  # the folder of Co-Mixup's test sets, `replace` and `noise`
+)
+CROPMIX_METRICS = (
+  dict(key="val/top1", label="top-1 accuracy (%)", scale=100),
+  dict(
+    key="calibration/rms_calibration_pixmix",
+    label="RMS calibration error (%), as PixMix computes it",
+    scale=100,
+    better="lower",
+  ),
+  *(
+    dict(key=f"{name}/top1", label=f"top-1 accuracy (%), {label}", scale=100)
+    for name, label in (
+      ("fgsm", "FGSM of 8/255"),
+      ("replace", "other background"),
+      ("noise", "noisy background"),
+      ("imagenet_a", "ImageNet-A"),
+      ("imagenet_r", "ImageNet-R"),
+      ("imagenet_sketch", "ImageNet-Sketch"),
+    )
+  ),
+)
+# Table 5f's. The paper does not say how strong its colour jitter is: 0.4 here.
+AUGMENTATIONS = {
+  "none": "",
+  "flip_lr": "flip_lr",
+  "flip_ud": "flip_ud",
+  "channel_permute": "channel_permute",
+  "color_jitter": "color_jitter(0.4, 0.4, 0.4)",
+  "autoaugment": "autoaugment",
+}
 LOSSES = {"ce": "softmax_xent", "bce": "mean_sigmoid_xent"}
+# (train, test) of datasets whose test split is not called "validation".
+SPLITS = {
+  "i_naturalist2021": ("train", "val"),
+  "oxford_flowers102": ("train+validation", "test"),
+  "cars196": ("train", "test"),
+  "cifar100": ("train", "test"),
+  "cifar10": ("train", "test"),
+}
 
 
 def parse_arg(text: str | None, **own) -> ConfigDict:
@@ -53,6 +112,8 @@ def parse_arg(text: str | None, **own) -> ConfigDict:
   """
   arg = config.parse_arg(text, **ARGUMENTS | own)
   names.check("loss", arg.loss, LOSSES)
+  if arg.res:
+    arg.update(train_res=arg.res, test_res=arg.res)
   if arg.smoke:
     vit = arg.model.partition("-")[0] == "vit"
     arg.update(
@@ -63,7 +124,16 @@ def parse_arg(text: str | None, **own) -> ConfigDict:
       batch=32,
       epochs=2.0,
       warmup_epochs=min(arg.warmup_epochs, 0.5),
+      test_split=None,
     )
+  return arg
+
+
+def parse_cropmix(text: str | None, **own) -> ConfigDict:
+  """`parse_arg` for CropMix's recipes; `own` may leave out all of `CROPMIX`."""
+  arg = parse_arg(text, **CROPMIX | own)
+  if arg.area_min is None:
+    arg.area_min = 1.0 if arg.crop == "cropmix" else 8.0
   return arg
 
 
@@ -73,7 +143,7 @@ def start(arg: ConfigDict) -> ConfigDict:
   c.seed = arg.seed
   c.total_epochs = arg.epochs
   c.input.batch_size = arg.batch
-  split = "train[:64]" if arg.smoke else "train"
+  split = "train[:64]" if arg.smoke else SPLITS.get(arg.data, ["train"])[0]
   c.input.data = dict(name=arg.data, data_dir=arg.data_dir, split=split)
   c.log_training_steps = 2 if arg.smoke else 50
   return c
@@ -83,26 +153,23 @@ def set_model(
   c: ConfigDict,
   arg: ConfigDict,
   *,
-  dropout: float = 0.0,
-  drop_path: float = 0.0,
   zero_init_last: bool = True,
+  **rates: float,
 ) -> None:
   """Sets `config.model`, from `arg.model` and `arg.mixed_precision`.
 
   Args:
     c: the config.
     arg: the recipe's arguments.
-    dropout: before the head.
-    drop_path: stochastic depth.
     zero_init_last: of ResNets: each block starts as the identity.
+    **rates: `dropout`, before the head; `drop_path`, stochastic depth.
   """
   c.model_name, _, variant = arg.model.partition("-")
   half = arg.mixed_precision and not arg.smoke
-  c.model = dict(
-    dropout=dropout,
-    drop_path=drop_path,
-    dtype_mm="bfloat16" if half else "float32",
-  )
+  # What is off is left to the model, which may have no such argument.
+  c.model = {k: v for k, v in rates.items() if v}
+  if half:
+    c.model.dtype_mm = "bfloat16"
   if variant:
     c.model.variant = variant
   if c.model_name == "resnet":
@@ -114,8 +181,27 @@ def set_model(
 def crop_args(arg: ConfigDict) -> str:
   """The arguments of the crop in the pp string: size, law, resize."""
   shape = [f"{k}={arg[k]}" for k in ("alpha", "beta") if arg[k] is not None]
+  if arg.crop == "cropmix":
+    num = [int(n) if n.isdigit() else n for n in arg.num.split("+")]
+    shape += [f"num={tuple(num) if num[1:] else num[0]}"]
+    before = _augmentation("before", arg)
+    given = dict(mix=arg.mix, permute=arg.permute, scales=arg.scales)
+    given |= {"before": before} if before else {}
+    shape += [f"{k}={v!r}" for k, v in given.items()]
   law = ", ".join([f"{arg.train_res}, area_min={arg.area_min:g}", *shape])
   return f'{law}, method="{arg.interpolation}", antialias=True'
+
+
+def _augmentation(place, arg):
+  names.check(place, arg[place], AUGMENTATIONS)
+  return AUGMENTATIONS[arg[place]]
+
+
+def cropped(arg: ConfigDict) -> str:
+  """The pp string of CropMix's recipes, up to what follows crop and flip."""
+  after = _augmentation("after", arg)
+  first = f"decode_jpeg_and_{arg.crop}({crop_args(arg)})|flip_lr"
+  return f"{first}|{after}" if after else first
 
 
 def loss(
@@ -161,7 +247,35 @@ def learning_rate(
   return scaled_lr(recipes_own, arg.batch, base=batch, rule=rule)
 
 
-def test_view(res: int, crop: float, interpolation: str) -> str:
+def sgd(c: ConfigDict, arg: ConfigDict, batch: int, wd: float, **schedule):
+  """SGD with momentum as in PyTorch, learning rate 0.1 for this batch size.
+
+  Weight decay is of every parameter, biases and norms included.
+
+  Args:
+    c: the config.
+    arg: the recipe's arguments.
+    batch: the batch size that the learning rate is for.
+    wd: weight decay.
+    **schedule: of `config.schedule`, without its warm-up.
+  """
+  c.optax_name = "trace"
+  c.optax = dict(decay=0.9)
+  c.lr = learning_rate(arg, 0.1, batch=batch, rule="linear")
+  c.wd = wd
+  c.wd_in = "gradient"
+  c.wd_mults = [(".*", 1.0)]
+  c.schedule = dict(warmup_epochs=arg.warmup_epochs, **schedule)
+
+
+def steps(epochs: float) -> dict[str, Any]:
+  """`config.schedule` for a tenth of the learning rate every so often."""
+  return dict(decay_type="step", decay_rate=0.1, decay_epochs=epochs)
+
+
+def test_view(
+  res: int, crop: float, interpolation: str, norm: str = "vgg_value_range"
+) -> str:
   """The pp string for test images: torchvision's `Resize` and `CenterCrop`.
 
   timm's `create_transform` makes the same of them.
@@ -170,6 +284,7 @@ def test_view(res: int, crop: float, interpolation: str) -> str:
     res: of the model's input, in pixels.
     crop: the part of the resized image's shorter side that is `res`.
     interpolation: a method of `resize`.
+    norm: the op that normalises.
 
   Returns:
     The string, up to and with the normalisation.
@@ -177,24 +292,31 @@ def test_view(res: int, crop: float, interpolation: str) -> str:
   like = 'rounding="torchvision"'
   return (
     f'decode|resize_small({math.floor(res / crop)}, method="{interpolation}", '
-    f"antialias=True, {like})|central_crop({res}, {like})|vgg_value_range"
+    f"antialias=True, {like})|central_crop({res}, {like})|{norm}"
   )
 
 
-def add_evals(c: ConfigDict, arg: ConfigDict, interpolation: str) -> None:
+def add_evals(
+  c: ConfigDict,
+  arg: ConfigDict,
+  interpolation: str,
+  norm: str = "vgg_value_range",
+) -> None:
   """Adds the evaluators val, real and v2, and Table 9's for `test_crops`.
 
   Args:
     c: the config.
     arg: the recipe's arguments.
     interpolation: of test images.
+    norm: the op that normalises them.
   """
   data = lambda name, split: dict(name=name, data_dir=arg.data_dir, split=split)
   label = '|keep("image", "label")'
-  view = lambda crop: test_view(arg.test_res, crop, interpolation)
+  view = lambda crop: test_view(arg.test_res, crop, interpolation, norm)
+  split = arg.test_split or SPLITS.get(arg.data, ["", "validation"])[1]
   val = dict(
     type="classification",
-    data=data(arg.data, "validation[:50]" if arg.smoke else "validation"),
+    data=data(arg.data, "validation[:50]" if arg.smoke else split),
     pp_fn=view(arg.test_crop) + label,
     batch_size=min(1024, 4 * arg.batch),
     log_percent=0.5 if arg.smoke else 0.1,
@@ -213,3 +335,20 @@ def add_evals(c: ConfigDict, arg: ConfigDict, interpolation: str) -> None:
     c.evals[f"val_crop{permille}"] = val | dict(
       pp_fn=view(permille / 1000) + label, log_percent=1.0
     )
+
+
+def add_robust(c: ConfigDict, arg: ConfigDict) -> None:
+  """Adds the evaluators of CropMix's Table 2 beside val, where asked for."""
+  if not arg.robust:
+    return
+  once = c.evals.val.to_dict() | dict(log_percent=1.0)
+  c.evals.calibration = once | dict(type="calibration")
+  c.evals.fgsm = once | dict(type="adversarial")
+  for name in ("imagenet_a", "imagenet_r", "imagenet_sketch"):
+    data = dict(name=name, split="test", data_dir=arg.data_dir)
+    c.evals[name] = once | dict(data=data)
+    if name != "imagenet_sketch":  # a prediction is one of their 200 classes
+      c.evals[name]["classes"] = name
+  for name in ("replace", "noise") if arg.corrupted else ():
+    data = dict(name=f"{arg.corrupted}/{name}", split="validation")
+    c.evals[name] = once | dict(data=data)

@@ -266,7 +266,8 @@ def summarise(workdir, facts):
     **facts,
     "images_per_s": float(np.median(rates)) if rates else None,
     "metrics": {
-      k: v for k, v in final.items() if k not in ("step", "images_per_s")
+      **{k: v for k, v in final.items() if k not in ("step", "images_per_s")},
+      **records.best(logged),
     },
   }
   text = json.dumps(summary, indent=2)

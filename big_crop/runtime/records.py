@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 from typing import Any
 
 from etils import epath
@@ -77,6 +78,33 @@ def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
   for k, v in tree.items():
     out |= flat(v, f"{prefix}{k}.")
   return out
+
+
+def best(logged: list[dict[str, float]]) -> dict[str, float]:
+  """The best value of each evaluated metric over a run, and its step.
+
+  Args:
+    logged: the records of metrics.jsonl, which a resumed run has as a whole.
+
+  Returns:
+    `val/top1_best` and `val/top1_best_step` of `val/top1`, and so on: the
+    highest top-1 and top-5, the lowest loss and calibration error; the first of
+    equal ones. Metrics that have no better and worse are left out.
+  """
+  found = {}
+  for record in logged:
+    for key, value in record.items():
+      where, _, name = key.rpartition("/")
+      sign = -1 if name.startswith("top") else 1
+      known = name.startswith(("top", "loss", "rms_calibration"))
+      if where and known and math.isfinite(value):
+        mine = (sign * value, record["step"], value)
+        found[key] = min(found.get(key, mine), mine)
+  return {
+    f"{key}{name}": value
+    for key, (_, step, top) in found.items()
+    for name, value in (("_best", top), ("_best_step", step))
+  }
 
 
 class Metrics:

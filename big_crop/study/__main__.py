@@ -3,7 +3,7 @@
     list --config FILE --workdir DIR       every run: status, metric
     run --config FILE --workdir DIR        trains what is pending, one by one
     report --config FILE --workdir DIR     tables, tests, figures and a page
-    report --reference                     the same of the paper's own numbers
+    report --reference [--config FILE]     the same of the paper's own numbers
     recommend --epochs E                   the crop that the paper's data favour
 
 Any number of `run` on one workdir share the work, also on several hosts that

@@ -31,7 +31,9 @@ def records(
     for i, c in enumerate(cells)
   ]
   holm = statistics.holm([d.p for d in found])
-  theirs = a.reference.get(metric.key)
+  theirs = [None] * len(cells)
+  if results.theirs:
+    theirs = [results.theirs.cell(a.setting(r), metric).mean for r in changes]
   out = []
   for i, cell in enumerate(cells):
     levels = {**a.default, **changes[i]}
@@ -44,12 +46,16 @@ def records(
         **metric.measured(cell),
         "_mean": analysis.show(cell, metric),
         **analysis.record(found[i], metric, p_holm=holm[i]),
-        "reference": theirs and float(theirs[i]),
-        "reference_difference": theirs and float(theirs[i] - theirs[default]),
+        "reference": theirs[i],
+        "reference_difference": _minus(theirs[i], theirs[default]),
       }
     )
   out[default]["reference_difference"] = None
   return out
+
+
+def _minus(a, b):
+  return None if None in (a, b) else float(a - b)
 
 
 def table(a: Ablation, results: Results, metric: Metric) -> Table:
@@ -63,7 +69,7 @@ def table(a: Ablation, results: Results, metric: Metric) -> Table:
       **{k: f"_{k}" for k in a.default},
       "mean±std": "_mean",
       **analysis.TESTED_SHORT,
-      a.source: "reference",
+      results.theirs.title if results.theirs else "": "reference",
       "difference there": "+reference_difference",
     },
     note="sample standard deviation over the seeds; the default in bold; "

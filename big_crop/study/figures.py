@@ -184,7 +184,7 @@ def ablation(
       ax.plot(x, i, "o", color=here, markersize=4, label=label)
     if (x := r["reference_difference"]) is not None:
       style = {"color": there, "markerfacecolor": "none"}
-      ax.plot(x, i, "D", label=a.source, **style)
+      ax.plot(x, i, "D", label=results.theirs.title, **style)
   ax.axvline(0, color="0.4", linewidth=0.8)
   ax.set_yticks(range(len(rows)), [r["_changes"] for r in rows])
   ax.set_ylim(len(rows) - 0.5, -0.5)

@@ -43,7 +43,7 @@ def default_study() -> ConfigDict:
   c.arguments = ConfigDict()  # of the base config, for every run
   c.overrides = []  # "--config.key=value", for every run
 
-  # What is measured: {key: label, scale, digits, better}; a key is that of
+  # What is measured: {key: label, scale, offset, digits, better}; a key is of
   # summary.json's metrics. `tail` averages a logged metric over the last part
   # of the run instead of taking its last value.
   c.metrics = [
@@ -56,6 +56,9 @@ def default_study() -> ConfigDict:
       tail=0.2,
     ),
   ]
+  # CSVs of what a paper measured, which the report has beside ours, see
+  # `big_crop.study.reference`.
+  c.reference = []
   # What is shown, see `big_crop.study.layout`.
   c.families = []
   c.comparisons = []

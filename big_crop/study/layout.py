@@ -134,8 +134,6 @@ class Ablation:
     rows: the changes to it, in order; {} is the default itself.
     where: the settings' other factors. A setting is `where` and its changes.
     metrics: keys of those to show; None for all.
-    reference: {metric: numbers that others have for the rows}.
-    source: whose those are.
   """
 
   title: str
@@ -143,8 +141,6 @@ class Ablation:
   rows: list[Factors]
   where: Factors = dataclasses.field(default_factory=dict)
   metrics: list[str] | None = None
-  reference: dict[str, list[float]] = dataclasses.field(default_factory=dict)
-  source: str = "reference"
 
   def setting(self, changes: Factors) -> Factors:
     """The factors of a row's runs."""
@@ -152,7 +148,7 @@ class Ablation:
 
   def keys(self) -> list[str]:
     """Every metric that it names."""
-    return [*(self.metrics or ()), *self.reference]
+    return self.metrics or []
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,11 +255,6 @@ def _check_ablation(a):
       names.check(f"factor of {what}", factor, a.default)
   if [dict(r) for r in a.rows].count({}) != 1:
     raise UserError(f"{what}: give one row {{}}, the default")
-  for key, numbers in a.reference.items():
-    if len(numbers) != len(a.rows):
-      raise UserError(
-        f"{what}: {len(a.rows)} rows, but {len(numbers)} references of {key}"
-      )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,23 +1,22 @@
 """The paper's numbers, laid out as a study's results are.
 
 "You May Be Running the Wrong Inception Crop": Tables 4-8, 15, 16 and 18 and
-Figures 6, 7, 17 and 18 (`accuracy.csv`: mean, sample standard deviation, n),
-and the p-values of Tables 9-14 (`pvalues.csv`).
+Figures 6, 7, 17 and 18 (`wrong_inception_crop_accuracy.csv`: mean, sample
+standard deviation, n). Tests compare what `statistics` makes of them with the
+p-values of Tables 9-14 (`wrong_inception_crop_pvalues.csv`).
 """
 
-import csv
 import functools
-import importlib.resources
 
 from big_crop import names
-from big_crop.study import grid, statistics
+from big_crop.study import grid, reference
 from big_crop.study import layout as layouts
 from big_crop.study.results import Metric, Results
-from big_crop.study.statistics import Cell
 
+_TOP1 = "top-1 val. accuracy, {} (%)"
 METRICS = (
-  dict(key="val/top1", label="top-1 val. accuracy, original label (%)"),
-  dict(key="real/top1", label="top-1 val. accuracy, ReaL (%)"),
+  dict(key="val/top1", label=_TOP1.format("original label"), scale=100),
+  dict(key="real/top1", label=_TOP1.format("ReaL"), scale=100),
 )
 BUDGETS = (30, 60, 90, 150, 300)
 AREA_MIN = (2.5, 5, 10, 15, 20, 25)  # percent
@@ -33,13 +32,6 @@ TENSORFLOW = {
   PORT: "TensorFlow Inception crop (port)",
   "inception_crop_coupled": "TensorFlow Inception crop (coupled)",
 }
-
-_CROPS = {
-  "tensorflow": PORT,
-  "pytorch": "inception_crop_fixed",
-  "beta": "beta_crop",
-}
-_METRICS = {"original": "val/top1", "real": "real/top1"}
 
 FAMILIES = (
   dict(
@@ -125,39 +117,11 @@ COMPARISONS = (
 STRENGTH = ("native", "fixed", "matched")
 
 
-def rows(name: str) -> list[dict[str, str]]:
-  """The rows of a CSV of the folder `reference`, as text."""
-  place = importlib.resources.files(__package__) / "reference" / f"{name}.csv"
-  with place.open(newline="") as file:
-    return list(csv.DictReader(file))
-
-
-def percent(text: str) -> float:
-  """An area of the CSVs in percent: 0.025 -> 2.5."""
-  return round(100 * float(text), 6)
-
-
 @functools.cache
 def load() -> Results:
   """The paper's results, with the factors that our studies have."""
-  metrics = [Metric(scale=100, **m) for m in METRICS]
-  settings, cells = {}, {}
-  for row in rows("accuracy"):
-    factors = {
-      "optimiser": row["optimizer"],
-      "crop": _CROPS[row["crop"]],
-      "area_min": percent(row["area_min"]),
-      "epochs": int(row["epochs"]),
-    }
-    names = {"alpha": "alpha", "beta": "beta", "wd": "weight_decay"}
-    factors |= {k: float(row[v]) for k, v in names.items() if row[v]}
-    key = grid.key_of(factors)
-    settings[key] = factors
-    n = int(row["n"])
-    cells[key, _METRICS[row["metric"]]] = Cell(
-      float(row["mean"]), float(row["std"]), n, n, {}
-    )
-  return Results("the paper", list(settings.values()), metrics, cells)
+  metrics = [Metric(**m) for m in METRICS]
+  return reference.results(["wrong_inception_crop_accuracy"], metrics)
 
 
 def fill(config, tensorflow: str = PORT) -> None:
@@ -171,7 +135,7 @@ def fill(config, tensorflow: str = PORT) -> None:
     ValueError: in one line, if it is none of them.
   """
   names.check("tensorflow", tensorflow, TENSORFLOW)
-  config.metrics = [{**m, "scale": 100} for m in METRICS]
+  config.metrics = list(METRICS)
   native, *others = FAMILIES
   where = {**native["where"], "crop": tensorflow}
   native = {**native, "label": TENSORFLOW[tensorflow], "where": where}
@@ -185,35 +149,3 @@ def layout_of_paper() -> layouts.Layout:
   config = grid.default_study()
   fill(config)
   return layouts.of_config(config)
-
-
-def p_values() -> list[tuple[float, float]]:
-  """The p-values of Tables 9-14, and what follows from Tables 5-8.
-
-  Returns:
-    (as printed, by `statistics.compare` from the means and deviations), without
-    the trivial ones: 5% against itself.
-  """
-  paper = load()
-  found = []
-  for row in rows("pvalues"):
-    first, second = row["comparison"].split(" vs ")
-    area = percent(row["area_min"])
-    second, base = second.split()[0], second.partition("area_min=")[2]
-    base = percent(base) if base else area
-    if (first, base) == (second, area):
-      continue
-    metric = paper.metric(_METRICS[row["metric"]])
-    known = {"optimiser": "adamw", "epochs": int(row["epochs"])}
-    a, b = (
-      paper.cell({**known, "crop": _CROPS[crop], "area_min": x}, metric)
-      for crop, x in ((first, area), (second, base))
-    )
-    found.append((float(row["p_value"]), statistics.compare(a, b).p))
-  return found
-
-
-def worst_factor() -> tuple[float, int]:
-  """How far a computed p-value is from the printed one; and how many."""
-  factors = [max(a / b, b / a) for a, b in p_values()]
-  return max(factors), len(factors)

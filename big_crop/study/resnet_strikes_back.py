@@ -7,10 +7,8 @@ Table 9 (ten seeds), as printed: of A1 at a crop ratio of 1.0 the maximum there
 is below seed 0.
 """
 
-import ast
-
 from big_crop import names
-from big_crop.study import paper
+from big_crop.study import reference
 
 _TOP1 = "top-1 {} accuracy (%)"
 METRICS = (
@@ -19,6 +17,7 @@ METRICS = (
   dict(key="v2/top1", label=_TOP1.format("V2"), scale=100),
 )
 TEST_CROPS = (0.875, 0.9, 0.95, 1.0)
+_STATISTICS = ("mean", "std", "max", "min", "chosen")  # chosen: seed 0
 
 # Table 2, where it is what the ablations vary.
 _A2 = dict(
@@ -67,57 +66,26 @@ def recipes_of(text: str) -> list[str]:
   return found
 
 
-def _level(text):
-  try:
-    return ast.literal_eval(text)
-  except (ValueError, SyntaxError):
-    return text
-
-
 def ablations(recipe: str) -> list[dict]:
   """A recipe's ablations, as `default_study().ablations` takes them."""
-  found = {}
-  for row in paper.rows("resnet_strikes_back_ablations"):
-    if row["recipe"] != recipe:
-      continue
-    default = {k: RECIPES[recipe][k] for k in _VARIED[row["source"]]}
-    levels = {k: _level(row[k]) for k in default if row[k]}
-    changes = {k: v for k, v in levels.items() if v != default[k]}
-    table = found.setdefault(row["source"], (default, []))
-    # Table 7 has the default in both of its parts.
-    if (changes, float(row["top1"])) not in table[1]:
-      table[1].append((changes, float(row["top1"])))
-  return [
-    dict(
-      title=f"{source}, {recipe.upper()}: {_TABLES[source]}",
-      default=default,
-      rows=[changes for changes, _ in rows],
-      where=dict(recipe=recipe),
-      metrics=[m["key"] for m in METRICS],
-      reference={"val/top1": [top1 for _, top1 in rows]},
-      source="paper, seed 0",
-    )
-    for source, (default, rows) in found.items()
-  ]
+  own = RECIPES[recipe]
+  return reference.ablations(
+    "resnet_strikes_back_ablations",
+    {t: {k: own[k] for k in varied} for t, varied in _VARIED.items()},
+    {t: f"{t}, {recipe.upper()}: {text}" for t, text in _TABLES.items()},
+    dict(recipe=recipe),
+    [m["key"] for m in METRICS],
+  )
 
 
-def _statistics(source, recipe):
-  """{(metric, crop ratio): {statistic: number}} of the paper."""
-  keys = {"chosen": "seed_0", **{k: k for k in ("mean", "std", "max", "min")}}
+def statistics(source: str, recipe: str) -> dict[str, dict]:
+  """{metric: the paper's statistics over seeds} of Figure 1, or of Table 9."""
   return {
-    (row["metric"], float(row["test_crop"])): {
-      **{k: float(row[v]) for k, v in keys.items()},
-      "n": int(row["n"]),
-    }
-    for row in paper.rows("resnet_strikes_back_seeds")
+    row["metric"]: {k: float(row[k]) for k in _STATISTICS}
+    | {"n": int(row["n"])}
+    for row in reference.rows("resnet_strikes_back_seeds")
     if (row["source"], row["recipe"]) == (source, recipe)
   }
-
-
-def figure_1(recipe: str) -> dict[str, dict]:
-  """{metric: the paper's statistics over seeds}; only A2 has any."""
-  found = _statistics("Figure 1", recipe)
-  return {f"{name}/top1": v for (name, _), v in found.items()}
 
 
 def test_crops(config, recipe: str, where: dict) -> None:
@@ -138,7 +106,6 @@ def test_crops(config, recipe: str, where: dict) -> None:
     for k, r in keys.items()
     if k not in known
   ]
-  theirs = _statistics("Table 9", recipe)
   config.seed_statistics += [
     dict(
       title=f"Table 9, {recipe.upper()}: crop ratio at test time",
@@ -146,7 +113,7 @@ def test_crops(config, recipe: str, where: dict) -> None:
       where=where,
       chosen=0,
       base="val_crop950/top1",
-      reference={k: theirs["val", r] for k, r in keys.items()},
+      reference=statistics("Table 9", recipe),
       source="paper (Table 9)",
     )
   ]

@@ -28,7 +28,8 @@ class Metric:
   Attributes:
     key: of summary.json's metrics, or of metrics.jsonl with `tail`.
     label: for people.
-    scale: factor of what is shown.
+    scale: factor of what is shown, -100 for an error in percent.
+    offset: added to that, 100 for an error in percent.
     digits: decimals that are shown.
     better: "higher", "lower", or None for what only describes.
     tail: averages the logged values over this last part of the run's steps.
@@ -37,6 +38,7 @@ class Metric:
   key: str
   label: str
   scale: float = 1.0
+  offset: float = 0.0
   digits: int = 2
   better: str | None = "higher"
   tail: float | None = None
@@ -62,7 +64,7 @@ class Metric:
       value = float(np.mean(logged)) if logged else None
     # A run that diverged has no mean with others.
     known = value is not None and math.isfinite(value)
-    return self.scale * value if known else None
+    return self.offset + self.scale * value if known else None
 
   def measured(self, cell: Cell) -> dict[str, Any]:
     """A cell of this metric, for the records of a table."""
@@ -74,7 +76,7 @@ class Metric:
     summary = state.summary
     epochs = summary["metrics"]["epoch"] / summary["step"]
     return {
-      r["step"] * epochs: self.scale * r[self.key]
+      r["step"] * epochs: self.offset + self.scale * r[self.key]
       for r in state.metrics()
       if math.isfinite(r.get(self.key, math.nan))
     }
@@ -89,6 +91,7 @@ class Results:
     settings: the factors of each setting, in order.
     metrics: what is measured.
     states: the runs themselves, if they are at hand.
+    theirs: what a paper has of the same settings.
   """
 
   title: str
@@ -96,6 +99,7 @@ class Results:
   metrics: list[Metric]
   cells: dict[tuple[str, str], Cell]
   states: list[runs.RunState] = dataclasses.field(default_factory=list)
+  theirs: "Results | None" = None
 
   def cell(self, factors: Factors, metric: Metric) -> Cell:
     """The cell of a setting; an empty one if there is none."""

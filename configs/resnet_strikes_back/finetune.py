@@ -27,14 +27,6 @@ from big_crop import recipes
 from big_crop.config import default_config, parse_arg
 from pp_ops.errors import UserError
 
-SPLITS = {
-  "i_naturalist2021": ("train", "val"),
-  "oxford_flowers102": ("train+validation", "test"),
-  "cars196": ("train", "test"),
-  "cifar100": ("train", "test"),
-  "cifar10": ("train", "test"),
-}
-
 
 def get_config(arg=None):
   arg = parse_arg(
@@ -68,12 +60,12 @@ def get_config(arg=None):
     c.total_epochs = 2.0
     c.input.batch_size = 32
     c.log_training_steps = 2
-  known = SPLITS.get(arg.dataset, (None, None))
+  known = recipes.SPLITS.get(arg.dataset, (None, None))
   train, test = arg.train or known[0], arg.test or known[1]
   if not (train and test):
     raise UserError(
       f"dataset={arg.dataset}: give train= and test=, its splits; known are "
-      + ", ".join(SPLITS)
+      + ", ".join(recipes.SPLITS)
     )
 
   c.model_name, _, variant = arg.model.partition("-")

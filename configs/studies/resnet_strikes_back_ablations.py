@@ -30,6 +30,7 @@ def get_config(arg=None):
   c.arguments = dict(data_dir=arg.data_dir, smoke=arg.smoke)
   c.seeds = list(range(arg.seeds))
   c.metrics = list(rsb.METRICS)
+  c.reference = ["resnet_strikes_back_ablations"]
   for recipe in rsb.recipes_of(arg.recipes):
     c.ablations += rsb.ablations(recipe)
     rsb.test_crops(c, recipe, dict(recipe=recipe))

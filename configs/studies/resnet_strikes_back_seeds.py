@@ -59,7 +59,7 @@ def get_config(arg=None):
       histogram="val/top1",
       scatter=["val/top1", "v2/top1"],
       curves="val/top1",
-      reference=rsb.figure_1(recipe),
+      reference=rsb.statistics("Figure 1", recipe),
       source="paper (Figure 1)",
     )
   ]

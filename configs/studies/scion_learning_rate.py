@@ -35,7 +35,7 @@ def get_config(arg=None):
       epochs=90,
     )
   ]
-  c.metrics = [{**m, "scale": 100} for m in paper.METRICS]
+  c.metrics = list(paper.METRICS)
   c.families = [dict(name="lr", label="Scion at 90ep", where={}, x="lr")]
   c.comparisons = [
     dict(title="Scion, lr against 0.01 (section 5)", a="lr", base=LR)
