@@ -1,8 +1,9 @@
 """Evaluators: one file each, named in the config by `type`.
 
 A module here has an `Evaluator`, whose `run(variables)` returns a dict of
-floats. Its keyword arguments are those of its entry in `config.evals`, and what
-it names of the run's own:
+floats, and of images [N, H, W, 3] if it has some to show, which the trainer
+draws in the workdir as EVALUATOR_KEY.png. Its keyword arguments are those of
+its entry in `config.evals`, and what it names of the run's own:
   predict: (variables, image [B, H, W, C]) -> outputs [B, ...] and activations
     by name, jitted; the objective's `predict`.
   mesh: the mesh.
@@ -23,6 +24,7 @@ from pp_ops.errors import UserError
 # config.evals.NAME.type -> the module of its Evaluator.
 _MODULES = {
   "classification": "big_crop.evaluators.classification",
+  "reconstruction": "big_crop.evaluators.reconstruction",
   "saliency": "big_crop.saliency.evaluator",
 }
 
