@@ -196,6 +196,8 @@ def run(config, workdir: str) -> dict | None:
       rate = line.update(step, measured["training_loss"], measured["lr"])
       if rate:
         measured["images_per_s"] = rate
+      if text := parts.objective.warning(measured):
+        line.show(f"step {step}: {text}")
       if all_skipped:
         measured["skipped_corrupt"] = all_skipped
     unchecked = []

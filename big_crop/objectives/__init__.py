@@ -16,6 +16,7 @@ __all__ = ["KEYS", "Aux", "Batch", "Objective", "make"]
 # config.objective_name -> the module of its Objective.
 _MODULES = {
   "classification": "big_crop.objectives.classification",
+  "contrastive": "big_crop.objectives.contrastive",
   "masked_autoencoding": "big_crop.objectives.masked_autoencoding",
 }
 
