@@ -7,7 +7,6 @@ other images come from a queue of past ones.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
