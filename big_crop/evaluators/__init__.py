@@ -25,6 +25,7 @@ from pp_ops.errors import UserError
 _MODULES = {
   "classification": "big_crop.evaluators.classification",
   "reconstruction": "big_crop.evaluators.reconstruction",
+  "representation": "big_crop.evaluators.representation",
   "saliency": "big_crop.saliency.evaluator",
 }
 
