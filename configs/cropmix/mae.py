@@ -11,8 +11,8 @@ image, bicubic, flip. 200 epochs of all of ImageNet, 300 of 10% of it. After
 finetuning (configs/cropmix/mae_finetune.py), top-1 in Tables 4 and 9:
 
               plain   cropmix   mix=cutmix
-    100%      82.4    82.5      82.4
-    10%       51.9    53.8      52.1
+    100%      82.4    82.3      82.5
+    10%       51.9    52.6      51.8
 
 The evaluator leaves val_images.png in the workdir: images, what the encoder
 sees, and the predictions in the gaps.
