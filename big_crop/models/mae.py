@@ -86,6 +86,8 @@ class MAE(nn.Module):
   encoder: vit.ViT
   decoder: Decoder
 
+  beside = "decoder"  # the parameters that are not the encoder's
+
   def setup(self):
     nn.share_scope(self, self.encoder)
 

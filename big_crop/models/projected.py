@@ -25,6 +25,8 @@ class Projected(nn.Module):
   hidden: int
   out: int
 
+  beside = "projector"  # the parameters that are not the encoder's
+
   def setup(self):
     nn.share_scope(self, self.backbone)
     self.projector = Projector(self.hidden, self.out)
