@@ -17,8 +17,8 @@ class Objective(Base):
   """Minimises the mean of a classification loss over the global batch.
 
   A batch holds `image` [B, H, W, C] float, and either `label` [B] int or
-  `labels` [B, num_classes] float. With `config.objective.frozen_model` the model
-  runs as in evaluation, for a linear probe: nothing is dropped, and batch norm
+  `labels` [B, num_classes] float. `config.objective.frozen_model` has the model
+  run as in evaluation, for a linear probe: nothing is dropped, and batch norm
   takes its averages.
 
   Attributes:

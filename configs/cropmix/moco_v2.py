@@ -16,7 +16,7 @@ image with colour jitter, grey, blur and flip. The query is
 
 and the key is plain. Their linear probes have a top-1 of 65.8, 67.2 and 67.8
 (Table 3). Table 8's rows "+ Mixup" and "+ CutMix" are exchanged: the former
-repeats Table 3's CropMix, which cuts, and the text calls Mixup poor. The blur is
+repeats Table 3's CropMix, which cuts, and the text calls Mixup poor. Blur is
 torchvision's, MoCo's is Pillow's (see the op `gaussian_blur`).
 
 metrics.jsonl has what tells a collapse: alignment, uniformity, feature_std,
