@@ -15,6 +15,8 @@ from ml_collections.config_dict import placeholder
 
 from big_crop import config, names
 from big_crop.optim.scaling import scaled_lr
+from big_crop.runtime import records, storage
+from pp_ops.errors import UserError
 
 # What every recipe takes after the colon of --config, beside its own arguments.
 ARGUMENTS = dict(
@@ -352,3 +354,49 @@ def add_robust(c: ConfigDict, arg: ConfigDict) -> None:
   for name in ("replace", "noise") if arg.corrupted else ():
     data = dict(name=f"{arg.corrupted}/{name}", split="validation")
     c.evals[name] = once | dict(data=data)
+
+
+# Parameters beside an encoder's own: heads, and what pretraining had besides.
+BESIDE = ["head/.*", "projector/.*", "decoder/.*"]
+
+
+def start_from(c: ConfigDict, workdir: str) -> None:
+  """Sets the model to a finished run's, and starts from its encoder.
+
+  Args:
+    c: the config.
+    workdir: of a run of any objective.
+
+  Raises:
+    ValueError: in one line, if there is no run.
+  """
+  path = storage.path(workdir) / "config.json"
+  if not path.exists():
+    raise UserError(f"init={workdir} has no config.json: give a run's workdir")
+  given = records.read_json(path)
+  c.model_name, c.model = given["model_name"], given["model"]
+  c.model_init = workdir
+  c.model_load.dont_load = BESIDE
+
+
+def set_plain_data(c: ConfigDict, arg: ConfigDict) -> None:
+  """Random crops and flips to train on, central crops to test on.
+
+  Args:
+    c: the config.
+    arg: `data`, `data_dir`, the splits `train` and `test`, `res` and `batch`.
+  """
+  data = dict(name=arg.data, data_dir=arg.data_dir)
+  c.input.data = dict(**data, split=arg.train)
+  c.input.pp = (
+    f"decode_jpeg_and_inception_crop_fixed({arg.res}, area_min=8, "
+    'antialias=True)|flip_lr|vgg_value_range|keep("image", "label")'
+  )
+  c.evals.val = dict(
+    type="classification",
+    data=dict(**data, split=arg.test),
+    pp_fn=test_view(arg.res, 0.875, "bilinear") + '|keep("image", "label")',
+    batch_size=min(arg.batch, 1024),
+    log_percent=0.1,
+  )
+  c.log_training_steps = 50

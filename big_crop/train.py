@@ -141,6 +141,10 @@ def run(config, workdir: str) -> dict | None:
     measured = {}
     for name in names:
       results = parts.evals[name][0].run(state.variables())
+      shown = {k: v for k, v in results.items() if np.ndim(v)}
+      results = {k: v for k, v in results.items() if k not in shown}
+      if first_process:
+        draw(workdir, {f"{name}_{k}": v for k, v in shown.items()})
       measured |= {f"{name}/{k}": v for k, v in results.items()}
       text = "  ".join(f"{k} {v:.4g}" for k, v in results.items())
       line.show(f"step {step}  {name}: {text}")
@@ -192,6 +196,8 @@ def run(config, workdir: str) -> dict | None:
       rate = line.update(step, measured["training_loss"], measured["lr"])
       if rate:
         measured["images_per_s"] = rate
+      if text := parts.objective.warning(measured):
+        line.show(f"step {step}: {text}")
       if all_skipped:
         measured["skipped_corrupt"] = all_skipped
     unchecked = []
@@ -235,12 +241,20 @@ def run(config, workdir: str) -> dict | None:
 
 def save_images(workdir, prepared):
   """Draws what the model sees: train_images.png, and so on for other views."""
-  for name, x in prepared.items():
-    if x.ndim == 4 and x.shape[-1] in (1, 3):
-      mine = np.concatenate([shard.data for shard in x.addressable_shards])
-      path = workdir / f"train_{name}s.png"
-      with outputs.writing(path):
-        pictures.save_image_grid(path, mine)
+  mine = lambda x: np.concatenate([s.data for s in x.addressable_shards])
+  images = {
+    f"train_{name}s": mine(x)
+    for name, x in prepared.items()
+    if x.ndim == 4 and x.shape[-1] in (1, 3)
+  }
+  draw(workdir, images)
+
+
+def draw(workdir, images):
+  """Draws images [N, H, W, C] by name as NAME.png."""
+  for name, x in images.items():
+    with outputs.writing(path := workdir / f"{name}.png"):
+      pictures.save_image_grid(path, x)
 
 
 def check_finite(losses, checkpoints):

@@ -142,3 +142,14 @@ def check_onehot(depth, key, key_result, inkey, outkey) -> None:
     raise UserError("give key and key_result, or inkey and outkey, not both")
   if not isinstance(key, str | None):
     raise UserError(f"key={key!r}: need the name of a feature")
+
+
+def check_views(features, names, op) -> None:
+  """Checks that features are images of one size, known in the graph."""
+  check_there(features, names, op)
+  shapes = [tuple(getattr(features[k], "shape", ())) for k in names]
+  if shapes[0] != shapes[1] or len(shapes[0]) != 3 or None in shapes[0]:
+    raise UserError(
+      f"{op} needs two views of one size: {names[0]!r} has shape {shapes[0]}, "
+      f"{names[1]!r} {shapes[1]}"
+    )

@@ -1,8 +1,9 @@
 """Evaluators: one file each, named in the config by `type`.
 
 A module here has an `Evaluator`, whose `run(variables)` returns a dict of
-floats. Its keyword arguments are those of its entry in `config.evals`, and what
-it names of the run's own:
+floats, and of images [N, H, W, 3] if it has some to show, which the trainer
+draws in the workdir as EVALUATOR_KEY.png. Its keyword arguments are those of
+its entry in `config.evals`, and what it names of the run's own:
   predict: (variables, image [B, H, W, C]) -> outputs [B, ...] and activations
     by name, jitted; the objective's `predict`.
   mesh: the mesh.
@@ -25,6 +26,8 @@ _MODULES = {
   "adversarial": "big_crop.evaluators.adversarial",
   "calibration": "big_crop.evaluators.calibration",
   "classification": "big_crop.evaluators.classification",
+  "reconstruction": "big_crop.evaluators.reconstruction",
+  "representation": "big_crop.evaluators.representation",
   "saliency": "big_crop.saliency.evaluator",
 }
 

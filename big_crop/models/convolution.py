@@ -126,16 +126,18 @@ def classify(x, num_classes, out, *, dropout=0.0, train=False):
 
   Args:
     x: [B, h, w, c].
-    num_classes: size of the logits.
+    num_classes: size of the logits; 0 for no dense layer.
     out: dict of activations; gets "pre_logits" [B, c] and "logits".
     dropout: rate before the dense layer.
     train: whether to drop.
 
   Returns:
-    logits [B, num_classes] and `out`.
+    logits [B, num_classes], or "pre_logits" without a dense layer; and `out`.
   """
   x = jnp.mean(x, (1, 2), dtype=common.accumulator(x.dtype))
   out["pre_logits"] = x
+  if not num_classes:
+    return x, out
   x = nn.Dropout(dropout, deterministic=not train)(x)
   head = nn.Dense(
     num_classes,

@@ -258,7 +258,7 @@ def Model(num_classes, *, variant=50, **kw):
   and layer1_0/se/fc1, layer1_0/se/fc2, ... (se_ratio).
 
   Args:
-    num_classes: size of the logits.
+    num_classes: size of the logits; 0 for no head: "pre_logits" is returned.
     variant: 10, 18, 34, 50, 101, 152, 200; or "50d", "se50", "x50_32x4d",
       which are timm's resnet50d, seresnet50 and resnext50_32x4d.
     **kw: these override the variant:

@@ -5,6 +5,9 @@ Their parameters are named as in big_vision's checkpoints.
 
 import dataclasses
 import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -29,14 +32,72 @@ ACTIVATIONS = {
 }
 
 _xavier = nn.initializers.xavier_uniform()
+_lecun = nn.initializers.lecun_normal()
 # timm cuts its normal off at 2, which is 100 standard deviations.
 NORMAL = nn.initializers.normal(0.02)
 
-# Of matrices: (kernels, biases of the MLP by the number of their inputs).
+
+def _flat(init):
+  """Of a convolution whose kernel is initialised as a matrix."""
+
+  def flat(key, shape, dtype):
+    return init(key, (math.prod(shape[:-1]), shape[-1]), dtype).reshape(shape)
+
+  return flat
+
+
+class Init(NamedTuple):
+  """Where parameters start; biases other than the MLP's at zero.
+
+  Attributes:
+    matrix: kernels of attention and MLP.
+    mlp_bias: biases of the MLP, by the number of their inputs.
+    qkv: kernels of queries, keys and values, where they differ from `matrix`.
+    embedding: the kernel of the patch embedding.
+    cls: the class token.
+    head: the head's kernel.
+  """
+
+  matrix: nn.initializers.Initializer
+  mlp_bias: Callable[[int], nn.initializers.Initializer]
+  qkv: nn.initializers.Initializer
+  embedding: nn.initializers.Initializer
+  cls: nn.initializers.Initializer
+  head: nn.initializers.Initializer
+
+
+_zeros = nn.initializers.zeros
 INITS = {
-  "big_vision": (_xavier, lambda fan_in: nn.initializers.normal(1e-6)),
-  "timm": (NORMAL, lambda fan_in: nn.initializers.zeros),
-  "torch": (common.torch_linear, common.torch_bias),
+  "big_vision": Init(
+    _xavier,
+    lambda fan_in: nn.initializers.normal(1e-6),
+    _xavier,
+    _lecun,
+    _zeros,
+    _lecun,
+  ),
+  "timm": Init(
+    NORMAL,
+    lambda fan_in: _zeros,
+    NORMAL,
+    common.torch_linear,  # timm leaves PyTorch's own
+    nn.initializers.normal(1e-6),
+    NORMAL,
+  ),
+  # MAE takes queries, keys and values for one matrix [d, 3 d], whose Xavier
+  # variance is half of that of [d, d].
+  "mae": Init(
+    _xavier,
+    lambda fan_in: _zeros,
+    nn.initializers.variance_scaling(0.5, "fan_avg", "uniform"),
+    _flat(_xavier),
+    NORMAL,
+    nn.initializers.normal(2e-5),
+  ),
+  "torch": Init(
+    *(common.torch_linear, common.torch_bias, common.torch_linear),
+    *(common.torch_linear, NORMAL, common.torch_linear),
+  ),
 }
 
 
@@ -83,14 +144,16 @@ class Attention(nn.Module):
     fused = _has_fused_attention(self.layers.dtype, heads[1])
     axes = "btnh" if fused else "bnth"
     # Flax initialises attention kernels as matrices, and so did the papers.
-    matrix, _ = INITS[self.layers.weight_init]
-    init = lambda key, shape, dtype: matrix(key, (d, d), dtype).reshape(shape)
+    start = INITS[self.layers.weight_init]
+    as_matrix = lambda init: (
+      lambda key, shape, dtype: init(key, (d, d), dtype).reshape(shape)
+    )
     project = functools.partial(
       nn.Einsum,
       (d, *heads),
       f"btd,dnh->{axes}",
       dtype=self.layers.dtype,
-      kernel_init=init,
+      kernel_init=as_matrix(start.qkv),
     )
     q = project(name="query")(x_q)
     k = project(name="key")(x_kv)
@@ -103,7 +166,7 @@ class Attention(nn.Module):
       (*heads, d),
       f"{axes},nhd->btd",
       dtype=self.layers.dtype,
-      kernel_init=init,
+      kernel_init=as_matrix(start.matrix),
       name="out",
     )(x)
 
@@ -131,14 +194,14 @@ class MlpBlock(nn.Module):
   @nn.compact
   def __call__(self, x, *, train=False):
     width, layers = x.shape[-1], self.layers
-    kernel_init, bias_init = INITS[layers.weight_init]
+    start = INITS[layers.weight_init]
     dense = functools.partial(
-      nn.Dense, dtype=layers.dtype, kernel_init=kernel_init
+      nn.Dense, dtype=layers.dtype, kernel_init=start.matrix
     )
-    x = dense(layers.mlp_dim, bias_init=bias_init(width))(x)
+    x = dense(layers.mlp_dim, bias_init=start.mlp_bias(width))(x)
     x = ACTIVATIONS[layers.act](x)
     x = nn.Dropout(layers.dropout, deterministic=not train)(x)
-    return dense(width, bias_init=bias_init(layers.mlp_dim))(x)
+    return dense(width, bias_init=start.mlp_bias(layers.mlp_dim))(x)
 
 
 class EncoderBlock(nn.Module):
@@ -168,11 +231,12 @@ class EncoderBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-  """The blocks and the final normalisation, in float32."""
+  """The blocks and the final normalisation, if any, in float32."""
 
   layers: Layers
   depth: int
   drop_path: float
+  final_norm: bool = True
 
   @nn.compact
   def __call__(self, x, *, train):
@@ -184,6 +248,8 @@ class Encoder(nn.Module):
       x, out[f"block{i:02d}"] = block(x, train=train)
     out["pre_ln"] = x
     dtype = common.accumulator(self.layers.dtype)
+    if not self.final_norm:
+      return x.astype(dtype), out
     return self.layers.norm_layer(dtype, "encoder_norm")(x), out
 
 
@@ -195,7 +261,9 @@ class MAPHead(nn.Module):
   @nn.compact
   def __call__(self, x):
     b, _, d = x.shape
-    probe = self.param("probe", INITS[self.layers.weight_init][0], (1, 1, d))
+    probe = self.param(
+      "probe", INITS[self.layers.weight_init].matrix, (1, 1, d)
+    )
     attention = Attention(self.layers, name="MultiHeadDotProductAttention_0")
     x = attention(jnp.broadcast_to(probe, (b, 1, d)), x)
     y = self.layers.norm_layer()(x)

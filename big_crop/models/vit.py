@@ -2,8 +2,9 @@
 
 Dosovitskiy et al., https://arxiv.org/abs/2010.11929; the variants of Zhai et
 al., https://arxiv.org/abs/2106.04560, Table 2; the plain recipe (sincos2d,
-gap) of Beyer et al., https://arxiv.org/abs/2205.01580; and DeiT, Touvron et
-al., https://arxiv.org/abs/2012.12877, as timm has it.
+gap) of Beyer et al., https://arxiv.org/abs/2205.01580; DeiT, Touvron et al.,
+https://arxiv.org/abs/2012.12877, as timm has it; and MAE's, He et al.,
+https://arxiv.org/abs/2111.06377.
 """
 
 import flax.linen as nn
@@ -43,7 +44,22 @@ DEIT = dict(
 )
 
 
-def sincos2d(h, w, width):
+# What "MAE-" before a name stands for: the encoder as it is pretrained. It is
+# finetuned with pool_type="fc_norm", posemb="learn", posemb_cls=True.
+MAE = dict(
+  pool_type="tok",
+  posemb="sincos2d_mae",
+  act="gelu_exact",
+  weight_init="mae",
+  head_zeroinit=False,
+)
+
+FAMILIES = {"DeiT": DEIT, "MAE": MAE}
+
+POOLS = ("gap", "tok", "map", "fc_norm")
+
+
+def sincos2d(h, w, width, to_end=True):
   """Fixed 2-d sine-cosine position embedding.
 
   MoCo v3's (https://arxiv.org/abs/2104.02057): with `width // 4` frequencies
@@ -53,6 +69,7 @@ def sincos2d(h, w, width):
     h: rows of patches.
     w: columns of patches.
     width: channels, a multiple of 4 and at least 8.
+    to_end: whether 1/10000 is the last frequency; MAE's would be the next.
 
   Returns:
     float32 NumPy array [1, h * w, width], row by row.
@@ -62,10 +79,16 @@ def sincos2d(h, w, width):
       f"posemb='sincos2d' needs a width that is a multiple of 4 and at least "
       f"8, not {width}."
     )
-  omega = 10_000.0 ** -np.linspace(0, 1, width // 4)
+  omega = 10_000.0 ** -np.linspace(0, 1, width // 4, endpoint=to_end)
   y, x = (grid.reshape(-1, 1) * omega for grid in np.mgrid[:h, :w])
   posemb = np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1)
   return posemb[None].astype(np.float32)
+
+
+def sincos2d_mae(h, w, width, cls):
+  """MAE's [1, h * w + cls, width], where the class token has the position 0."""
+  posemb = sincos2d(h, w, width, to_end=False)
+  return np.pad(posemb, [(0, 0), (int(cls), 0), (0, 0)])
 
 
 class ViT(nn.Module):
@@ -91,8 +114,8 @@ class ViT(nn.Module):
   dtype_mm: str = "float32"
 
   def __post_init__(self):
-    names.check("posemb", self.posemb, ("learn", "sincos2d"))
-    names.check("pool_type", self.pool_type, ("gap", "tok", "map"))
+    names.check("posemb", self.posemb, ("learn", "sincos2d", "sincos2d_mae"))
+    names.check("pool_type", self.pool_type, POOLS)
     names.check("norm", self.norm, transformer.NORMS)
     names.check("act", self.act, transformer.ACTIVATIONS)
     names.check("weight_init", self.weight_init, transformer.INITS)
@@ -102,20 +125,24 @@ class ViT(nn.Module):
       raise UserError(
         f"width={self.width} is not a multiple of num_heads={self.num_heads}."
       )
-    if self.posemb_cls and (self.posemb, self.pool_type) != ("learn", "tok"):
+    if self.posemb_cls and not (self.posemb == "learn" and self._has_cls()):
       raise UserError(
-        "posemb_cls=True is for posemb='learn' with pool_type='tok', not "
-        f"posemb={self.posemb!r} with pool_type={self.pool_type!r}."
+        "posemb_cls=True is for posemb='learn' with pool_type='tok' or "
+        f"'fc_norm', not posemb={self.posemb!r} with "
+        f"pool_type={self.pool_type!r}."
       )
     super().__post_init__()
 
+  def _has_cls(self):
+    return self.pool_type in ("tok", "fc_norm")
+
   def last_layer(self):
     missing = {}
-    if self.pool_type == "tok":
+    if self._has_cls():
       missing = dict.fromkeys(
         ("gradcam", "relevance"),
-        "pool_type='tok' reads the class token alone, so that the last layer's "
-        "patch tokens have no gradient and no relevance; use pool_type='gap'",
+        f"pool_type={self.pool_type!r} has a class token, so that the last "
+        "layer's tokens are no grid; use pool_type='gap'",
       )
     elif self.pool_type != "gap":
       missing["relevance"] = (
@@ -145,11 +172,12 @@ class ViT(nn.Module):
       ("blocks.*.mlp.fc1", f"{block}/MlpBlock_0/Dense_0", "dense"),
       ("blocks.*.mlp.fc2", f"{block}/MlpBlock_0/Dense_1", "dense"),
       ("norm", "Transformer/encoder_norm", "layer_norm"),
+      ("fc_norm", "fc_norm", "layer_norm"),
       ("head", "head", "dense"),
     ]
 
   @nn.compact
-  def __call__(self, image, *, train=False):
+  def __call__(self, image, *, train=False, keep=None):
     layers = transformer.Layers(
       mlp_dim=self.mlp_dim or 4 * self.width,
       num_heads=self.num_heads,
@@ -167,43 +195,44 @@ class ViT(nn.Module):
         f"Images of {image.shape[1]}x{image.shape[2]} pixels can't be cut into "
         f"patches of {patch[0]}x{patch[1]}: choose multiples of the patch size."
       )
-    timm = self.weight_init == "timm"
-    lecun = nn.initializers.lecun_normal()
+    start = transformer.INITS[self.weight_init]
     x = nn.Conv(
       self.width,
       patch,
       patch,
       "VALID",
       dtype=self.dtype_mm,
-      # timm leaves PyTorch's own.
-      kernel_init=common.torch_linear if timm else lecun,
+      kernel_init=start.embedding,
       name="embedding",
     )(image)
     b, h, w, _ = x.shape
     x = x.reshape(b, h * w, self.width)
 
     if self.posemb == "learn":
-      init = (
-        transformer.NORMAL if timm else nn.initializers.normal(self.width**-0.5)
-      )
+      init = {
+        "timm": transformer.NORMAL,
+        "mae": lambda *_: sincos2d_mae(h, w, self.width, self.posemb_cls),
+      }.get(self.weight_init, nn.initializers.normal(self.width**-0.5))
       shape = (1, h * w + self.posemb_cls, self.width)
       posemb = self.param("pos_embedding", init, shape)
     else:
-      posemb = sincos2d(h, w, self.width)
+      posemb = sincos2d(h, w, self.width, self.posemb == "sincos2d")
     patches = posemb[:, 1:] if self.posemb_cls else posemb
     x = out["with_posemb"] = (x + patches).astype(self.dtype_mm)
+    if keep is not None:
+      x = jnp.take_along_axis(x, keep[..., None], axis=1)
 
-    if self.pool_type == "tok":
-      init = nn.initializers.normal(1e-6) if timm else nn.initializers.zeros
-      cls = self.param("cls", init, (1, 1, self.width))
+    if self._has_cls():
+      cls = self.param("cls", start.cls, (1, 1, self.width))
       if self.posemb_cls:
         cls = cls + posemb[:, :1]
       cls = jnp.broadcast_to(cls.astype(x.dtype), (b, 1, self.width))
       x = jnp.concatenate([cls, x], axis=1)
     x = nn.Dropout(self.dropout, deterministic=not train)(x)
 
+    norm_last = self.pool_type == "fc_norm"
     encoder = transformer.Encoder(
-      layers, self.depth, self.drop_path, name="Transformer"
+      layers, self.depth, self.drop_path, not norm_last, name="Transformer"
     )
     x, out["encoder"] = encoder(x, train=train)
     out["encoded"] = x
@@ -212,6 +241,8 @@ class ViT(nn.Module):
       x = jnp.mean(x, axis=1)
     elif self.pool_type == "tok":
       x = x[:, 0]
+    elif self.pool_type == "fc_norm":
+      x = layers.norm_layer(x.dtype, "fc_norm")(jnp.mean(x[:, 1:], axis=1))
     else:
       x = transformer.MAPHead(layers)(x).astype(
         common.accumulator(self.dtype_mm)
@@ -222,13 +253,13 @@ class ViT(nn.Module):
       rep_size = self.width if self.rep_size is True else self.rep_size
       x = nn.tanh(nn.Dense(rep_size, name="pre_logits")(x))
     out["pre_logits"] = x
+    if not self.num_classes:
+      return x, out
 
-    init = transformer.NORMAL if timm else lecun
-    if self.head_zeroinit:
-      init = nn.initializers.zeros
+    zeros = nn.initializers.zeros
     head = nn.Dense(
       self.num_classes,
-      kernel_init=init,
+      kernel_init=zeros if self.head_zeroinit else start.head,
       bias_init=nn.initializers.constant(self.head_bias),
       name="head",
     )
@@ -240,8 +271,9 @@ def Model(num_classes, *, variant=None, **kw):
   """Builds a Vision Transformer.
 
   Calling it on images [B, H, W, 3] returns float32 logits [B, num_classes] and
-  a dict of activations, with N = H/ph * W/pw patches (N + 1 tokens for "tok",
-  the class token first):
+  a dict of activations, with N = H/ph * W/pw patches (N + 1 tokens for "tok"
+  and "fc_norm", the class token first). With `keep`, int [B, K], only these
+  patches of each image enter the blocks, in this order; then N is K:
     with_posemb: [B, N, width] patch embeddings with positions.
     encoder: per block ("block00", ...) the branches "sa" and "mlp" and the
       residual stream after each, "+sa" and "+mlp"; "pre_ln", the last of them.
@@ -249,23 +281,27 @@ def Model(num_classes, *, variant=None, **kw):
     head_input, pre_logits, logits: the pooled vector and what follows from it.
 
   Args:
-    num_classes: size of the logits.
+    num_classes: size of the logits; 0 for no head: "pre_logits" is returned.
     variant: a name of `VARIANTS`, with or without a patch size: "S", "S/16";
       "DeiT-S/16" adds the arguments of `DEIT`, which make it timm's
-      deit_small_patch16_224 (Ti: tiny, B: base).
+      deit_small_patch16_224 (Ti: tiny, B: base), and "MAE-B/16" those of `MAE`.
     **kw: these override the variant:
       width, depth, mlp_dim (default 4 * width), num_heads;
       patch_size: int or (height, width), default 16;
-      posemb: "learn" or "sincos2d";
+      posemb: "learn", "sincos2d" or "sincos2d_mae", see `sincos2d`;
       posemb_cls: whether learnt positions include the class token's, first;
-      pool_type: "gap" (mean of the tokens), "tok" (class token) or "map"
-        (attention pooling);
+      pool_type: "gap" (mean of the tokens), "tok" (class token), "map"
+        (attention pooling), or "fc_norm" (there is a class token, but the mean
+        of the others is taken, and normalised after it, not before: how MAE is
+        finetuned);
       rep_size: True or an int adds a tanh layer of that width before the head;
       norm: "layernorm"; "rmsnorm"; or "rmsnorm_plain", without a learnt scale;
       act: "gelu", its tanh approximation; "gelu_exact"; or "sqrt2_gelu" and
         "sqrt2_gelu_exact", either times sqrt(2);
       weight_init: "big_vision"; or "timm", where matrices and positions are
         normal with standard deviation 0.02, the class token 1e-6, biases zero;
+        or "mae", where learnt positions start as "sincos2d_mae", matrices are
+        Xavier's, the head 2e-5, the class token 0.02;
       dropout: rate on embeddings, branches and MLP hidden layers (timm's
         pos_drop_rate and proj_drop_rate; its drop_rate is another);
       drop_path: stochastic depth rate of the last block, see
@@ -294,12 +330,13 @@ def decode_variant(variant):
   if variant is None:
     return {}
   name, slash, patch = str(variant).partition("/")
-  size = name.removeprefix("DeiT-")
+  family, dash, size = name.partition("-")
+  if not dash or family not in FAMILIES:
+    family, size = None, name
   names.check("ViT variant", size, VARIANTS)
   sizes = ("width", "depth", "mlp_dim", "num_heads")
   kw = dict(zip(sizes, VARIANTS[size], strict=True))
-  if size != name:
-    kw |= DEIT
+  kw |= FAMILIES.get(family, {})
   if slash:
     if not patch.isdecimal() or int(patch) == 0:
       raise UserError(

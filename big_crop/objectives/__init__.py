@@ -14,7 +14,11 @@ from pp_ops.errors import UserError
 __all__ = ["KEYS", "Aux", "Batch", "Objective", "make"]
 
 # config.objective_name -> the module of its Objective.
-_MODULES = {"classification": "big_crop.objectives.classification"}
+_MODULES = {
+  "classification": "big_crop.objectives.classification",
+  "contrastive": "big_crop.objectives.contrastive",
+  "masked_autoencoding": "big_crop.objectives.masked_autoencoding",
+}
 
 # Top-level keys of the config that nothing but an objective reads.
 KEYS = ("num_classes", "loss", "targets", "mixup", "mixing")

@@ -171,3 +171,8 @@ class Objective:
   def for_evaluators(self) -> dict[str, Any]:
     """Further arguments that evaluators may ask for by name."""
     return {}
+
+  def warning(self, metrics: Mapping[str, float]) -> str | None:
+    """One line for the user if what is logged at a step looks wrong."""
+    del metrics
+    return None

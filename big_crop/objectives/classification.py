@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from big_crop import models
+from big_crop import models, names
 from big_crop.objectives import losses, mixing, targets
 from big_crop.objectives.base import Aux
 from big_crop.objectives.base import Objective as Base
@@ -17,7 +17,9 @@ class Objective(Base):
   """Minimises the mean of a classification loss over the global batch.
 
   A batch holds `image` [B, H, W, C] float, and either `label` [B] int or
-  `labels` [B, num_classes] float.
+  `labels` [B, num_classes] float. `config.objective.frozen_model` has the model
+  run as in evaluation, for a linear probe: nothing is dropped, and batch norm
+  takes its averages.
 
   Attributes:
     model: the Flax module, see `big_crop.models`.
@@ -43,6 +45,9 @@ class Objective(Base):
     self.model = models.get_model(
       config.model_name, self.num_classes, **config.model
     )
+    for key in config.objective:
+      names.check("argument of config.objective", key, ["frozen_model"])
+    self._train = not config.objective.get("frozen_model", False)
     self._loss = losses.get(config.loss)
     self._mix = mixing.make(config.mixup, config.mixing)
     self._make_targets = targets.make(**config.targets)
@@ -60,7 +65,7 @@ class Objective(Base):
     (logits, _), new_model_state = self.model.apply(
       {"params": params, **model_state},
       batch["image"],
-      train=True,
+      train=self._train,
       rngs={"dropout": rng},
       mutable=list(model_state),
     )

@@ -243,6 +243,27 @@ def cut_interval(centre: Array, rest: Array, length: int, xp) -> tuple:
   return xp.maximum(begin, zero), xp.minimum(begin + cut, zero + length)
 
 
+def box_of(u: Array, size: tuple[int, int], xp) -> Array:
+  """The pixels that CutMix takes from the other of two views.
+
+  Args:
+    u: [3], uniform in [0, 1): 1 - lambda, which is uniform for alpha = 1, and
+      the box's centre.
+    size: (height, width) of the views.
+    xp: the array namespace.
+
+  Returns:
+    bool [height, width, 1].
+  """
+  (top, bottom), (left, right) = (
+    cut_interval(xp.floor(u[1 + i] * n), u[0], n, xp)
+    for i, n in enumerate(size)
+  )
+  y, x = (np.arange(n, dtype=np.float32) for n in size)
+  y, x = y[:, None, None], x[:, None]
+  return (top <= y) & (y < bottom) & (left <= x) & (x < right)
+
+
 @functools.lru_cache(maxsize=32)
 def _log_nodes(alpha, dtype):
   """log x and log CDF of Beta(alpha, alpha) for x up to 1/2, ascending."""

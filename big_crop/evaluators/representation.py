@@ -1,0 +1,230 @@
+"""How good features are: nearest neighbours, and a linear classifier on them.
+
+The features of a split are computed once, without augmentation. The linear
+probe of the papers, which trains a head on augmented images, is
+configs/cropmix/linear_probe.py; the one here is its fast form.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.optimize
+from jax.sharding import Mesh
+
+from big_crop import names
+from big_crop.data.eval_data import EvalData
+from big_crop.runtime import progress, sharding
+from pp_ops.checks import check_number
+from pp_ops.errors import UserError
+
+METHODS = ("knn", "linear")
+
+
+class Features(NamedTuple):
+  """Of a split, in the order in which it is stored.
+
+  Attributes:
+    x: float32 [n, D].
+    label: int [n].
+  """
+
+  x: np.ndarray
+  label: np.ndarray
+
+
+def _unit(x):
+  return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+
+
+def nearest(
+  bank: Features, x: np.ndarray, k: int, temperature: float
+) -> np.ndarray:
+  """The classes with the most votes of the nearest features by cosine.
+
+  Wu et al., https://arxiv.org/abs/1805.01978, section 3.4: each of the k
+  nearest votes for its class with the weight exp(cosine / temperature).
+
+  Args:
+    bank: of which neighbours are taken.
+    x: float [n, D].
+    k: how many, or all of the bank if it has fewer.
+    temperature: see above.
+
+  Returns:
+    int [n].
+  """
+  num_classes = int(bank.label.max()) + 1
+  known, label = jnp.array(_unit(bank.x)), jnp.array(bank.label)
+
+  @jax.jit
+  def votes(x):
+    near, index = jax.lax.top_k(x @ known.T, min(k, len(label)))
+    # Relative to the nearest, which changes no order and cannot overflow.
+    weight = jnp.exp((near - near[:, :1]) / temperature)
+    classes = jax.nn.one_hot(label[index], num_classes)
+    return (weight[..., None] * classes).sum(1).argmax(-1)
+
+  chunks = np.array_split(_unit(x), -(-len(x) // 1024))
+  return np.concatenate([votes(c) for c in chunks])
+
+
+def fit(train: Features, l2: float, max_steps: int) -> Callable:
+  """Multinomial logistic regression by L-BFGS.
+
+  Minimises mean cross-entropy + l2 / 2 |W|^2, the bias free; scikit-learn's
+  `LogisticRegression` with C = 1 / (n l2) does the same. Features are first
+  brought to mean 0 and, all together, to variance 1.
+
+  Args:
+    train: the examples.
+    l2: weight of the penalty.
+    max_steps: of L-BFGS.
+
+  Returns:
+    features [n, D] -> logits [n, classes].
+  """
+  num_classes, width = int(train.label.max()) + 1, train.x.shape[1]
+  mean = train.x.mean(0)
+  scale = 1 / max(float((train.x - mean).std()), 1e-12)
+  x = jnp.array((train.x - mean) * scale)
+  label = jnp.array(train.label)
+
+  @jax.jit
+  @jax.value_and_grad
+  def loss(flat):
+    w = flat.reshape(width + 1, num_classes)
+    logits = x @ w[:-1] + w[-1]
+    right = jnp.take_along_axis(logits, label[:, None], 1)[:, 0]
+    entropy = jax.nn.logsumexp(logits, axis=1) - right
+    return entropy.mean() + l2 / 2 * jnp.square(w[:-1]).sum()
+
+  found = scipy.optimize.minimize(
+    lambda w: [np.float64(v) for v in jax.device_get(loss(jnp.float32(w)))],
+    np.zeros((width + 1) * num_classes),
+    jac=True,
+    method="L-BFGS-B",
+    options={"maxiter": max_steps, "gtol": 1e-6, "ftol": 1e-10},
+  )
+  w = found.x.reshape(width + 1, num_classes)
+  return lambda x: (x - mean) * scale @ w[:-1] + w[-1]
+
+
+class Evaluator:
+  """Classifies a split by the features and labels of another."""
+
+  def __init__(
+    self,
+    *,
+    predict: Callable[[Any, jax.Array], tuple[jax.Array, Any]],
+    mesh: Mesh,
+    seed: int,
+    data: dict[str, Any],
+    pp_fn: str,
+    train: str = "train",
+    test: str = "validation",
+    methods: tuple = METHODS,
+    feature: str | None = None,
+    k: int = 200,
+    temperature: float = 0.07,
+    l2: float = 1e-4,
+    max_steps: int = 500,
+    batch_size: int = 128,
+    engine: str = "tf.data",
+  ):
+    """Opens the data.
+
+    Args:
+      predict: the objective's.
+      mesh: the mesh.
+      seed: the run's, for a pp string with random ops.
+      data: arguments of `sources.get_source`, without the split.
+      pp_fn: the pp string, of both splits; it leaves `image` and `label`.
+      train: split of the neighbours, and that the classifier is trained on.
+      test: split that is classified.
+      methods: some of `METHODS`.
+      feature: the name of an activation; None for what the objective's
+        `predict` returns. Axes of places or tokens are averaged.
+      k: number of neighbours.
+      temperature: of their votes, see `nearest`.
+      l2: see `fit`.
+      max_steps: see `fit`.
+      batch_size: over all devices; a last, smaller batch is padded.
+      engine: what runs the pp string, see `batches.ENGINES`.
+
+    Raises:
+      ValueError: if any of it is wrong.
+    """
+    for method in methods:
+      names.check("methods", method, METHODS)
+    check_number("k", k, 1, whole=True)
+    check_number("temperature", temperature, 1e-6)
+    check_number("l2", l2, 0)
+    check_number("max_steps", max_steps, 1, whole=True)
+    self._methods = methods
+    self._neighbours = dict(k=k, temperature=temperature)
+    self._probe = dict(l2=l2, max_steps=max_steps)
+    self._data = [
+      EvalData(
+        mesh,
+        seed=seed,
+        data={**data, "split": split},
+        pp_fn=pp_fn,
+        features=("image", "label"),
+        batch_size=batch_size,
+        engine=engine,
+      )
+      for split in (train, test)
+    ]
+
+    def of_batch(variables, batch):
+      x, activations = predict(variables, batch["image"])
+      if feature is not None:
+        names.check("activation of `feature`", feature, activations)
+        x = activations[feature]
+      if not hasattr(x, "ndim") or x.ndim < 2:
+        raise UserError(
+          f"feature={feature!r} is no array [B, ..., D]: name another"
+        )
+      x = x.astype(jnp.float32).mean(tuple(range(1, x.ndim - 1)))
+      return x, batch["label"], batch["mask"]
+
+    # On every device, so that every host has all of them.
+    self._of_batch = jax.jit(of_batch, out_shardings=sharding.replicated(mesh))
+
+  def run(self, variables: Any) -> dict[str, float]:
+    """Evaluates.
+
+    Args:
+      variables: the model's.
+
+    Returns:
+      As fractions `knn_top1`, `linear_top1` and `linear_train_top1`; `spread`,
+      the mean standard deviation of the features of length 1, times the square
+      root of their number: 0 where all images have the same; and `count`.
+    """
+    train, test = (self._read(variables, data) for data in self._data)
+    found = {"count": float(len(test.x))}
+    found["spread"] = float(
+      _unit(test.x).std(0).mean() * test.x.shape[1] ** 0.5
+    )
+    if "knn" in self._methods:
+      classes = nearest(train, test.x, **self._neighbours)
+      found["knn_top1"] = float((classes == test.label).mean())
+    if "linear" in self._methods:
+      classify = fit(train, **self._probe)
+      for name, f in (("linear_top1", test), ("linear_train_top1", train)):
+        found[name] = float((classify(f.x).argmax(1) == f.label).mean())
+    return found
+
+  def _read(self, variables, data):
+    parts = []
+    with progress.evaluation_bar(data.source.num_examples) as bar:
+      for batch, num in data.batches():
+        x, label, mask = jax.device_get(self._of_batch(variables, batch))
+        parts.append((x[mask > 0], label[mask > 0]))
+        bar.update(num)
+    x, label = (np.concatenate(p) for p in zip(*parts, strict=True))
+    return Features(x, label)

@@ -1,0 +1,62 @@
+r"""Writes a run's model under PyTorch's names, for tools that read those.
+
+    python -m big_crop.export --workdir RUN --out FILE.safetensors
+
+The names are torchvision's for a ResNet and timm's for the others, whatever the
+run's objective: of a contrastive or masked autoencoding run it is the encoder
+alone. What has no head there has none here. The averages are taken where the
+run has them.
+"""
+
+import argparse
+
+from big_crop.runtime import stop
+
+if __name__ == "__main__":
+  stop.listen()
+
+from big_crop import errors
+from big_crop.runtime import outputs
+from pp_ops.errors import UserError
+
+
+def main(argv=None):
+  """Runs the command."""
+  parser = argparse.ArgumentParser(
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  parser.add_argument("--workdir", required=True, help="of the run")
+  parser.add_argument("--out", required=True, metavar="FILE.safetensors")
+  args = parser.parse_args(argv)
+  outputs.check_file(args.out, "--out")
+  if not args.out.endswith(".safetensors"):
+    raise UserError(f"--out {args.out}: need a name that ends in .safetensors")
+  try:
+    from safetensors.numpy import save_file
+  except ImportError as e:
+    raise UserError(
+      "export writes with the package safetensors: pip install safetensors"
+    ) from e
+  import jax
+
+  from big_crop import parts
+  from big_crop.weights import torch_names
+
+  run = parts.open_run(args.workdir)
+  beside = getattr(run.objective.model, "beside", None)
+  variables = {
+    collection: {k: v for k, v in tree.items() if k != beside}
+    for collection, tree in jax.device_get(run.variables).items()
+  }
+  weights = torch_names.to_torch(run.objective.model, variables)
+  stop.hold()  # What is written is whole.
+  save_file(weights, args.out)
+  size = sum(w.nbytes for w in weights.values())
+  print(f"{args.out}: {len(weights)} arrays, {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+  with errors.one_line():
+    main()
