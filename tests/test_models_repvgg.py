@@ -25,10 +25,6 @@ COUNTS = dict(
 )  # fmt: skip
 
 
-def test_the_size_of_a2_is_timms():
-  check_size("repvgg", 224, COUNTS["A2"], variant="A2")
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("variant", COUNTS)
 def test_the_sizes_are_timms(variant):

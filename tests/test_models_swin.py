@@ -18,7 +18,7 @@ from big_crop import models, weights
 @pytest.mark.parametrize(
   ("name", "variant", "size", "count"),
   [
-    ("swin", "T", 224, 28_288_354),
+    pytest.param("swin", "T", 224, 28_288_354, marks=pytest.mark.long),
     ("swin", "cifar", 32, 27_359_956),
     ("small_vit", None, 32, 10_130_382),
   ],
