@@ -138,35 +138,36 @@ def by_hand(x, label, eps, steps, size, scale):
 
 
 @pytest.mark.parametrize(
-  ("pp_end", "scale"),
+  ("pp_end", "scale", "attack"),
   [
-    ("value_range(-1, 1)", 0.5),
-    ("value_range(2, -2)|keep('image', 'label')", -0.25),
-    ("vgg_value_range((127.5,) * 3, (51, 102, 204))", (0.2, 0.4, 0.8)),
+    ("value_range(-1, 1)", 0.5, dict(eps=8 / 255)),
+    (
+      "value_range(2, -2)|keep('image', 'label')",
+      -0.25,
+      dict(eps=0.3, steps=3, step_size=0.2),
+    ),
+    (
+      "vgg_value_range((127.5, 127.5, 127.5), (51, 102, 204))",
+      (0.2, 0.4, 0.8),
+      dict(eps=0.3, steps=2),
+    ),
   ],
 )
-def test_attacks_on_eight_devices_against_numpy(pp_end, scale):
+def test_attacks_on_eight_devices_against_numpy(pp_end, scale, attack):
   image, label = examples()
-  x = image / 2 + 0.5
-  scale = np.array(scale)
-  pp_end = pp_end.replace("(127.5,) * 3", "(127.5, 127.5, 127.5)")
-  for eps, steps, kw in [(8 / 255, 1, {}), (0.3, 3, {"step_size": 0.2})]:
-    seen = []
-    made = evaluator(
-      "adversarial",
-      pp_fn=f"decode|resize(32)|{pp_end}",
-      eps=eps,
-      steps=steps,
-      **kw,
-    )
-    found = made.run(MATRIX, seen.append)
-    expected = by_hand(x, label, eps, steps, kw.get("step_size", eps), scale)
-    np.testing.assert_allclose(
-      np.asarray(seen[0]) * scale + 0.5, expected[:64], atol=1e-5
-    )
-    assert expected.min() == 0 or steps == 1  # the range was reached
-    hits = logits_of((expected - 0.5) / scale).argmax(-1) == label
-    assert found["top1"] == pytest.approx(hits.mean(), abs=1e-9)
+  scale, seen = np.array(scale), []
+  pp_fn = f"decode|resize(32)|{pp_end}"
+  found = evaluator("adversarial", pp_fn=pp_fn, **attack)
+  metrics = found.run(MATRIX, seen.append)
+  eps, steps = attack["eps"], attack.get("steps", 1)
+  size = attack.get("step_size", 2.5 * eps / steps if steps > 1 else eps)
+  expected = by_hand(image / 2 + 0.5, label, eps, steps, size, scale)
+  np.testing.assert_allclose(
+    np.asarray(seen[0]) * scale + 0.5, expected[:64], atol=1e-5
+  )
+  assert steps == 1 or (expected.min() == 0 and expected.max() == 1)
+  hits = logits_of((expected - 0.5) / scale).argmax(-1) == label
+  assert metrics["top1"] == pytest.approx(hits.mean(), abs=1e-9)
 
 
 def test_a_random_start_is_the_seeds_and_within_reach():

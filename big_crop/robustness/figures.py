@@ -35,7 +35,7 @@ def save(path: epath.Path, m: Measurement) -> None:
     ax.spines[:].set_visible(False)
     top1 = m.results[test].metrics["top1"]
     text = f"{label(test)}\n{100 * top1:.1f}%"
-    ax.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=9)
+    ax.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=8)
   axes[0].figure.suptitle(f"{m.name}: images of each test, top-1", fontsize=11)
   plots.save(axes[0].figure, path)
 
