@@ -352,7 +352,7 @@ def add_robust(c: ConfigDict, arg: ConfigDict) -> None:
     if name != "imagenet_sketch":  # a prediction is one of their 200 classes
       c.evals[name]["classes"] = name
   for name in ("replace", "noise") if arg.corrupted else ():
-    data = dict(name=f"{arg.corrupted}/{name}", split="validation")
+    data = dict(name=f"{arg.corrupted}/{name}", split="all")
     c.evals[name] = once | dict(data=data)
 
 

@@ -185,10 +185,10 @@ def test_the_best_epoch_is_right_after_a_restart(tmp_path):
   ]
   first = records.Metrics(tmp_path, 0)
   # The run is killed after step 4, and its last checkpoint is of step 2.
-  for s, metrics in logged([1, 2, 3, 4], [0.2, 0.5, 0.9, 0.1]):
+  for s, metrics in logged([1, 2, 3, 4], [float("nan"), 0.5, 0.9, 0.1]):
     first.write(s, metrics)
   second = records.Metrics(tmp_path, 2)
-  for s, metrics in logged([3, 4, 5], [float("nan"), 0.6, 0.6]):
+  for s, metrics in logged([3, 4, 5], [0.3, 0.6, 0.6]):
     second.write(s, metrics)
   expected = {
     "val/top1_best": 0.6, "val/top1_best_step": 4,
