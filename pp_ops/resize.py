@@ -118,7 +118,8 @@ def resize_as_pillow(
 def _resize_rows(x, rows, method):
   """Resizes [n, m] to [rows, m] along its first axis, antialiased."""
   count = tf.shape(x)[0]
-  # As one line of n "pixels" with m "channels", the kernel's faster pass.
+  # As one column of n "pixels" with m "channels": the kernel's first pass then
+  # adds whole rows, and its second one has only the result left to copy.
   line = tf.reshape(x, [1, count, 1, -1])
   scale = tf.cast(rows, tf.float32) / tf.cast(count, tf.float32)
   out = tf.raw_ops.ScaleAndTranslate(
