@@ -62,7 +62,8 @@ def get_source(
       )
     return folder.open_folder(path, split, shard)
   # TFDS writes a dataset and its config as in imagenet2012_subset/10pct.
-  if name == FOLDER or not re.fullmatch(r"\w*(/[\w.]+)?", name):
+  config = re.fullmatch(r"\w+/[\w.]+", name)
+  if name == FOLDER or ("/" in name and not config):
     raise UserError(f"dataset folder {str(path)!r} is not there")
   return _tfds_source(name).open_name(
     name, data_dir, split, shard, shuffle_buffer_size
