@@ -151,7 +151,8 @@ def _sections(sources):
 
 def _best(source):
   for m in source.goals() if source.layout.families else ():
-    yield m.key, analysis.best_settings(source.layout, source.results, m)
+    found = analysis.best_settings(source.layout, source.results, m)
+    yield m.key, found if found.rows else None
 
 
 def _claims(source):
