@@ -15,10 +15,11 @@ from model_helpers import (
 from big_crop import models, weights
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   ("name", "variant", "size", "count"),
   [
-    pytest.param("swin", "T", 224, 28_288_354, marks=pytest.mark.long),
+    ("swin", "T", 224, 28_288_354),
     ("swin", "cifar", 32, 27_359_956),
     ("small_vit", None, 32, 10_130_382),
   ],
