@@ -234,6 +234,7 @@ def test_random_resized_crop_alone():
 BAD = {
   "lookup('x.txt')": "no form that runs on the device",
   "flip_rl": "did you mean 'flip_lr'",
+  "corrupt('fog')": "on the device: set engine='tf.data'",
   "decode(channels=1)|resize(8)": "packed images have 3",
   "resize_small(8)": "different sizes",
   "decode|flip_lr": "different sizes",

@@ -121,7 +121,10 @@ def lookup(name: str) -> Op:
   op = _OPS.get(name) or crops.law_op(name)
   if not op:
     near = host.did_you_mean(name, names())
-    raise UserError(f"op {name!r} has no form that runs on the device: {near}")
+    raise UserError(
+      f"op {name!r} has no form that runs on the device: set engine='tf.data', "
+      f"which has every op; {near}"
+    )
   return op
 
 

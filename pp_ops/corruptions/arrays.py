@@ -81,7 +81,8 @@ def moved(x: np.ndarray, radius: int, sigma: float, angle: float) -> np.ndarray:
 
   The line begins at the pixel and has 2 radius + 1 steps of one pixel, rounded
   to whole pixels, with the weights of half a Gaussian. Edge pixels go on
-  beyond the edges.
+  beyond the edges. ImageMagick 6 computes with 65,536 levels and then cuts off,
+  so that a value becomes a grey level from 1/514 below it.
 
   Args:
     x: uint8 [H, W] or [H, W, C].
@@ -90,7 +91,7 @@ def moved(x: np.ndarray, radius: int, sigma: float, angle: float) -> np.ndarray:
     angle: of the line, degrees; 0 to the right, 90 down.
 
   Returns:
-    uint8 of that shape, rounded.
+    uint8 of that shape.
   """
   step = np.arange(2 * radius + 1)
   weights = np.exp(-(step**2) / (2 * sigma**2))
@@ -104,7 +105,7 @@ def moved(x: np.ndarray, radius: int, sigma: float, angle: float) -> np.ndarray:
   padded = padded.astype(np.float32)
   height, width = x.shape[:2]
   top, left = dy + around[0][0], dx + around[1][0]
-  out = np.full(x.shape, 0.5, np.float32)
+  out = np.full(x.shape, 1 / 514, np.float32)
   for weight, y, x0 in zip(weights, top, left, strict=True):
     out += weight * padded[y : y + height, x0 : x0 + width]
   return out.astype(np.uint8)

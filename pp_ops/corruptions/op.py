@@ -35,6 +35,8 @@ def get_corrupt(name: str, severity: int = 3, frost: str | None = None):
   def corrupt(image, rng):
     if image.shape[-1] != 3:
       raise UserError(f"op 'corrupt' got {image.shape}: need 3 channels")
+    if None not in image.shape:
+      corruptions.check_sides(name, *image.shape[:2])
     seed = rng.uniform([2], 0, 1 << 62, tf.int64)
     return tf.numpy_function(on_array, [image, seed], tf.uint8, stateful=False)
 

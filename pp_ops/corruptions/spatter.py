@@ -39,7 +39,7 @@ def spatter(image, rng, mean, scale, sigma, least, strength, mud):
     cover = gaussian((liquid > least).astype(np.float32), strength)[..., None]
     cover[cover < 0.8] = 0
     return to_uint8(x * (1 - cover) + MUD * cover)
-  liquid = np.where(liquid < least, 0, liquid * 255).astype(np.uint8)
+  liquid = to_uint8(np.where(liquid < least, 0, liquid))
   shine = (liquid * _relief(liquid)).astype(np.float32)
   # Without drops, as on small images, the authors' code divides by 0 here.
   shine *= strength / max(shine.max(), 1e-9)

@@ -79,10 +79,20 @@ def frost_dir(folder: str | None = None) -> str:
   return folder
 
 
-@functools.lru_cache(maxsize=8)
-def _photograph(folder, which):
-  with PIL.Image.open(pathlib.Path(folder) / FROST[which]) as photograph:
-    return np.asarray(photograph.convert("RGB"))
+@functools.lru_cache(maxsize=16)
+def _photograph(folder, which, scale):
+  """uint8 [H, W, 3], reduced as by OpenCV: from the four nearest pixels."""
+  with PIL.Image.open(pathlib.Path(folder) / FROST[which]) as file:
+    photograph = np.asarray(file.convert("RGB"))
+  if scale == 1:
+    return photograph
+  y, x = (
+    (np.arange(round(n * scale)) + 0.5) / scale - 0.5
+    for n in photograph.shape[:2]
+  )
+  y, x = np.meshgrid(y, x, indexing="ij")
+  reduced = sample(photograph.astype(np.float32), y, x, edge_twice=True)
+  return np.round(reduced).astype(np.uint8)
 
 
 def frost(image, rng, weight, frost_weight, scale, folder=None):
@@ -93,24 +103,20 @@ def frost(image, rng, weight, frost_weight, scale, folder=None):
     rng: NumPy's generator.
     weight: of the image.
     frost_weight: of the photograph.
-    scale: to which the photograph is reduced first.
+    scale: to which the photograph is reduced first. If it is not larger than
+      the image then, it is enlarged instead, to 1.1 times what fits.
     folder: see `frost_dir`.
 
   Returns:
     uint8 [H, W, 3].
   """
-  photograph = _photograph(frost_dir(folder), int(rng.integers(5)))
+  photograph = _photograph(frost_dir(folder), int(rng.integers(5)), scale)
   height, width = image.shape[:2]
-  size = photograph.shape[:2]
-  if scale < 1:
-    shape = [round(n * scale) for n in size]
-    y, x = ((np.arange(n) + 0.5) / scale - 0.5 for n in shape)
-    y, x = np.meshgrid(y, x, indexing="ij")
-    photograph = sample(photograph.astype(np.float32), y, x, edge_twice=True)
-  elif size[0] <= height or size[1] <= width:
-    larger = 1.1 * max(height / size[0], width / size[1])
-    shape = int(np.ceil(size[1] * larger)), int(np.ceil(size[0] * larger))
-    photograph = np.asarray(PIL.Image.fromarray(photograph).resize(shape))
+  have = photograph.shape[:2]
+  if have[0] <= height or have[1] <= width:
+    larger = 1.1 * max(height / have[0], width / have[1])
+    size = [int(np.ceil(n * larger)) for n in have[::-1]]
+    photograph = np.asarray(PIL.Image.fromarray(photograph).resize(size))
   y = rng.integers(0, photograph.shape[0] - height)
   x = rng.integers(0, photograph.shape[1] - width)
   part = photograph[y : y + height, x : x + width]
