@@ -360,16 +360,20 @@ def add_robust(c: ConfigDict, arg: ConfigDict) -> None:
 BESIDE = ["head/.*", "projector/.*", "decoder/.*"]
 
 
-def start_from(c: ConfigDict, workdir: str) -> None:
+def start_from(c: ConfigDict, workdir: str | None, model: str) -> None:
   """Sets the model to a finished run's, and starts from its encoder.
 
   Args:
     c: the config.
-    workdir: of a run of any objective.
+    workdir: of a run of any objective; None for none.
+    model: what there is without a run: a model, and after the dash its variant.
 
   Raises:
     ValueError: in one line, if there is no run.
   """
+  if workdir is None:
+    c.model_name, _, c.model.variant = model.partition("-")
+    return
   path = storage.path(workdir) / "config.json"
   if not path.exists():
     raise UserError(f"init={workdir} has no config.json: give a run's workdir")

@@ -11,8 +11,8 @@ from big_crop.objectives import contrastive
 from big_crop.runtime import sharding
 from big_crop.weights import torch_names
 
-RES, BATCH, GROUPS, QUEUE, OUT, HIDDEN, WIDTH = 16, 32, 4, 96, 8, 16, 8
-STEPS, LR, MOMENTUM, TEMPERATURE = 20, 0.03, 0.9, 0.2
+RES, BATCH, GROUPS, QUEUE, OUT, HIDDEN, WIDTH = 12, 16, 4, 48, 8, 16, 4
+STEPS, LR, MOMENTUM, TEMPERATURE = 20, 0.003, 0.9, 0.2
 VIEWS = "|".join(
   f'inception_crop_fixed({RES}, area_min=20, key="{k}")|value_range(-1, 1, '
   f'key="{k}")'

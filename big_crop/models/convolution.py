@@ -25,19 +25,20 @@ class BatchNorm(nn.Module):
     dtype: of the output.
     momentum: weight of the old running statistics; PyTorch's 1 - momentum.
     epsilon: added to the variance.
-    scale_init: initialiser of the scale.
+    scale_init, bias_init: initialisers.
   """
 
   dtype: str
   momentum: float = 0.9
   epsilon: float = 1e-5
   scale_init: nn.initializers.Initializer = nn.initializers.ones
+  bias_init: nn.initializers.Initializer = nn.initializers.zeros
 
   @nn.compact
   def __call__(self, x, *, train):
     shape = x.shape[-1:]
     scale = self.param("scale", self.scale_init, shape)
-    bias = self.param("bias", nn.initializers.zeros, shape)
+    bias = self.param("bias", self.bias_init, shape)
     running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
     running_var = self.variable("batch_stats", "var", jnp.ones, shape)
     mean, var = running_mean.value, running_var.value

@@ -3,7 +3,8 @@ r"""Finetunes a run of any objective on 1% or 10% of ImageNet's labels.
     python -m big_crop.train --workdir DIR \
       --config configs/cropmix/label_fraction.py:init=RUN,fraction=10
 
-`init` is the workdir of the run, whose model is taken from there. CropMix
+`init` is the workdir of the run, whose model is taken from there; without it
+`model` starts from nothing, to compare with. CropMix
 (arXiv:2205.15955), section B.2.3, on SimCLR's subsets: 100 epochs of SGD with
 momentum 0.9, batch 256, no weight decay, a tenth of the learning rate after 30,
 60 and 90 epochs. It starts at
@@ -12,13 +13,12 @@ momentum 0.9, batch 256, no weight decay, a tenth of the learning rate after 30,
     10         0.01      0.2
     1          0.02      5
 
-What can be chosen: init, fraction, data, data_dir, train, test, res, epochs,
+What can be chosen: init, model, fraction, data, data_dir, train, test, res, epochs,
 batch, seed; smoke, for a smoke run of another config.
 """
 
 from big_crop import names, recipes
 from big_crop.config import default_config, parse_arg
-from pp_ops.errors import UserError
 
 RATES = {10: (0.01, 0.2), 1: (0.02, 5.0)}  # encoder, head
 
@@ -26,7 +26,8 @@ RATES = {10: (0.01, 0.2), 1: (0.02, 5.0)}  # encoder, head
 def get_config(arg=None):
   arg = parse_arg(
     arg,
-    init="",
+    init=None,
+    model="resnet-50",
     fraction=10,
     data=None,
     data_dir=None,
@@ -39,8 +40,6 @@ def get_config(arg=None):
     smoke=False,
   )
   names.check("fraction", arg.fraction, RATES)
-  if not arg.init:
-    raise UserError("give init=, the workdir of the run to judge")
   arg.data = arg.data or f"imagenet2012_subset/{arg.fraction}pct"
   if arg.smoke:
     arg.update(data="critters", train="train[:64]", test="validation[:50]")
@@ -49,7 +48,7 @@ def get_config(arg=None):
   c.seed = arg.seed
   c.total_epochs = arg.epochs
   c.input.batch_size = arg.batch
-  recipes.start_from(c, arg.init)
+  recipes.start_from(c, arg.init, arg.model)
   recipes.set_plain_data(c, arg)
 
   encoder, head = RATES[arg.fraction]
