@@ -88,7 +88,7 @@ def test_pixels_are_the_reference_s(name, monkeypatch):
   check_against_reference(name, image, monkeypatch)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", NAMES)
 def test_pixels_are_the_reference_s_in_imagenet_s_size(name, monkeypatch):
@@ -149,7 +149,7 @@ def test_the_table():
 
 @pytest.mark.parametrize(
   "shape",
-  [(32, 32), (40, 75), pytest.param((512, 500), marks=pytest.mark.long)],
+  [(32, 32), (40, 75), pytest.param((512, 500), marks=pytest.mark.slow)],
 )
 def test_all_sizes(shape):
   """Every corruption at its strongest; black and white are the odd cases."""

@@ -262,7 +262,7 @@ def test_small_ones_are_pytorchs(name):
   _compare(model, name, 16, 1e-3, evaluate)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CIFAR)
 def test_whole_ones_and_their_gradients_are_pytorchs(name):
   model = models.get_model(name, 10, **CIFAR[name])
@@ -333,8 +333,8 @@ def test_what_tracing_tells(name, kw, count):
   ("package", "kw"),
   [
     ("torchvision", dict(growth=4, depths=(2, 1), dropout=0.2)),
-    pytest.param("torchvision", {}, marks=pytest.mark.long),
-    pytest.param("timm", {}, marks=pytest.mark.long),
+    pytest.param("torchvision", {}, marks=pytest.mark.slow),
+    pytest.param("timm", {}, marks=pytest.mark.slow),
   ],
 )
 def test_densenets_weights_of_peers(package, kw, monkeypatch):

@@ -20,7 +20,7 @@ COUNTS = dict(T=28_589_128, S=50_223_688, B=88_591_464)
 TINY = dict(depths=(1, 1, 1, 2), widths=(8, 8, 12, 12))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", COUNTS)
 def test_the_sizes_are_timms(variant):
   check_size("convnext", 32, COUNTS[variant], variant=variant)
@@ -46,7 +46,7 @@ def test_timm_and_torchvision():
   check_logits(reference, model, image, weights.from_torchvision)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["timm", "torchvision"])
 def test_convnext_tiny(library):
   create = pytest.importorskip(f"{library}.models").convnext_tiny

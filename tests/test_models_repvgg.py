@@ -25,7 +25,7 @@ COUNTS = dict(
 )  # fmt: skip
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", COUNTS)
 def test_the_sizes_are_timms(variant):
   check_size("repvgg", 32, COUNTS[variant], variant=variant)
@@ -48,7 +48,7 @@ def _a2():
 
 
 @pytest.mark.parametrize(
-  "create", [_tiny, pytest.param(_a2, marks=pytest.mark.long)]
+  "create", [_tiny, pytest.param(_a2, marks=pytest.mark.slow)]
 )
 def test_timm(create):
   """Logits, running statistics, and the folded model."""

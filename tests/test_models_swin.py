@@ -15,7 +15,7 @@ from model_helpers import (
 from big_crop import models, weights
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("name", "variant", "size", "count"),
   [
@@ -47,7 +47,7 @@ def test_timm_and_torchvision():
   check_logits(reference, model, image, weights.from_torchvision)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["timm", "torchvision", "timm, 32 pixels"])
 def test_swin_tiny(library):
   library, _, small = library.partition(",")
@@ -106,7 +106,7 @@ def _layers(params):
 
 
 @pytest.mark.parametrize(
-  "shifts", ["one_pixel", pytest.param("half_patch", marks=pytest.mark.long)]
+  "shifts", ["one_pixel", pytest.param("half_patch", marks=pytest.mark.slow)]
 )
 def test_small_vit(shifts):
   """Against a transcription of Lee et al.'s and lucidrains' modules."""

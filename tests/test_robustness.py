@@ -377,7 +377,7 @@ def exits_with_one_line(capsys, message):
   assert line.startswith("error: ") and message in line
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_command(tmp_path, capsys):
   metrics = train.run(run_config(tmp_path), tmp_path / "a")["metrics"]
   out = tmp_path / "out"
@@ -427,7 +427,7 @@ def test_command(tmp_path, capsys):
       robustness.main([*argv, *more])
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_packed_data_on_the_device_engine(tmp_path, capsys):
   from big_crop import pack
 
@@ -476,7 +476,7 @@ class Levels:
     return {"num_classes": 1000}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_imagenets_sets_from_tfds(tmp_path, monkeypatch):
   """TFDS's own builders write the sets, from grey images of ours."""
   a, r = (imagenet.subset(name, 1000) for name in imagenet.SUBSETS)
@@ -567,7 +567,7 @@ def _attacked_by_torch(reference, pixels_, label, eps=8 / 255):
   return back(attacked), back(gradient), hits
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet", "vit"])
 def test_fgsm_is_torchs(name):
   torch = pytest.importorskip("torch")

@@ -80,7 +80,7 @@ DEEPER = [  # the blocks of 50, more of them
   (_timm, "resnet200", "200", 64),
 ]
 DEEP = [
-  *(pytest.param(*args, None, marks=pytest.mark.long) for args in RESNETS),
+  *(pytest.param(*args, None, marks=pytest.mark.slow) for args in RESNETS),
   *(pytest.param(*args, None, marks=pytest.mark.slow) for args in DEEPER),
 ]
 
@@ -145,7 +145,7 @@ def test_resnet_logits_and_running_statistics(
   )
 
 
-@pytest.mark.parametrize("depth", [3, pytest.param(12, marks=pytest.mark.long)])
+@pytest.mark.parametrize("depth", [3, pytest.param(12, marks=pytest.mark.slow)])
 def test_deit_logits(depth):
   torch = pytest.importorskip("torch")
   reference = randomise(_timm("deit_small_patch16_224", depth=depth)).eval()
@@ -196,7 +196,7 @@ def test_other_deits_heads():
       dict(variant="DeiT-Ti/16", img_size=32, depth=1),
     ),
     *(
-      pytest.param(name, timms, dict(variant=variant), marks=pytest.mark.long)
+      pytest.param(name, timms, dict(variant=variant), marks=pytest.mark.slow)
       for name, timms, variant in (
         ("repvgg", "repvgg_a2", "A2"),
         ("convnext", "convnext_tiny", "T"),

@@ -13,8 +13,8 @@ momentum 0.9, batch 256, no weight decay, a tenth of the learning rate after 30,
     10         0.01      0.2
     1          0.02      5
 
-What can be chosen: init, model, fraction, data, data_dir, train, test, res, epochs,
-batch, seed; smoke, for a smoke run of another config.
+What can be chosen: init, model, fraction, data, data_dir, train, test, res,
+epochs, batch, seed; smoke, for a smoke run of another config.
 """
 
 from big_crop import names, recipes
