@@ -12,8 +12,8 @@ of 0.2" is taken for 256 images, as SimSiam's code does, which makes 3.2 of it.
 
 A probe in seconds is the evaluator `representation`.
 
-What can be chosen: init, model, data, data_dir, train, test, res, epochs, batch,
-lr, seed; smoke, for a smoke run of another config.
+What can be chosen: init, model, data, data_dir, train, test, res, epochs,
+batch, lr, seed; smoke, for a smoke run of another config.
 """
 
 from big_crop import recipes
