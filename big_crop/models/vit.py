@@ -138,11 +138,17 @@ class ViT(nn.Module):
 
   def last_layer(self):
     missing = {}
-    if self._has_cls():
+    if self.pool_type == "tok":
       missing = dict.fromkeys(
         ("gradcam", "relevance"),
-        f"pool_type={self.pool_type!r} has a class token, so that the last "
-        "layer's tokens are no grid; use pool_type='gap'",
+        "pool_type='tok' reads the class token alone, so that the last layer's "
+        "patch tokens have no gradient and no relevance; use pool_type='gap'",
+      )
+    elif self.pool_type == "fc_norm":
+      missing = dict.fromkeys(
+        ("gradcam", "relevance"),
+        "pool_type='fc_norm' has a class token, so that the last layer's tokens "
+        "are no grid; use pool_type='gap'",
       )
     elif self.pool_type != "gap":
       missing["relevance"] = (
