@@ -147,7 +147,7 @@ class ViT(nn.Module):
     elif self.pool_type == "fc_norm":
       missing = dict.fromkeys(
         ("gradcam", "relevance"),
-        "pool_type='fc_norm' has a class token, so that the last layer's tokens "
+        "pool_type='fc_norm' has a class token, so the last layer's tokens "
         "are no grid; use pool_type='gap'",
       )
     elif self.pool_type != "gap":
