@@ -162,11 +162,11 @@ def test_deit_logits(depth):
 
   # Without a position of the class token of its own, and the other way round.
   plain = small(depth=depth, posemb_cls=False)
-  init = jax.eval_shape(plain.init, jax.random.key(0), image)["params"]
-  folded = weights.adapt(variables["params"], init)
+  of_plain = jax.eval_shape(plain.init, jax.random.key(0), image)["params"]
+  folded = weights.adapt(variables["params"], of_plain)
   logits = jax.jit(plain.apply)({"params": folded}, image)[0]
   close(logits, expected, 1e-4)
-  unfolded = weights.adapt(folded, shapes["params"])
+  unfolded = weights.adapt(folded, init["params"])
   assert not unfolded["pos_embedding"][:, 0].any()
   close(apply({"params": unfolded}, image)[0], expected, 1e-4)
 
