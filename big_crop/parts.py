@@ -258,6 +258,11 @@ def open_run(workdir: str) -> FinishedRun:
     raise UserError(f"{workdir} has no config.json: give a run's workdir")
   # A run of an older version lacks the keys that have come since.
   config = configs.default_config().to_dict() | records.read_json(path)
+  for gone in (
+    "prob",
+    "switch_prob",
+  ):  # and has these, which training alone read
+    config["mixing"].pop(gone, None)
   config = ConfigDict(config)
   registry.import_modules(config.pp_modules)
   variables = checkpoint.load_variables(workdir)
