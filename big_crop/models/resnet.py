@@ -70,11 +70,11 @@ class Block(nn.Module):
   se_ratio: float
   groups: int
   base_width: int
-  grouped_reduce: bool
   drop_path: float
   zero_init_last: bool
-  kernel_init: nn.initializers.Initializer
   dtype: str
+  grouped_reduce: bool = False
+  kernel_init: nn.initializers.Initializer = convolution.HE
 
   @nn.compact
   def __call__(self, x, *, train):
