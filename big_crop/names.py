@@ -27,6 +27,11 @@ def check(what: str, name: str, choices: Iterable[str]) -> None:
     raise unknown(what, name, choices)
 
 
+def of_run(factors: Mapping[str, Any]) -> str:
+  """The folder's name of a study's run with these factors, the seed last."""
+  return ",".join(f"{k}={v}" for k, v in factors.items()).replace("/", "_")
+
+
 _SIMPLE = (bool, int, float, str, list, dict, tuple, types.NoneType)
 
 

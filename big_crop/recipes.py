@@ -16,6 +16,7 @@ from ml_collections.config_dict import placeholder
 from big_crop import config, names
 from big_crop.optim.scaling import scaled_lr
 from big_crop.runtime import records, storage
+from big_crop.weights import torch_files
 from pp_ops.errors import UserError
 
 # What every recipe takes after the colon of --config, beside its own arguments.
@@ -356,51 +357,85 @@ def add_robust(c: ConfigDict, arg: ConfigDict) -> None:
     c.evals[name] = once | dict(data=data)
 
 
+# What the configs that judge an encoder take, beside their own.
+JUDGE = dict(
+  init=None,  # a run's workdir; or a study's, with the run's `views`
+  views=None,
+  model="resnet-50",  # what starts from nothing, without `init`
+  data_dir=None,
+  train="train",
+  test="validation",
+  res=224,
+  seed=0,
+  quick=False,  # of the quickstart's data and size, minutes on two cores
+  smoke=False,  # two epochs of 64 images
+)
 # Parameters beside an encoder's own: heads, and what pretraining had besides.
 BESIDE = ["head/.*", "projector/.*", "decoder/.*"]
 
 
-def start_from(c: ConfigDict, workdir: str | None, model: str) -> None:
-  """Sets the model to a finished run's, and starts from its encoder.
+def judge(
+  text: str | None, pretraining: tuple[str, ...] = ("views",), **own
+) -> tuple[ConfigDict, ConfigDict]:
+  """A config that starts from a finished run's encoder, and its arguments.
 
   Args:
-    c: the config.
-    workdir: of a run of any objective; None for none.
-    model: what there is without a run: a model, and after the dash its variant.
+    text: what follows the colon of --config.
+    pretraining: names of arguments that are factors of a study of pretraining.
+      Where `init` is such a study's folder, its run of these factors, as far as
+      they are given, and of the same seed is taken.
+    **own: the config's arguments beside `JUDGE`, or in which it differs:
+      `data`, `epochs` and `batch` at least.
+
+  Returns:
+    The config, with the run's model, and all arguments.
 
   Raises:
     ValueError: in one line, if there is no run.
   """
-  if workdir is None:
-    c.model_name, _, c.model.variant = model.partition("-")
-    return
-  path = storage.path(workdir) / "config.json"
-  if not path.exists():
-    raise UserError(f"init={workdir} has no config.json: give a run's workdir")
-  given = records.read_json(path)
-  c.model_name, c.model = given["model_name"], given["model"]
-  c.model_init = workdir
+  arg = config.parse_arg(text, **JUDGE | own)
+  if arg.quick or arg.smoke:
+    arg.update(data="critters", res=48, batch=128, epochs=min(arg.epochs, 20.0))
+  if arg.smoke:
+    arg.update(train="train[:64]", test="validation[:50]", batch=32, epochs=2.0)
+  c = config.default_config()
+  c.seed = arg.seed
+  c.total_epochs = arg.epochs
+  c.input.batch_size = arg.batch
+  c.input.data = dict(name=arg.data, data_dir=arg.data_dir, split=arg.train)
+  c.log_training_steps = 2 if arg.smoke else 50
+  path = arg.init
+  if path and (storage.path(path) / "runs").is_dir():
+    factors = {k: arg[k] for k in (*pretraining, "seed") if arg[k] is not None}
+    path = f"{path}/runs/{names.of_run(factors)}"
+  c.model_init = path
+  if path and not str(path).endswith(torch_files.SUFFIXES):
+    file = storage.path(path) / "config.json"
+    if not file.exists():
+      raise UserError(f"init: {path} has no config.json: need a run's workdir")
+    given = records.read_json(file)
+    c.model_name, c.model = given["model_name"], given["model"]
+  else:
+    c.model_name, _, c.model.variant = arg.model.partition("-")
   c.model_load.dont_load = BESIDE
+  return c, arg
+
+
+def add_val(c: ConfigDict, arg: ConfigDict, interpolation: str) -> None:
+  """Adds the evaluator val to a config of `judge`: central crops."""
+  c.evals.val = dict(
+    type="classification",
+    data=dict(name=arg.data, data_dir=arg.data_dir, split=arg.test),
+    pp_fn=test_view(arg.res, 0.875, interpolation) + '|keep("image", "label")',
+    batch_size=min(arg.batch, 1024),
+    log_percent=0.5 if arg.smoke else 0.1,
+  )
 
 
 def set_plain_data(c: ConfigDict, arg: ConfigDict) -> None:
-  """Random crops and flips to train on, central crops to test on.
-
-  Args:
-    c: the config.
-    arg: `data`, `data_dir`, the splits `train` and `test`, `res` and `batch`.
-  """
-  data = dict(name=arg.data, data_dir=arg.data_dir)
-  c.input.data = dict(**data, split=arg.train)
+  """Random crops and flips to train on, central crops to test on."""
   c.input.pp = (
     f"decode_jpeg_and_inception_crop_fixed({arg.res}, area_min=8, "
     'antialias=True)|flip_lr|vgg_value_range|keep("image", "label")'
   )
-  c.evals.val = dict(
-    type="classification",
-    data=dict(**data, split=arg.test),
-    pp_fn=test_view(arg.res, 0.875, "bilinear") + '|keep("image", "label")',
-    batch_size=min(arg.batch, 1024),
-    log_percent=0.1,
-  )
-  c.log_training_steps = 50
+  add_val(c, arg, "bilinear")

@@ -95,7 +95,7 @@ def start_or_resume(
 
 
 def run(config, workdir: str) -> dict | None:
-  """Trains to the end, or to a stop; with `total_steps` 0 only evaluates.
+  """Trains to the end, or to a stop; with `total_steps` 0 it only evaluates.
 
   Args:
     config: as `big_crop.config.default_config`.
@@ -154,6 +154,8 @@ def run(config, workdir: str) -> dict | None:
     measured = evaluate(0, parts.evals)
     if first_process:
       metrics_file.write(0, measured)
+    if checkpoints.latest() is None:  # for what reads finished runs
+      checkpoints.save(0, state, {"positions": host["positions"]})
 
   if start < total_steps:
     line.pause(compiling=start)

@@ -1,12 +1,13 @@
-"""The policies in a graph: which op, and how strong, is drawn for each image.
+"""In a graph: policies, and other ops written once for all engines.
 
-Each is written once for all engines, in a file of its own.
+Each is in a file of its own.
 """
 
 import tensorflow as tf
 
-from pp_ops import autoaugment, jitter, randaug, timm_randaug
+from pp_ops import autoaugment, jitter, randaug, timm_randaug, views
 from pp_ops.engines import Engine
+from pp_ops.registry import register
 from pp_ops.uint8_op import one_of, ops_of, register_uint8
 
 
@@ -20,3 +21,5 @@ _ENGINE = Engine(tf, tf.cast, _chooser)
 for _module in (autoaugment, jitter, randaug, timm_randaug):
   for _name, _get_op in _module.OPS.items():
     register_uint8(_name)(_ENGINE.bind(_get_op))
+for _name, _get_op in views.OPS.items():
+  register(_name, inkey=None)(_ENGINE.bind(_get_op))

@@ -54,7 +54,6 @@ _MODULES = (
   "pp_ops.policies",
   "pp_ops.randaug",
   "pp_ops.random_apply",
-  "pp_ops.views",
   "pp_ops.random_erasing",
   "pp_ops.selection",
   "pp_ops.timm_randaug",

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow as tf
-from device_helpers import both, on_host, photographs
+from device_helpers import both, on_device, on_host, photographs
 from op_helpers import first_quick
 from PIL import Image
 from scipy import stats
@@ -260,6 +260,33 @@ def test_grey_and_float_images():
   assert fn({"image": tf.constant(grey)})["image"].shape == (8, 8, 1)
   out = fn({"image": tf.constant(grey, tf.float32) / 255})["image"]
   assert out.dtype == tf.float32 and 0 < float(tf.reduce_mean(out)) < 1
+
+
+@pytest.mark.parametrize("op", ["mix_in", "cut_in"])
+def test_two_views_are_mixed(op):
+  """A white view and one twice as bright show the weight of the latter."""
+  views = 'copy("image", "image2")|value_range(0, 1)|value_range(0, 2, '
+  views = f"resize({SIZE})|{views}"
+  spec = f'{views}key="image2")|{op}("image2")'
+  white = np.full((*SIZE, 3), 255, np.uint8)
+  images = np.asarray(on_device(spec, [white] * 3000)["image"])
+  host = np.stack([f["image"] for f in on_host(spec, [white] * 16)])
+  np.testing.assert_allclose(host, images[:16], atol=1e-5)
+  weight = images[..., 0] - 1
+  rng = np.random.default_rng(0)
+  if op == "mix_in":
+    assert np.ptp(weight, (1, 2)).max() == 0
+    expected = rng.beta(0.2, 0.2, 30_000)
+    assert same_distribution(weight[:, 0, 0], expected) > ALARM
+    return
+  assert set(np.unique(weight)) <= {0, 1}
+  *_, box = transcription(rng, 2, "cutmix", 30_000)
+  top, bottom, left, right = np.moveaxis(box[:, 0], -1, 0)
+  for axis, length in ((2, bottom - top), (1, right - left)):
+    found = weight.max(axis).sum(1)
+    assert same_distribution(found, np.where(bottom - top, length, 0)) > ALARM
+  rows = weight.max(2)[weight.any((1, 2))].argmax(1)
+  assert same_distribution(rows, top[(bottom > top) & (right > left)]) > ALARM
 
 
 def test_what_the_views_cover_together():

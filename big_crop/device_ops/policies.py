@@ -1,16 +1,19 @@
-"""The policies on the accelerator: each is written once for all engines.
+"""On the accelerator: policies, and other ops written once for all engines.
 
-Each layer draws an op for each image and runs the stages of all ops once; see
-`uint8_op`.
+Each layer of a policy draws an op for each image and runs the stages of all ops
+once; see `uint8_op`.
 """
 
 import jax.numpy as jnp
 
+from big_crop.device_ops.registry import register
 from big_crop.device_ops.uint8_op import chooser, register_uint8
-from pp_ops import autoaugment, jitter, randaug, timm_randaug
+from pp_ops import autoaugment, jitter, randaug, timm_randaug, views
 from pp_ops.engines import Engine
 
 _ENGINE = Engine(jnp, jnp.asarray, chooser)
 for _module in (autoaugment, jitter, randaug, timm_randaug):
   for _name, _get_op in _module.OPS.items():
     register_uint8(_name)(_ENGINE.bind(_get_op))
+for _name, _get_op in views.OPS.items():
+  register(_name, inkey=None)(_ENGINE.bind(_get_op))

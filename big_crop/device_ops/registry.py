@@ -43,7 +43,6 @@ _MODULES = (
   "big_crop.device_ops.pixels",
   "big_crop.device_ops.policies",
   "big_crop.device_ops.random_apply",
-  "big_crop.device_ops.views",
 )
 _OPS: dict[str, Op] = {}
 

@@ -1,4 +1,4 @@
-"""How good features are: nearest neighbours, and a linear classifier on them.
+"""How good features are: nearest neighbours, and linear classifiers on them.
 
 The features of a split are computed once, without augmentation. The linear
 probe of the papers, which trains a head on augmented images, is
@@ -20,7 +20,7 @@ from big_crop.runtime import progress, sharding
 from pp_ops.checks import check_number
 from pp_ops.errors import UserError
 
-METHODS = ("knn", "linear")
+METHODS = ("knn", "linear", "few_shot")
 
 
 class Features(NamedTuple):
@@ -112,6 +112,45 @@ def fit(train: Features, l2: float, max_steps: int) -> Callable:
   return lambda x: (x - mean) * scale @ w[:-1] + w[-1]
 
 
+def few_shot(
+  train: Features, x: np.ndarray, shots: int, l2: float, seed: int
+) -> np.ndarray:
+  """Ridge regression onto the classes of a few examples of each.
+
+  As big_vision's `fewshot_lsr`: the chosen features are brought to mean 0 and
+  variance 1 each, a constant 100 is appended for the bias, and targets are 1
+  for the class and -1 for others; W = (X^T X + l2 I)^-1 X^T Y, in float64.
+
+  Args:
+    train: of which examples are drawn.
+    x: float [n, D], what is classified.
+    shots: examples of a class, or all that it has if these are fewer.
+    l2: weight of the penalty.
+    seed: of the draw.
+
+  Returns:
+    int [n].
+  """
+  order = np.random.default_rng(seed).permutation(len(train.label))
+  classes = np.unique(train.label)
+  chosen = np.concatenate(
+    [order[train.label[order] == c][:shots] for c in classes]
+  )
+  few = train.x[chosen].astype(np.float64)
+  mean, std = few.mean(0), few.std(0) + 1e-5
+  scaled = lambda x: np.pad(
+    (x - mean) / std, ((0, 0), (0, 1)), constant_values=100
+  )
+  few = scaled(few)
+  y = np.where(train.label[chosen][:, None] == classes, 1.0, -1.0)
+  # The smaller of two equal systems.
+  if len(few) < few.shape[1]:
+    w = few.T @ np.linalg.solve(few @ few.T + l2 * np.eye(len(few)), y)
+  else:
+    w = np.linalg.solve(few.T @ few + l2 * np.eye(few.shape[1]), few.T @ y)
+  return classes[(scaled(x) @ w).argmax(1)]
+
+
 class Evaluator:
   """Classifies a split by the features and labels of another."""
 
@@ -131,6 +170,9 @@ class Evaluator:
     temperature: float = 0.07,
     l2: float = 1e-4,
     max_steps: int = 500,
+    shots: tuple = (1, 5, 10, 25),
+    few_shot_l2: float = 2.0**10,
+    few_shot_draws: int = 3,
     batch_size: int = 128,
     engine: str = "tf.data",
   ):
@@ -145,12 +187,16 @@ class Evaluator:
       train: split of the neighbours, and that the classifier is trained on.
       test: split that is classified.
       methods: some of `METHODS`.
-      feature: the name of an activation; None for what the objective's
-        `predict` returns. Axes of places or tokens are averaged.
+      feature: the name of an activation; None for "pre_logits", what a head
+        gets, or without one what the objective's `predict` returns. Axes of
+        places or tokens are averaged.
       k: number of neighbours.
       temperature: of their votes, see `nearest`.
       l2: see `fit`.
       max_steps: see `fit`.
+      shots: examples of a class, see `few_shot`.
+      few_shot_l2: its `l2`.
+      few_shot_draws: how many draws of the examples are averaged over.
       batch_size: over all devices; a last, smaller batch is padded.
       engine: what runs the pp string, see `batches.ENGINES`.
 
@@ -163,7 +209,12 @@ class Evaluator:
     check_number("temperature", temperature, 1e-6)
     check_number("l2", l2, 0)
     check_number("max_steps", max_steps, 1, whole=True)
+    for number in shots:
+      check_number("shots", number, 1, whole=True)
+    check_number("few_shot_l2", few_shot_l2, 0)
+    check_number("few_shot_draws", few_shot_draws, 1, whole=True)
     self._methods = methods
+    self._shots, self._few = shots, (few_shot_l2, few_shot_draws)
     self._neighbours = dict(k=k, temperature=temperature)
     self._probe = dict(l2=l2, max_steps=max_steps)
     self._data = [
@@ -181,7 +232,9 @@ class Evaluator:
 
     def of_batch(variables, batch):
       x, activations = predict(variables, batch["image"])
-      if feature is not None:
+      if feature is None:
+        x = activations.get("pre_logits", x)
+      else:
         names.check("activation of `feature`", feature, activations)
         x = activations[feature]
       if not hasattr(x, "ndim") or x.ndim < 2:
@@ -201,7 +254,8 @@ class Evaluator:
       variables: the model's.
 
     Returns:
-      As fractions `knn_top1`, `linear_top1` and `linear_train_top1`; `spread`,
+      As fractions `knn_top1`, `linear_top1` and `linear_train_top1`, and for
+      each number of shots, for 5 say, `few_shot_5_top1`; `spread`,
       the mean standard deviation of the features of length 1, times the square
       root of their number: 0 where all images have the same; and `count`.
     """
@@ -217,6 +271,14 @@ class Evaluator:
       classify = fit(train, **self._probe)
       for name, f in (("linear_top1", test), ("linear_train_top1", train)):
         found[name] = float((classify(f.x).argmax(1) == f.label).mean())
+    if "few_shot" in self._methods:
+      l2, draws = self._few
+      for shots in self._shots:
+        right = [
+          few_shot(train, test.x, shots, l2, seed) == test.label
+          for seed in range(draws)
+        ]
+        found[f"few_shot_{shots}_top1"] = float(np.mean(right))
     return found
 
   def _read(self, variables, data):

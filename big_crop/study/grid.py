@@ -152,8 +152,7 @@ def _runs(folder, config):
   for factors in _settings(config.sets):
     for seed in config.seeds:
       given = {**factors, "seed": seed}
-      name = ",".join(f"{k}={_text(v)}" for k, v in given.items())
-      name = name.replace("/", "_")
+      name = names.of_run({k: _text(v) for k, v in given.items()})
       if name in found:
         raise UserError(
           f"runs {found[name]} and {given} have the same name {name!r}"

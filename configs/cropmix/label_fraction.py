@@ -13,44 +13,24 @@ momentum 0.9, batch 256, no weight decay, a tenth of the learning rate after 30,
     10         0.01      0.2
     1          0.02      5
 
-What can be chosen: init, model, fraction, data, data_dir, train, test, res,
-epochs, batch, seed; smoke, for a smoke run of another config.
+What can be chosen: fraction, data, epochs, batch, and
+`big_crop.recipes.JUDGE`; with `quick`, this part of the embedded dataset.
 """
 
 from big_crop import names, recipes
-from big_crop.config import default_config, parse_arg
 
 RATES = {10: (0.01, 0.2), 1: (0.02, 5.0)}  # encoder, head
 
 
 def get_config(arg=None):
-  arg = parse_arg(
-    arg,
-    init=None,
-    model="resnet-50",
-    fraction=10,
-    data=None,
-    data_dir=None,
-    train="train",
-    test="validation",
-    res=224,
-    epochs=100.0,
-    batch=256,
-    seed=0,
-    smoke=False,
-  )
+  c, arg = recipes.judge(arg, fraction=10, data=None, epochs=100.0, batch=256)
   names.check("fraction", arg.fraction, RATES)
   arg.data = arg.data or f"imagenet2012_subset/{arg.fraction}pct"
-  if arg.smoke:
-    arg.update(data="critters", train="train[:64]", test="validation[:50]")
-    arg.update(res=48, batch=32, epochs=2.0)
-  c = default_config()
-  c.seed = arg.seed
-  c.total_epochs = arg.epochs
-  c.input.batch_size = arg.batch
-  recipes.start_from(c, arg.init, arg.model)
+  c.input.data.name = arg.data
+  if arg.quick and not arg.smoke:
+    c.input.data.split = f"train[:{arg.fraction}%]"
+    c.input.batch_size = 32
   recipes.set_plain_data(c, arg)
-
   encoder, head = RATES[arg.fraction]
   c.optax_name = "trace"
   c.optax = dict(decay=0.9)

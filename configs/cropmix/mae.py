@@ -10,7 +10,7 @@ decay 0.05, batch 4096, 20 epochs of warm-up, cosine; crops of 20 to 100% of the
 image, bicubic, flip. 200 epochs of all of ImageNet, 300 of 10% of it. After
 finetuning (configs/cropmix/mae_finetune.py), top-1 in Tables 4 and 9:
 
-              plain   cropmix   mix=cutmix
+              plain   cropmix   cutmix
     100%      82.4    82.3      82.5
     10%       51.9    52.6      51.8
 
@@ -19,8 +19,8 @@ sees, and the predictions in the gaps.
 
 What can be chosen:
 
-    views     plain, or cropmix
-    mix       mixup, of 2, 3 or 4 views; or cutmix, of 2
+    views     plain; cropmix, 2, 3 or 4 views mixed by Mixup; cutmix, 2 by CutMix;
+              or untrained, plain for an encoder that stays as it starts
     fraction  percent of ImageNet's labels: 100 or 10
     crop      the law of the windows: inception_crop_fixed, or inception_crop
     model     the encoder's variant
@@ -33,6 +33,7 @@ from big_crop import names
 from big_crop.config import default_config, parse_arg
 from big_crop.optim.scaling import scaled_lr
 
+VIEWS = ("plain", "cropmix", "cutmix", "untrained")
 FRACTIONS = {
   100: dict(data="imagenet2012", epochs=200.0),
   10: dict(data="imagenet2012_subset/10pct", epochs=300.0),
@@ -45,7 +46,6 @@ def get_config(arg=None):
   arg = parse_arg(
     arg,
     views="cropmix",
-    mix="mixup",
     fraction=100,
     crop="inception_crop_fixed",
     model="MAE-B/16",
@@ -59,7 +59,7 @@ def get_config(arg=None):
     quick=False,
     smoke=False,
   )
-  names.check("views", arg.views, ("plain", "cropmix"))
+  names.check("views", arg.views, VIEWS)
   names.check("fraction", arg.fraction, FRACTIONS)
   usual = dict(FRACTIONS[arg.fraction])
   if arg.quick or arg.smoke:
@@ -71,19 +71,23 @@ def get_config(arg=None):
 
   c = default_config()
   c.seed = arg.seed
-  c.total_epochs = usual["epochs"] if arg.epochs is None else float(arg.epochs)
+  if arg.views == "untrained":
+    c.total_steps = 0
+  else:
+    c.total_epochs = float(
+      usual["epochs"] if arg.epochs is None else arg.epochs
+    )
   c.input.batch_size = arg.batch
-  split = "train[:64]" if arg.smoke else "train"
-  c.input.data = dict(**data, split=split)
+  c.input.data = dict(**data, split="train[:64]" if arg.smoke else "train")
 
   resize = 'method="bicubic", antialias=True'
   window = f'{arg.res}, area_min=20, law="{arg.crop}"'
-  if arg.views == "plain":
-    crop = f"{arg.crop}({arg.res}, area_min=20, {resize})"
-  elif arg.mix == "mixup":
+  if arg.views == "cropmix":
     crop = f"cropmix({window}, num=(2, 3, 4), permute=False, {resize})"
+  elif arg.views == "cutmix":
+    crop = f'cropmix({window}, num=2, mix="cutmix", permute=False, {resize})'
   else:
-    crop = f'cropmix({window}, num=2, mix="{arg.mix}", permute=False, {resize})'
+    crop = f"{arg.crop}({arg.res}, area_min=20, {resize})"
   c.input.pp = f'decode_jpeg_and_{crop}|flip_lr|vgg_value_range|keep("image")'
 
   c.objective_name = "masked_autoencoding"
@@ -109,13 +113,28 @@ def get_config(arg=None):
     f"decode|resize_small({arg.res * 8 // 7}, {resize})"
     f"|central_crop({arg.res})|vgg_value_range"
   )
-  val = "validation[:50]" if arg.smoke else "validation"
+  train, val = ("train", "validation")
+  if arg.smoke:
+    train, val = ("train[:64]", "validation[:50]")
+  once = dict(
+    pp_fn=f'{view}|keep("image", "label")', batch_size=min(arg.batch, 1024)
+  )
   c.evals.val = dict(
+    **once,
     type="reconstruction",
     data=dict(**data, split=val),
-    pp_fn=f'{view}|keep("image")',
-    batch_size=min(arg.batch, 1024),
     log_percent=0.5 if arg.smoke else 0.1,
+  )
+  c.evals.features = dict(
+    **once,
+    type="representation",
+    data=data,
+    train=train,
+    test=val,
+    feature="encoded",
+    methods=["knn", "linear"] if arg.quick else ["knn"],
+    k=20 if arg.quick else 200,
+    log_percent=1.0,
   )
   c.log_training_steps = 2 if arg.smoke else 50
   return c

@@ -13,14 +13,16 @@ image with colour jitter, grey, blur and flip. The query is
               arXiv:2203.16822)
     cropmix   the same of a view of 20 to 60% and one of 60 to 100%, of which
               the latter gives the box
+    mixup     as cropmix, with Mixup in place of the box (Table 8)
+    untrained as plain; the encoder stays as it starts, to compare with
 
-and the key is plain. Their linear probes have a top-1 of 65.8, 67.2 and 67.8
-(Table 3). Table 8's rows "+ Mixup" and "+ CutMix" are exchanged: the former
-repeats Table 3's CropMix, which cuts, and the text calls Mixup poor. Blur is
-torchvision's, MoCo's is Pillow's (see the op `gaussian_blur`).
+and the key is plain. Linear probes of the first three have a top-1 of 65.8,
+67.2 and 67.8 (Table 3). Table 8's rows "+ Mixup" and "+ CutMix" are exchanged:
+the former repeats Table 3's CropMix, which cuts, and the text calls Mixup poor.
+Blur is torchvision's, MoCo's is Pillow's (see the op `gaussian_blur`).
 
-metrics.jsonl has what tells a collapse: alignment, uniformity, feature_std,
-and the accuracy of nearest neighbours (val/knn_top1).
+metrics.jsonl has what tells a collapse: alignment, uniformity, feature_std, and
+the accuracy of nearest neighbours (features/knn_top1).
 
 What can be chosen:
 
@@ -36,7 +38,7 @@ from big_crop import names
 from big_crop.config import default_config, parse_arg
 from big_crop.optim.scaling import scaled_lr
 
-VIEWS = ("plain", "scalemix", "cropmix")
+VIEWS = ("plain", "scalemix", "cropmix", "mixup", "untrained")
 QUICK = dict(
   data="critters", model="resnet-18", res=48, batch=128, lr=0.06, queue=2048
 )
@@ -80,18 +82,24 @@ def get_config(arg=None):
 
   c = default_config()
   c.seed = arg.seed
-  c.total_epochs = arg.epochs
+  if arg.views == "untrained":
+    c.total_steps = 0
+  else:
+    c.total_epochs = arg.epochs
   c.input.batch_size = arg.batch
   data = dict(name=arg.data, data_dir=arg.data_dir)
   c.input.data = dict(**data, split="train[:64]" if arg.smoke else "train")
   make = lambda key, *scales: view(key, arg.crop, arg.res, *scales)
   pp = 'decode|copy("image", "image2")'
-  if arg.views == "plain":
+  if arg.views in ("plain", "untrained"):
     pp += make("image")
   else:
-    small, large = ((20, 60), (60, 100)) if arg.views == "cropmix" else ((), ())
+    small, large = ((20, 60), (60, 100))
+    if arg.views == "scalemix":
+      small = large = ()
     pp += '|copy("image", "large")' + make("image", *small)
-    pp += make("large", *large) + '|cut_in("large")'
+    mix = "mix_in" if arg.views == "mixup" else "cut_in"
+    pp += make("large", *large) + f'|{mix}("large")'
   c.input.pp = pp + make("image2") + '|keep("image", "image2")'
 
   c.objective_name = "contrastive"
@@ -111,7 +119,7 @@ def get_config(arg=None):
   c.wd_mults = [(".*", 1.0)]
   c.schedule = dict(decay_type="cosine", per="epoch")
 
-  c.evals.val = dict(
+  c.evals.features = dict(
     type="representation",
     data=data,
     train="train[:64]" if arg.smoke else "train",
@@ -120,7 +128,7 @@ def get_config(arg=None):
       f"decode|resize_small({arg.res * 8 // 7})|central_crop({arg.res})"
       '|vgg_value_range|keep("image", "label")'
     ),
-    methods=["knn"],
+    methods=["knn", "linear"] if arg.quick else ["knn"],
     k=20 if arg.smoke or arg.quick else 200,
     batch_size=arg.batch,
     log_percent=0.5 if arg.smoke else 0.1,
