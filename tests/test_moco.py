@@ -11,8 +11,8 @@ from big_crop.objectives import contrastive
 from big_crop.runtime import checkpoint, sharding, stop
 from big_crop.weights import torch_names
 
-RES, BATCH, GROUPS, QUEUE, OUT, HIDDEN, WIDTH = 12, 16, 4, 48, 8, 16, 4
-STEPS, LR, MOMENTUM, TEMPERATURE = 20, 0.003, 0.9, 0.2
+RES, BATCH, GROUPS, QUEUE, OUT, HIDDEN, WIDTH = 12, 32, 2, 96, 16, 64, 8
+STEPS, LR, MOMENTUM, TEMPERATURE = 20, 3e-4, 0.9, 0.2
 VIEWS = "|".join(
   f'inception_crop_fixed({RES}, area_min=20, key="{k}")|value_range(-1, 1, '
   f'key="{k}")'
@@ -34,7 +34,7 @@ def config(**overrides):
   c.total_steps = STEPS
   c.optax_name = "trace"
   c.optax = dict(decay=0.9)
-  c.lr = LR
+  c.lr = LR  # small, as ReLUs that tip over would be seen
   c.wd = 1e-4
   c.wd_in = "gradient"
   c.wd_mults = [(".*", 1.0)]
@@ -238,12 +238,7 @@ def test_groups_and_keys_share_nothing_but_the_weights():
   before, _ = o._embed(params, stats, image, jax.random.key(0))
   after, _ = o._embed(params, stats, changed, jax.random.key(0))
   moved = np.abs(before - after).max(1) > 1e-7
-  assert moved.reshape(GROUPS, -1).all(1).tolist() == [
-    False,
-    True,
-    False,
-    False,
-  ]
+  assert moved.reshape(GROUPS, -1).all(1).tolist() == [True, False]
 
 
 def test_monitors_by_hand():
@@ -273,8 +268,8 @@ def test_monitors_by_hand():
 @pytest.mark.parametrize(
   ("change", "message"),
   [
-    (dict(queue=40), "need a multiple of config.input.batch_size, 16"),
-    (dict(groups=3), "need a divisor of a microbatch, which has 16"),
+    (dict(queue=40), "need a multiple of config.input.batch_size, 32"),
+    (dict(groups=3), "need a divisor of a microbatch, which has 32"),
     (dict(temperature=0.0), "temperature"),
     (dict(momentum=1.5), "momentum"),
     (dict(que=1), "did you mean 'queue'"),
