@@ -40,7 +40,7 @@ from big_crop.optim.scaling import scaled_lr
 
 VIEWS = ("plain", "scalemix", "cropmix", "mixup", "untrained")
 QUICK = dict(
-  data="critters", model="resnet-18", res=48, batch=128, lr=0.06, queue=2048
+  data="critters", model="resnet-10", res=32, batch=64, lr=0.06, queue=1024
 )
 
 
@@ -76,7 +76,7 @@ def get_config(arg=None):
   )
   names.check("views", arg.views, VIEWS)
   if arg.quick or arg.smoke:
-    arg.update(QUICK, epochs=min(arg.epochs, 20.0))
+    arg.update(QUICK, epochs=min(arg.epochs, 6.0))
   if arg.smoke:
     arg.update(batch=32, queue=64, epochs=2.0)
 
@@ -131,7 +131,7 @@ def get_config(arg=None):
     methods=["knn", "linear"] if arg.quick else ["knn"],
     k=20 if arg.smoke or arg.quick else 200,
     batch_size=arg.batch,
-    log_percent=0.5 if arg.smoke else 0.1,
+    log_percent=0.5 if arg.smoke or arg.quick else 0.1,
   )
   c.log_training_steps = 2 if arg.smoke else 50
   return c
