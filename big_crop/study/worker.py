@@ -164,7 +164,8 @@ def _print(text):
 
 def _weight(state):
   config = state.run.config
-  return config.total_epochs or config.total_steps or config.total_examples
+  # Zero steps evaluate alone.
+  return config.total_epochs or config.total_steps or config.total_examples or 0
 
 
 def start_jobs(count: int, argv: list[str]) -> int:
