@@ -91,7 +91,7 @@ def test_a_finished_run_is_probed(tmp_path, capsys):
   assert all(0 <= float(x) <= 100 for x in row.split("|")[2:-1])
   for more, message in (
     (["--layer=encodd"], "did you mean 'encoded'"),
-    (["--layer=Transformer"], "names"),
+    (["--layer=encoder"], "is no array"),
     (["--pp=decode|resize(16)|value_range"], "label"),
     (["--test=nothing"], "nothing"),
     (["--k=0"], "k=0"),
