@@ -1,9 +1,12 @@
 """Eight CPU devices, quick compilation, and peers that have to come first."""
 
 import contextlib
+import gc
 import os
 import pathlib
 from importlib import metadata
+
+import forked_commands
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -43,6 +46,7 @@ with contextlib.suppress(ImportError):
 
 import jax  # noqa: E402, the settings above come first
 import orbax.checkpoint as ocp  # noqa: E402
+import pytest  # noqa: E402
 from absl import logging  # noqa: E402
 
 # By default each of the eight devices writes a slice of what all of them hold,
@@ -55,3 +59,16 @@ ocp.type_handlers.register_type_handler(
   override=True,
 )
 logging.set_verbosity(logging.WARNING)
+
+
+@pytest.fixture(scope="session")
+def commands():
+  """Commands as processes of their own that need not import all once more."""
+  with forked_commands.Commands() as found:
+    yield found
+
+
+def pytest_collection_finish():
+  """All that was imported stays: nothing of it is garbage to look for."""
+  gc.collect()
+  gc.freeze()

@@ -113,12 +113,6 @@ def everything(folder):
   return {p: p.is_file() and p.read_bytes() for p in folder.rglob("*")}
 
 
-@pytest.fixture(scope="module")
-def commands():
-  with forked_commands.Commands() as found:
-    yield found
-
-
 # (what follows "train --config tiny.py --workdir run --config.", what it says)
 VALUES = [
   ("lrr=1", "did you mean 'lr'"),
