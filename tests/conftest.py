@@ -1,5 +1,6 @@
 """Eight CPU devices, quick compilation, and peers that have to come first."""
 
+import collections
 import contextlib
 import gc
 import os
@@ -68,7 +69,23 @@ def commands():
     yield found
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
+def pytest_collection_modifyitems(items):
+  """What `pytest.mark.first` says."""
+  seen = collections.Counter()
+  for item in items:
+    if mark := item.get_closest_marker("first"):
+      name = item.nodeid.partition("[")[0]
+      seen[name] += 1
+      if seen[name] > mark.args[0]:
+        item.add_marker("slow")
+
+
 def pytest_collection_finish():
   """All that was imported stays: nothing of it is garbage to look for."""
   gc.collect()
   gc.freeze()
+
+
+def pytest_unconfigure():
+  gc.unfreeze()  # nanobind would take it for leaks

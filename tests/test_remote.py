@@ -181,6 +181,7 @@ def test_one_of_many_takes_a_lock(folder):
     assert len(list((folder / name).iterdir())) == 1
 
 
+@pytest.mark.long
 def test_a_silent_holder_loses_a_lock_and_a_living_one_keeps_it(folder):
   storage.write(folder / "000001", json.dumps(test_study_locks._elsewhere()))
   time.sleep(2.1)
@@ -195,6 +196,7 @@ def test_a_silent_holder_loses_a_lock_and_a_living_one_keeps_it(folder):
   assert mine.holder() is None
 
 
+@pytest.mark.long
 def test_a_study_and_its_report(folder, tmp_path, monkeypatch, capsys):
   """Runs that are made up; the report goes beside them and to a folder."""
   study_helpers.make_quick(monkeypatch)

@@ -97,6 +97,7 @@ def logits_of(image):
   return 4 * image.mean((1, 2)) @ MATRIX.astype(np.float64)
 
 
+@pytest.mark.long
 def test_evaluators_on_eight_devices_against_numpy():
   image, label = examples()
   logits = logits_of(image)

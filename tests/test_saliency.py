@@ -232,6 +232,7 @@ def evaluator(folder, model, devices=8, batch_size=8, **kw):
   )
 
 
+@pytest.mark.long
 def test_evaluator_sees_each_example_once_on_any_devices(folder):
   model, variables, _, _ = make("vit")
   found = evaluator(folder, model).run(variables)
@@ -290,6 +291,7 @@ def measured(monkeypatch, tmp_path, made, variables, **kw):
   return measurement.measure(str(tmp_path), "a", **kw)
 
 
+@pytest.mark.long
 def test_pictures_are_the_first_by_file_name(folder, tmp_path, monkeypatch):
   """As torchvision.datasets.ImageNet sorts them, not as they are stored."""
   model, variables, _, _ = make("vit")

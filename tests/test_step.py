@@ -135,6 +135,7 @@ def assert_close(tree, other, **kw):
     np.testing.assert_allclose(value, other[name], err_msg=name, **kw)
 
 
+@pytest.mark.long
 def test_one_step_by_hand():
   config = {"optax_name": "identity", "lr": 0.1}
   run = Run(Mlp(norm=True), config=config, ema_decay=0.9)
@@ -243,6 +244,7 @@ def small_resnet18():
   ],
   ids=["vit", "tiny_resnet", "resnet18"],
 )
+@pytest.mark.long
 def test_losses_do_not_depend_on_the_devices(model):
   one = Run(model(), loss="sigmoid_xent", devices=1)
   expected = one(batches(20))
@@ -331,7 +333,8 @@ def test_no_transfer_no_recompilation_no_warning():
   assert all(leaf.is_deleted() for leaf in jax.tree.leaves(first))
 
 
-@pytest.mark.parametrize("mode", first_quick(["half", "batch"], 0))
+@pytest.mark.long
+@pytest.mark.parametrize("mode", first_quick(["half", "batch"], 1))
 def test_timms_mixing_and_targets_on_any_devices(mode):
   kw = dict(
     loss="mean_sigmoid_xent",

@@ -270,6 +270,7 @@ def test_the_figures(finished):
     assert "nan" not in svg.lower()
 
 
+@pytest.mark.long
 def test_one_seed_has_no_tests_and_missing_runs_no_numbers(tmp_path):
   arguments = "recipes=a2,seeds=1"
   study = made_up.study(tmp_path, STUDY, arguments)
@@ -287,6 +288,7 @@ def test_one_seed_has_no_tests_and_missing_runs_no_numbers(tmp_path):
   assert cells(lines[0])[4:] == ["missing", "missing", "78.24", "-1.61"]
 
 
+@pytest.mark.long
 def test_without_the_default_there_are_no_differences(tmp_path):
   study = made_up.study(tmp_path, STUDY, A2)
   skip = [r.index for r in study.runs if r.factors == {"recipe": "a2"}]

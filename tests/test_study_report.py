@@ -317,6 +317,7 @@ def test_a_report_is_complete_and_the_same_again(trained):
   assert "**75.10±0.10**" in text
 
 
+@pytest.mark.long
 def test_claim_three_is_a_rank_correlation(trained):
   study, workdir = trained
   files = report(study, workdir)
@@ -398,6 +399,7 @@ def test_the_tail_of_a_metric(trained):
   assert cell.values[0] == pytest.approx(3 - 0.95 - 0.589)
 
 
+@pytest.mark.long
 def test_missing_and_failed_runs_are_no_numbers(tmp_path):
   study = grid.load(study_helpers.write_study(tmp_path))
   workdir = str(tmp_path / "w")
@@ -454,7 +456,7 @@ def test_a_study_with_nothing_done_has_no_report(tmp_path):
   assert "\n" not in str(e.value) and not (tmp_path / "w/report").exists()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_paper_beside_a_study(trained):
   study, workdir = trained
   files = report(study, workdir, "--reference")
