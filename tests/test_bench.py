@@ -58,7 +58,7 @@ def test_scaling_splits_the_state():
     )
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_train_counts_waiting(tmp_path):
   c = configs.load("configs/quickstart.py:res=16,batch=16,epochs=1")
   c.input.data.split = "train[:64]"

@@ -266,6 +266,7 @@ def test_one_line_and_nothing_left_behind(command, message, commands, inputs):
 
 @pytest.mark.long
 @pytest.mark.parametrize(("command", "message"), [CASES[1], COMMANDS[1]])
+@pytest.mark.first(1)
 def test_the_same_of_a_process_started_afresh(command, message, inputs):
   module, *argv = shlex.split(command)
   done = subprocess.run(

@@ -327,7 +327,7 @@ def test_levels(magnitude, contrast):
     square_of(out, image)  # is nothing but a cutout
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_layers_draw_independently():
   image, num = photo(), 300
   specs = candidates(3)

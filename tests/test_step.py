@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from objective_helpers import classify, specs
-from op_helpers import first_quick
 
 from big_crop import optim, step, trees
 from big_crop.models import convolution, resnet, vit
@@ -239,7 +238,7 @@ def small_resnet18():
   "model",
   [
     lambda: vit.Model(CLASSES, variant="mu/8", dropout=0.1),
-    pytest.param(TinyResNet, marks=pytest.mark.long),
+    pytest.param(TinyResNet, marks=pytest.mark.slow),
     pytest.param(small_resnet18, marks=pytest.mark.slow),
   ],
   ids=["vit", "tiny_resnet", "resnet18"],
@@ -333,8 +332,8 @@ def test_no_transfer_no_recompilation_no_warning():
   assert all(leaf.is_deleted() for leaf in jax.tree.leaves(first))
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("mode", first_quick(["half", "batch"], 1))
+@pytest.mark.parametrize("mode", ["half", "batch"])
+@pytest.mark.slow
 def test_timms_mixing_and_targets_on_any_devices(mode):
   kw = dict(
     loss="mean_sigmoid_xent",

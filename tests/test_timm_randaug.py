@@ -266,7 +266,7 @@ def test_magnitudes_are_timms(config):
   assert scipy.stats.ks_2samp(seen, magnitudes(config)).pvalue > ALARM
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_ops_signs_methods_and_layers_are_drawn_independently():
   """Pairs of ops, with replacement, each applied with its probability."""
   image, num, p, magnitude = photo(14, 18), 7000, 0.9, 6.1

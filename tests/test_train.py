@@ -97,6 +97,7 @@ def test_workdir_is_complete(undisturbed):
   assert logged[-1]["val/count"] == 6  # a tenth of 64, all of them
 
 
+@pytest.mark.long
 def test_same_command_gives_the_same_parameters(undisturbed, folder, tmp_path):
   summary = train.run(tiny(folder, input__num_parallel_calls=1), tmp_path)
   assert summary["params_sha256"] == undisturbed[1]["params_sha256"]
@@ -217,7 +218,7 @@ def test_no_steps_only_evaluate(undisturbed, folder, tmp_path):
       assert value == trained["metrics"][key] and key.startswith("val/")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_corrupt_image(folder, tmp_path):
   images = tmp_path / "images"
   for path in sorted(folder.glob("*/*"))[:40]:

@@ -101,7 +101,7 @@ def test_training_where_nothing_else_is_installed(tmp_path):
   assert not {"curves", "events"} & files
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_training_loads_no_framework_that_is_installed(tmp_path):
   pytest.importorskip("tensorboard")
   loaded = train(tmp_path)
