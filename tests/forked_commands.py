@@ -2,10 +2,10 @@
 
 A process that has imported what the commands import, and has started nothing
 else, forks for each command. The child is then what `python -m MODULE ...` is:
-it runs the module as `__main__`, its tail included, with output of its own, and
-ends as Python does.
+it runs the module as `__main__`, its tail included, with output of its own.
 """
 
+import atexit
 import json
 import os
 import pathlib
@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from typing import NamedTuple
@@ -159,14 +160,24 @@ def _run(module, argv, cwd, files, env):
   os.chdir(cwd)
   # As `python -m` has it.
   sys.path[:1] = [cwd, *env["PYTHONPATH"].split(os.pathsep)]
+  status = 0
   try:
     runpy.run_module(module, run_name="__main__", alter_sys=True)
-  except SystemExit:
-    raise
+  except SystemExit as e:
+    status = e.code or 0
+    if not isinstance(status, int):
+      print(status, file=sys.stderr)
+      status = 1
   except BaseException:
     traceback.print_exc()
-    sys.exit(1)
-  sys.exit(0)
+    status = 1
+  # What Python does at its end, but for taking all modules apart, which takes
+  # seconds.
+  threading._shutdown()
+  atexit._run_exitfuncs()
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(status)
 
 
 def _poll(pid):
