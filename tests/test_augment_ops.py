@@ -200,6 +200,7 @@ def test_trivial_augment_draws_all_alike():
 
 
 @pytest.mark.parametrize("policy", first_quick([*AUTOAUGMENT], 1))
+@pytest.mark.long
 def test_autoaugment_draws_as_its_policy_says(policy):
   """Sub-policy, whether each op is applied, and its direction."""
   chances = collections.Counter()

@@ -15,7 +15,7 @@ TINY = {"width": 32, "depth": 1, "num_heads": 2, "patch_size": 8}
 FSDP = [(".*", "fsdp(min_size_to_shard_mb=0)")]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_step(tmp_path, capsys):
   out = tmp_path / "step.json"
   bench.main(

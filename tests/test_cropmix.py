@@ -120,15 +120,10 @@ def same_distribution(a, b):
   return stats.chi2_contingency(table[:, table.sum(0) > 10]).pvalue
 
 
-MIXES = [
-  pytest.param("mixup", marks=pytest.mark.long),
-  pytest.param("cutmix", marks=pytest.mark.slow),
-]
-
-
-@pytest.mark.parametrize("mix", MIXES)
+@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
 @pytest.mark.parametrize("n", [2, 3, 4])
 @pytest.mark.parametrize("images", NUMS)
+@pytest.mark.slow
 def test_what_is_drawn_is_the_papers(images, n, mix):
   spec = f"cropmix({SIZE}, num=(2, 3, 4), mix={mix!r})"
   num, windows, steps = ours(spec, 3 * images)
@@ -166,6 +161,7 @@ def test_what_is_drawn_is_the_papers(images, n, mix):
 
 @pytest.mark.parametrize("mix", ["mixup", "cutmix"])
 @pytest.mark.first(1)
+@pytest.mark.long
 def test_the_image_is_pillows(mix):
   spec = f"cropmix({SIZE}, mix={mix!r})"
   law, images = registry.law_of(spec, several=True), photographs(num=60)

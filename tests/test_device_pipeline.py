@@ -78,7 +78,7 @@ def test_stream_is_that_of_tf_data(packed, repeats):
 
 @pytest.mark.parametrize("hold", [True, False])
 @pytest.mark.parametrize("devices", [1, 2, 8])
-@pytest.mark.first(2)
+@pytest.mark.first(1)
 def test_devices_and_memory_change_nothing(packed, hold, devices):
   expected = device_stream(packed, 4, devices=jax.devices()[:1], hold=True)
   found = device_stream(packed, 4, devices=jax.devices()[:devices], hold=hold)

@@ -201,6 +201,7 @@ MORE = first_quick([*RANDOM][6:], 0, pytest.mark.slow)
 
 @pytest.mark.parametrize("spec", [*FEW, *MORE])
 @pytest.mark.first(1)
+@pytest.mark.long
 def test_random_ops(spec):
   images = np.concatenate([BATCHES["33x47x3"]] * 8)
   ours, theirs = on_device(spec, images), random_on_host(spec, images)

@@ -162,6 +162,7 @@ def test_numpy(law, shape):
   "law", first_quick([*LAWS[:2], LAWS[-1], *LAWS[2:-1]], 3), ids=str
 )
 @pytest.mark.first(1)
+@pytest.mark.long
 def test_tensorflow_and_jax(law):
   """Large samples under at most ten attempts, small ones under a hundred.
 

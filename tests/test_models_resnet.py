@@ -349,7 +349,7 @@ def test_bfloat16_is_close_with_float32_statistics():
     np.testing.assert_allclose(a, b, rtol=0.05, atol=0.05)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_initialisers_drop_path_and_dropout():
   image = np.broadcast_to(_images((1, 8, 8, 3)), (256, 8, 8, 3))
   model = resnet.Model(3, **TINY, zero_init_last=True)

@@ -261,7 +261,7 @@ def test_a_recipe_runs(name, args, tmp_path):
   assert summary["step"] == 4 and summary["metrics"]["val/count"] == 50
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_finetuning_starts_from_a_run_with_a_new_head(tmp_path):
   args = "smoke,model=resnet-10"
   small = ["--config.model.width=8", "--config.model.small_stem=True"]
@@ -311,6 +311,7 @@ def test_finetuning_knows_the_splits_or_is_told():
 
 @pytest.mark.parametrize(("res", "crop"), [(224, 0.95), (224, 0.875)])
 @pytest.mark.first(1)
+@pytest.mark.long
 def test_test_views_are_timms(res, crop):
   """A1 to D, and He et al.'s crop, on images of 50 shapes."""
   create = pytest.importorskip("timm.data").create_transform

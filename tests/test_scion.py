@@ -105,6 +105,7 @@ def test_each_lmo_is_the_steepest_direction_of_norm_one(shape):
 
 @pytest.mark.parametrize("shape", [(64, 64), (96, 40), (40, 96)])
 @pytest.mark.first(1)
+@pytest.mark.long
 def test_newton_schulz_is_the_orthogonal_factor(shape):
   for seed in range(20):
     x = random_kernel(shape, seed, scale=1e-12)

@@ -54,6 +54,7 @@ def test_beta_crop_of_ones_draws_the_fixed_crops_windows():
 
 @pytest.mark.parametrize("area_min", [0.05, 0.25])
 @pytest.mark.first(1)
+@pytest.mark.long
 def test_the_coupled_crop_has_the_kernels_law(area_min):
   law = laws.NativeLaw(area_min=area_min)
   shape = (96, 128)

@@ -297,6 +297,7 @@ def test_ops_signs_methods_and_layers_are_drawn_independently():
   "config", ["rand-m7-mstd0.5-inc1", "rand-m9-mstd101-inc1"]
 )
 @pytest.mark.first(1)
+@pytest.mark.long
 def test_images_come_out_as_from_timm(config):
   theirs = pytest.importorskip("timm.data.auto_augment")
   image, num = photo(24, 32), 3000
@@ -339,6 +340,7 @@ def test_shapes_fills_and_methods(method):
   assert data.element_spec["image"].shape == photo().shape
 
 
+@pytest.mark.long
 def test_no_ops_and_no_chance_change_nothing():
   for config in ("rand-n0", "rand-p0"):
     out = run(f"rand_augment('{config}', fill=0)", photo())

@@ -161,8 +161,8 @@ def test_a_damaged_last_checkpoint_changes_nothing(
     shutil.rmtree(workdir)
 
 
-@pytest.mark.long
 @pytest.mark.usefixtures("_built_once")
+@pytest.mark.slow
 def test_torn_metrics_are_cut_at_the_checkpoint(
   undisturbed, folder, tmp_path, monkeypatch
 ):
@@ -195,7 +195,7 @@ def test_nan_names_the_step_and_the_last_good_checkpoint(folder, tmp_path):
   assert not (tmp_path / "summary.json").exists()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_starts_from_another_run(undisturbed, folder, tmp_path):
   workdir, _ = undisturbed
   config = tiny(folder, model_init=str(workdir), lr=0.0, evals={})
@@ -204,6 +204,7 @@ def test_starts_from_another_run(undisturbed, folder, tmp_path):
   assert summary["params_sha256"] == undisturbed[1]["params_sha256"]
 
 
+@pytest.mark.long
 def test_no_steps_only_evaluate(undisturbed, folder, tmp_path):
   workdir, trained = undisturbed
   config = tiny(folder, model_init=str(workdir), total_steps=0)
@@ -274,7 +275,7 @@ def wait_for_step(workdir, step, timeout=240):
   raise TimeoutError(f"no step {step} in {workdir}")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_sigterm_to_the_command(commands, config_file, tmp_path):
   """SIGTERM: status 0 and a checkpoint."""
   process = start(commands, config_file, tmp_path / "run")
@@ -318,6 +319,7 @@ def test_runs_on_all_devices(undisturbed):
   assert jax.device_count() == 8
 
 
+@pytest.mark.long
 def test_a_failed_start_leaves_the_workdir_free(undisturbed, folder, tmp_path):
   config = tiny(folder, model_init=str(undisturbed[0]), model__width=32)
   with pytest.raises(ValueError, match="dont_load"):

@@ -160,6 +160,7 @@ def our_losses(model, params, data, mu_dtype):
   ids=["gap", "tok"],
 )
 @pytest.mark.first(1)
+@pytest.mark.long
 def test_losses_are_those_of_the_transcription(kw, mu_dtype):
   model = models.get_model("vit", CLASSES, **SMALL, **kw)
   rng = np.random.default_rng(0)

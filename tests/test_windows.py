@@ -295,6 +295,7 @@ def op_windows(sampler, num, h_o, w_o, seed):
 
 @pytest.mark.parametrize("law", LAWS[:2], ids=_ids)
 @pytest.mark.first(1)
+@pytest.mark.long
 def test_the_op_samples_the_law(law):
   from pp_ops import crops
 
