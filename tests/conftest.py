@@ -1,9 +1,13 @@
 """Eight CPU devices, quick compilation, and peers that have to come first."""
 
+import collections
 import contextlib
+import gc
 import os
 import pathlib
 from importlib import metadata
+
+import forked_commands
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -43,6 +47,7 @@ with contextlib.suppress(ImportError):
 
 import jax  # noqa: E402, the settings above come first
 import orbax.checkpoint as ocp  # noqa: E402
+import pytest  # noqa: E402
 from absl import logging  # noqa: E402
 
 # By default each of the eight devices writes a slice of what all of them hold,
@@ -55,3 +60,32 @@ ocp.type_handlers.register_type_handler(
   override=True,
 )
 logging.set_verbosity(logging.WARNING)
+
+
+@pytest.fixture(scope="session")
+def commands():
+  """Commands as processes of their own that need not import all once more."""
+  with forked_commands.Commands() as found:
+    yield found
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
+def pytest_collection_modifyitems(items):
+  """What `pytest.mark.first` says."""
+  seen = collections.Counter()
+  for item in items:
+    if mark := item.get_closest_marker("first"):
+      name = item.nodeid.partition("[")[0]
+      seen[name] += 1
+      if seen[name] > mark.args[0]:
+        item.add_marker("slow")
+
+
+def pytest_collection_finish():
+  """All that was imported stays: nothing of it is garbage to look for."""
+  gc.collect()
+  gc.freeze()
+
+
+def pytest_unconfigure():
+  gc.unfreeze()  # nanobind would take it for leaks

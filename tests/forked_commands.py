@@ -5,13 +5,17 @@ else, forks for each command. The child is then what `python -m MODULE ...` is:
 it runs the module as `__main__`, its tail included, with output of its own.
 """
 
+import atexit
 import json
 import os
 import pathlib
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import traceback
 from typing import NamedTuple
 
@@ -48,16 +52,45 @@ class Result(NamedTuple):
   err: str
 
 
+class Process:
+  """A command that runs beside this process, as a `subprocess.Popen` does.
+
+  Attributes:
+    pid: its process id.
+    returncode: its exit status, or None while it has not been asked for.
+  """
+
+  def __init__(self, commands: "Commands", pid: int):
+    self._commands, self.pid, self.returncode = commands, pid, None
+
+  def poll(self) -> int | None:
+    if self.returncode is None:
+      self.returncode = self._commands.ask("poll", self.pid)
+    return self.returncode
+
+  def wait(self, timeout: float = 600) -> int:
+    deadline = time.monotonic() + timeout
+    while self.poll() is None:
+      if time.monotonic() > deadline:
+        raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
+      time.sleep(0.01)
+    return self.returncode
+
+  def send_signal(self, signum: int):
+    if self.poll() is None:
+      os.kill(self.pid, signum)
+
+  def kill(self):
+    self.send_signal(signal.SIGKILL)
+
+
 class Commands:
-  """Commands to be run one after the other; a context manager."""
+  """The process that forks the commands; a context manager."""
 
   def __enter__(self):
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    env["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1"
-    env["PYTHONDONTWRITEBYTECODE"] = "1"  # beside the users' config files
     self._server = subprocess.Popen(
       [sys.executable, __file__],
-      env=env,
+      env=_environment({}),
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       stderr=subprocess.DEVNULL,
@@ -69,48 +102,87 @@ class Commands:
     self._server.stdin.close()
     self._server.wait()
 
-  def run(self, module: str, *argv: str, cwd: pathlib.Path) -> Result:
-    """Runs `python -m module *argv` in a folder."""
-    request = [module, [str(a) for a in argv], str(cwd)]
-    self._server.stdin.write(json.dumps(request) + "\n")
+  def ask(self, name: str, *args):
+    self._server.stdin.write(json.dumps([name, *args]) + "\n")
     self._server.stdin.flush()
-    return Result(*json.loads(self._server.stdout.readline()))
+    return json.loads(self._server.stdout.readline())
+
+  def start(self, module: str, *argv, cwd=ROOT, out, err=None, env=()):
+    """Starts `python -m module *argv` in a folder.
+
+    Args:
+      module: what to run.
+      *argv: its arguments.
+      cwd: the folder.
+      out: the file that gets its standard output.
+      err: the file that gets its standard error; by default the same.
+      env: what is different in its environment.
+
+    Returns:
+      The `Process`.
+    """
+    argv = [str(a) for a in argv]
+    files = [str(out), str(err or out)]
+    for name in files:
+      pathlib.Path(name).write_text("")
+    args = module, argv, str(cwd), files, _environment(env)
+    return Process(self, self.ask("start", *args))
+
+  def run(self, module: str, *argv: str, cwd: pathlib.Path) -> Result:
+    """Runs `python -m module *argv` in a folder to its end."""
+    with tempfile.TemporaryDirectory() as folder:
+      out, err = (pathlib.Path(folder, name) for name in ("out", "err"))
+      status = self.start(module, *argv, cwd=cwd, out=out, err=err).wait()
+      texts = [file.read_text(errors="replace") for file in (out, err)]
+    return Result(status, *texts)
 
 
-def _child(module, argv, cwd):
-  """Runs a command; returns its exit status."""
+def _environment(env):
+  """This process's, with one device; the other flags make compilation quick."""
+  flags = "--xla_force_host_platform_device_count=1"
+  return {
+    **os.environ,
+    "PYTHONPATH": str(ROOT),
+    "PYTHONDONTWRITEBYTECODE": "1",  # beside the users' config files
+    "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}",
+    **dict(env),
+  }
+
+
+def _run(module, argv, cwd, files, env):
+  """Is the command from here on."""
+  for target, name in enumerate((os.devnull, *files)):
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+    os.dup2(os.open(name, flags), target)
+  os.environ.clear()
+  os.environ.update(env)
   sys.argv = [module, *argv]
   os.chdir(cwd)
-  sys.path[0] = cwd  # as `python -m` has it
+  # As `python -m` has it.
+  sys.path[:1] = [cwd, *env["PYTHONPATH"].split(os.pathsep)]
+  status = 0
   try:
     runpy.run_module(module, run_name="__main__", alter_sys=True)
   except SystemExit as e:
-    if not isinstance(e.code, int | None):
-      print(e.code, file=sys.stderr)
-      return 1
-    return e.code or 0
+    status = e.code or 0
+    if not isinstance(status, int):
+      print(status, file=sys.stderr)
+      status = 1
   except BaseException:
     traceback.print_exc()
-    return 1
-  return 0
+    status = 1
+  # What Python does at its end, but for taking all modules apart, which takes
+  # seconds.
+  threading._shutdown()
+  atexit._run_exitfuncs()
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(status)
 
 
-def _fork(module, argv, cwd):
-  with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-    pid = os.fork()
-    if pid == 0:
-      os.dup2(out.fileno(), 1)
-      os.dup2(err.fileno(), 2)
-      status = _child(module, argv, cwd)
-      sys.stdout.flush()
-      sys.stderr.flush()
-      os._exit(status)
-    _, waited = os.waitpid(pid, 0)
-    texts = []
-    for file in (out, err):
-      file.seek(0)
-      texts.append(file.read().decode(errors="replace"))
-  return Result(os.waitstatus_to_exitcode(waited), *texts)
+def _poll(pid):
+  waited, status = os.waitpid(pid, os.WNOHANG)
+  return os.waitstatus_to_exitcode(status) if waited else None
 
 
 def _serve():
@@ -118,8 +190,12 @@ def _serve():
     __import__(name)
   answers = os.fdopen(os.dup(1), "w")
   for line in sys.stdin:
-    result = _fork(*json.loads(line))
-    answers.write(json.dumps(result) + "\n")
+    name, *args = json.loads(line)
+    if name == "poll":
+      answer = _poll(*args)
+    elif not (answer := os.fork()):
+      _run(*args)
+    answers.write(json.dumps(answer) + "\n")
     answers.flush()
 
 

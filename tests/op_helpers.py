@@ -16,8 +16,8 @@ from pp_ops.registry import get_preprocess_fn
 ALARM = 1e-4  # chance that a test of frequencies fails by chance
 
 
-def first_quick(values, num, mark=pytest.mark.long):
-  """Parameters of a test, of which all but the first few are long, or slow."""
+def first_quick(values, num, mark=pytest.mark.slow):
+  """Parameters of a test, of which all but the first few are slow, or long."""
   return [*values[:num], *(pytest.param(v, marks=mark) for v in values[num:])]
 
 

@@ -139,9 +139,8 @@ def torchvisions(kind, name, k, image, interpolation):
 
 @pytest.mark.parametrize("kind", BINS)
 @pytest.mark.parametrize("reference", [written_down, torchvisions])
-@pytest.mark.parametrize(
-  "interpolation", first_quick(["nearest", "bilinear", "bicubic"], 1)
-)
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
+@pytest.mark.first(1)
 def test_ops_are_torchvisions(kind, reference, interpolation):
   """Equal, but for one grey level where a fraction is truncated.
 
@@ -190,6 +189,7 @@ PICTURE = photo(24, 32, 6)
 WIDE = f"trivial_augment_wide(31, {FILL})"
 
 
+@pytest.mark.long
 def test_trivial_augment_draws_all_alike():
   """Each of 14 ops, at each magnitude and either way."""
   chances = collections.Counter({PICTURE.tobytes(): 1 / 14})
@@ -200,6 +200,7 @@ def test_trivial_augment_draws_all_alike():
 
 
 @pytest.mark.parametrize("policy", first_quick([*AUTOAUGMENT], 1))
+@pytest.mark.long
 def test_autoaugment_draws_as_its_policy_says(policy):
   """Sub-policy, whether each op is applied, and its direction."""
   chances = collections.Counter()

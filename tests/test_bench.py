@@ -15,7 +15,7 @@ TINY = {"width": 32, "depth": 1, "num_heads": 2, "patch_size": 8}
 FSDP = [(".*", "fsdp(min_size_to_shard_mb=0)")]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_step(tmp_path, capsys):
   out = tmp_path / "step.json"
   bench.main(
@@ -33,6 +33,7 @@ def test_step(tmp_path, capsys):
   assert f"{record['images_per_s']:.2f}" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_flops_are_those_of_the_matrix_products():
   mesh = sharding.make_mesh([("data", 1)], jax.devices()[:1])
   flops = step.build("vit", TINY, 4, 64, mesh=mesh).flops
@@ -44,7 +45,7 @@ def test_flops_are_those_of_the_matrix_products():
   assert expected < flops < 1.5 * expected
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_scaling_splits_the_state():
   results = scaling.measure(
     "vit", TINY, 2, 16, counts=[1, 8], strategy=FSDP, steps=1, repeats=1
@@ -57,7 +58,7 @@ def test_scaling_splits_the_state():
     )
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_train_counts_waiting(tmp_path):
   c = configs.load("configs/quickstart.py:res=16,batch=16,epochs=1")
   c.input.data.split = "train[:64]"

@@ -101,6 +101,7 @@ def grid(op, low, high, image, steps=400):
     ("hue=(0.1, 0.5)", "hue", 0.1, 0.5),
   ],
 )
+@pytest.mark.first(2)
 def test_factors_are_uniform(argument, op, low, high):
   image, num = photo(9, 12), 1500
   factors, known = grid(op, low, high, image)
@@ -138,6 +139,7 @@ def test_all_orders_are_equally_likely():
   assert scipy.stats.chisquare(counts).pvalue > ALARM
 
 
+@pytest.mark.long
 def test_images_come_out_as_from_torchvision():
   """Also by numbers that all four factors and their order change."""
   torch = pytest.importorskip("torch")

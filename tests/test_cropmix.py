@@ -120,15 +120,10 @@ def same_distribution(a, b):
   return stats.chi2_contingency(table[:, table.sum(0) > 10]).pvalue
 
 
-MIXES = [
-  pytest.param("mixup", marks=pytest.mark.long),
-  pytest.param("cutmix", marks=pytest.mark.slow),
-]
-
-
-@pytest.mark.parametrize("mix", MIXES)
+@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
 @pytest.mark.parametrize("n", [2, 3, 4])
 @pytest.mark.parametrize("images", NUMS)
+@pytest.mark.slow
 def test_what_is_drawn_is_the_papers(images, n, mix):
   spec = f"cropmix({SIZE}, num=(2, 3, 4), mix={mix!r})"
   num, windows, steps = ours(spec, 3 * images)
@@ -165,6 +160,8 @@ def test_what_is_drawn_is_the_papers(images, n, mix):
 
 
 @pytest.mark.parametrize("mix", ["mixup", "cutmix"])
+@pytest.mark.first(1)
+@pytest.mark.long
 def test_the_image_is_pillows(mix):
   spec = f"cropmix({SIZE}, mix={mix!r})"
   law, images = registry.law_of(spec, several=True), photographs(num=60)
@@ -228,6 +225,7 @@ FUSED = ["cropmix(30)", "cropmix(30, mix='cutmix')"]
 
 
 @pytest.mark.parametrize("spec", first_quick(FUSED, 1, pytest.mark.slow))
+@pytest.mark.long
 def test_fused_is_decode_then_cropmix_bit_for_bit(spec):
   images = [image() for image in IMAGES.values()]
   fused = many(f"keep('image')|decode_jpeg_and_{spec}", images, 12)
@@ -246,6 +244,7 @@ def test_one_view_is_the_plain_crop_bit_for_bit():
     np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.long
 def test_without_seeds_it_draws_anew_each_time():
   fn = registry.get_preprocess_fn("cropmix(8)")
   image = tf.constant(photographs(num=1)[0])

@@ -40,6 +40,7 @@ def own_weights(mode, num, **kwargs):
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.first(2)
 def test_mixup_is_a_weighted_sum_with_the_flipped_batch(mode):
   rng = np.random.default_rng(0)
   image = rng.normal(size=(8, H, W, 3)).astype(np.float32)
@@ -63,6 +64,7 @@ def test_mixup_is_a_weighted_sum_with_the_flipped_batch(mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.first(2)
 def test_cutmix_pastes_one_box_and_counts_its_pixels(mode):
   weights, image = own_weights(mode, 64, cutmix_alpha=1.0)
   assert set(np.unique(image)) == {0, 1}
@@ -75,6 +77,7 @@ def test_cutmix_pastes_one_box_and_counts_its_pixels(mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.first(1)
 def test_the_weight_of_mixup_is_beta(mode):
   weights, _ = own_weights(mode, 4000, mixup_alpha=0.4)
   law = scipy.stats.beta(0.4, 0.4)
@@ -127,6 +130,7 @@ def same_law(a, b):
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.first(2)
 def test_the_law_of_the_box(mode):
   _, image = own_weights(mode, 4000, cutmix_alpha=1.0)
   expected = boxes_of_the_paper(4000, 1.0, np.random.default_rng(1))
@@ -137,6 +141,7 @@ def test_the_law_of_the_box(mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.first(1)
 def test_mixup_and_cutmix_are_as_frequent(mode):
   _, image = own_weights(mode, 4000, mixup_alpha=0.8, cutmix_alpha=1.0)
   is_mixup = ((image > 0) & (image < 1)).any((1, 2)).sum()
@@ -144,6 +149,7 @@ def test_mixup_and_cutmix_are_as_frequent(mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.first(1)
 def test_timm_agrees(mode):
   timm_mixup = pytest.importorskip("timm.data.mixup")
   torch = pytest.importorskip("torch")
@@ -297,6 +303,7 @@ def test_an_odd_batch_has_no_pairs(mode):
 
 
 @pytest.mark.parametrize("mode", first_quick(MODES, 2))
+@pytest.mark.first(1)
 def test_mixing_does_not_depend_on_the_sharding(mode):
   image, labels = ones_and_zeros(16)
   mix = jax.jit(cutmix.make(mixup_alpha=0.5, cutmix_alpha=1.0, mode=mode))

@@ -23,6 +23,7 @@ from pp_ops.random import Rng, example_seed
 
 
 @pytest.mark.parametrize("position", [0, 3])
+@pytest.mark.long
 def test_random_numbers_are_tensorflows(position):
   place = (7, 3, 12345)
   seed = example_seed(place[0], *(tf.constant(n, tf.int64) for n in place[1:]))
@@ -66,6 +67,7 @@ def resizes():
 
 # Of 48 images of 8 sizes; in brackets is what may differ by a grey level.
 @pytest.mark.parametrize("spec", first_quick([*resizes()], 4, pytest.mark.slow))
+@pytest.mark.first(2)
 def test_resize(spec):
   host, ours = both(spec, photographs(num=24))
   difference = np.abs(host - ours)
@@ -95,6 +97,7 @@ CROPS = [
 
 
 @pytest.mark.parametrize("spec", first_quick(CROPS, 4, pytest.mark.slow))
+@pytest.mark.first(1)
 def test_strings_of_crops(spec):
   """The very windows, but for one image in a hundred, whose side may round."""
   host, ours = both(spec, photographs(num=96), least=(33, 33))
@@ -152,6 +155,7 @@ def windows(law, num, height, width, seed):
   ],
   ids=str,
 )
+@pytest.mark.first(1)
 def test_laws(law, num):
   """Sizes by chi-square against the exact law; false alarms: 1e-4 a shape."""
   for shape in SHAPES:
@@ -192,6 +196,7 @@ def _doubles(indices, attempts, draws):
 
 
 @pytest.mark.parametrize("law", LAWS[:2], ids=str)
+@pytest.mark.first(1)
 def test_windows_are_those_of_tf_data(law):
   """Those of float64 but for two in a thousand, whose side may round.
 

@@ -56,6 +56,7 @@ def images(stream):
 
 
 @pytest.mark.parametrize("repeats", [1, 3])
+@pytest.mark.first(1)
 def test_stream_is_that_of_tf_data(packed, repeats):
   """The same examples, windows and flips, over three epochs."""
   host = input_pipeline.train_batches(
@@ -77,6 +78,7 @@ def test_stream_is_that_of_tf_data(packed, repeats):
 
 @pytest.mark.parametrize("hold", [True, False])
 @pytest.mark.parametrize("devices", [1, 2, 8])
+@pytest.mark.first(1)
 def test_devices_and_memory_change_nothing(packed, hold, devices):
   expected = device_stream(packed, 4, devices=jax.devices()[:1], hold=True)
   found = device_stream(packed, 4, devices=jax.devices()[:devices], hold=hold)
@@ -85,6 +87,7 @@ def test_devices_and_memory_change_nothing(packed, hold, devices):
     np.testing.assert_array_equal(one["image"], other["image"])
 
 
+@pytest.mark.long
 def test_resume_is_exact(packed):
   whole = images(device_stream(packed, 7))
   np.testing.assert_array_equal(
@@ -96,6 +99,7 @@ def test_resume_is_exact(packed):
   )
 
 
+@pytest.mark.long
 def test_hosts_share_the_stream(packed):
   """The hosts' parts, taken in turn, are one host's stream."""
   one = images(device_stream(packed, 2))

@@ -112,6 +112,7 @@ def differences(specs, batch):
 
 
 @pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.first(2)
 def test_ops_on_values(batch):
   for spec, off in differences(EXACT + BLENDS, batch):
     if "sharpness" in spec and "legacy" in spec:
@@ -123,6 +124,7 @@ def test_ops_on_values(batch):
 
 
 @pytest.mark.parametrize("batch", first_quick([*BATCHES], 1))
+@pytest.mark.long
 def test_ops_that_move_pixels(batch):
   for spec, off in differences(NEAREST + BILINEAR + BICUBIC, batch):
     assert (off > 1).mean() <= 1e-3, spec
@@ -198,6 +200,8 @@ MORE = first_quick([*RANDOM][6:], 0, pytest.mark.slow)
 
 
 @pytest.mark.parametrize("spec", [*FEW, *MORE])
+@pytest.mark.first(1)
+@pytest.mark.long
 def test_random_ops(spec):
   images = np.concatenate([BATCHES["33x47x3"]] * 8)
   ours, theirs = on_device(spec, images), random_on_host(spec, images)
@@ -229,6 +233,7 @@ def test_random_ops_on_odd_images(spec, batch):
     1,
   ),
 )
+@pytest.mark.long
 def test_random_ops_on_floats(spec):
   images = np.concatenate([BATCHES["33x47x3"]] * 8)
   ours, theirs = on_device(spec, images), random_on_host(spec, images)

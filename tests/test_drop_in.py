@@ -80,6 +80,7 @@ def sizes_tf_data(num, attempts):
     (sizes_tf_data, 20_000, None),
   ],
 )
+@pytest.mark.first(1)
 def test_the_exact_law(draw, num, attempts):
   h, w = draw(num, attempts)
   law = laws.FixedLaw(max_attempts=attempts or 100)  # TensorFlow's default

@@ -161,6 +161,8 @@ def test_numpy(law, shape):
 @pytest.mark.parametrize(
   "law", first_quick([*LAWS[:2], LAWS[-1], *LAWS[2:-1]], 3), ids=str
 )
+@pytest.mark.first(1)
+@pytest.mark.long
 def test_tensorflow_and_jax(law):
   """Large samples under at most ten attempts, small ones under a hundred.
 
@@ -193,6 +195,7 @@ def test_tensorflow_and_jax(law):
   ],
   ids=str,
 )
+@pytest.mark.first(2)
 def test_tensorflows_own_kernel(law, shape):
   assert p_value(native_op(law, 100_000, *shape, 4), law, *shape) > ALARM
 
@@ -249,6 +252,7 @@ class LinearRatioLaw(laws.FixedLaw):
   ],
   ids=str,
 )
+@pytest.mark.first(1)
 def test_a_wrong_law_fails(wrong, right):
   """The smallest area off by 2% of its value, or a linear ratio."""
   num = 10_000_000 if isinstance(wrong, laws.BetaLaw) else 2_000_000
@@ -267,6 +271,7 @@ def test_known_values():
   )
 
 
+@pytest.mark.long
 def test_the_papers_port():
   """Appendix E: TensorFlow's law, but for two details of its kernel."""
   port, native, shape = laws.PortLaw(), laws.NativeLaw(), (160, 240)

@@ -113,12 +113,6 @@ def everything(folder):
   return {p: p.is_file() and p.read_bytes() for p in folder.rglob("*")}
 
 
-@pytest.fixture(scope="module")
-def commands():
-  with forked_commands.Commands() as found:
-    yield found
-
-
 # (what follows "train --config tiny.py --workdir run --config.", what it says)
 VALUES = [
   ("lrr=1", "did you mean 'lr'"),
@@ -272,6 +266,7 @@ def test_one_line_and_nothing_left_behind(command, message, commands, inputs):
 
 @pytest.mark.long
 @pytest.mark.parametrize(("command", "message"), [CASES[1], COMMANDS[1]])
+@pytest.mark.first(1)
 def test_the_same_of_a_process_started_afresh(command, message, inputs):
   module, *argv = shlex.split(command)
   done = subprocess.run(

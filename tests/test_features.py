@@ -77,6 +77,7 @@ def draws(spec, num=3000):
   return list(tf.data.Dataset.range(num).map(one).as_numpy_iterator())
 
 
+@pytest.mark.slow
 def test_choices_are_uniform_alike_and_in_order():
   outs = draws("choice(2, key=['a', 'b'])")
   counts = collections.Counter(tuple(out["a"].tolist()) for out in outs)

@@ -94,6 +94,7 @@ def test_an_element_is_a_function_of_seed_epoch_and_place(run):
     ("decode_jpeg_and_beta_crop(alpha=2)", laws.BetaLaw(alpha=2)),
   ],
 )
+@pytest.mark.first(1)
 def test_the_exact_law(spec, law):
   num = 8_000
   crop = RandomResizedCrop(spec)

@@ -81,12 +81,14 @@ def indices(source, seed=None):
   return [int(e["_index"]) for e in source.epoch(seed)]
 
 
+@pytest.mark.first(1)
 def test_threads_do_not_change_a_batch(open_source):
   source = open_source()
   one = batches(source, 12, num_parallel_calls=1)
   assert_same(one, batches(source, 12, num_parallel_calls=8))
 
 
+@pytest.mark.first(1)
 def test_stream_is_entered_anywhere(open_source):
   source = open_source()
   whole = batches(source, 16)  # three epochs of 41
@@ -95,6 +97,7 @@ def test_stream_is_entered_anywhere(open_source):
     assert_same(whole[start:], resumed)
 
 
+@pytest.mark.first(1)
 def test_seed_and_epoch_decide_order_and_crops(open_source):
   source = open_source()
   first, again = batches(source, 5), batches(source, 5)
@@ -110,6 +113,7 @@ def test_seed_and_epoch_decide_order_and_crops(open_source):
   assert not np.allclose(*means)
 
 
+@pytest.mark.long
 def test_what_an_example_looks_like_depends_on_seed_epoch_and_index_alone(
   folder,
 ):
@@ -130,6 +134,7 @@ def test_what_an_example_looks_like_depends_on_seed_epoch_and_index_alone(
   assert whole == shares and len(whole) == 41
 
 
+@pytest.mark.first(1)
 def test_hosts_share_without_overlap(open_source):
   everything = sorted(indices(open_source()))
   for hosts in (2, 3, 4):

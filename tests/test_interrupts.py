@@ -382,6 +382,7 @@ def digests(workdir):
 
 @pytest.mark.long
 @pytest.mark.parametrize("group", [False, True])
+@pytest.mark.first(1)
 def test_a_study_stops_all_its_workers(study, tmp_path, group):
   command = run_study(study, tmp_path / "w", "--jobs", "2")
   command.wait_for("of train state on each", 2)

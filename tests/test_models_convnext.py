@@ -26,6 +26,7 @@ def test_the_sizes_are_timms(variant):
   check_size("convnext", 32, COUNTS[variant], variant=variant)
 
 
+@pytest.mark.long
 def test_timm_and_torchvision():
   timm = pytest.importorskip("timm.models.convnext")
   torchvision = pytest.importorskip("torchvision.models.convnext")

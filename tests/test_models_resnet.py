@@ -70,6 +70,7 @@ def test_parameter_counts(variant, count):
 
 
 @pytest.mark.parametrize("variant", [18, 50])
+@pytest.mark.first(1)
 def test_torchvision(variant):
   """Its weights give its logits and, trained on, its running statistics."""
   torch = pytest.importorskip("torch")
@@ -348,6 +349,7 @@ def test_bfloat16_is_close_with_float32_statistics():
     np.testing.assert_allclose(a, b, rtol=0.05, atol=0.05)
 
 
+@pytest.mark.slow
 def test_initialisers_drop_path_and_dropout():
   image = np.broadcast_to(_images((1, 8, 8, 3)), (256, 8, 8, 3))
   model = resnet.Model(3, **TINY, zero_init_last=True)

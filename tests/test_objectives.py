@@ -54,6 +54,7 @@ def undisturbed(tmp_path_factory):
   return workdir, train.run(toy(), workdir)
 
 
+@pytest.mark.long
 def test_a_run_of_an_own_objective_is_complete(undisturbed):
   workdir, summary = undisturbed
   logged = records(workdir)
@@ -69,6 +70,7 @@ def test_a_run_of_an_own_objective_is_complete(undisturbed):
   )
 
 
+@pytest.mark.long
 def test_a_restart_is_exact_with_the_queue_sharded(
   undisturbed, tmp_path, monkeypatch
 ):
@@ -134,6 +136,7 @@ def test_extra_state_follows_the_rules():
   assert spec(by_name)["momentum/Dense_0/kernel"] is True
 
 
+@pytest.mark.long
 def test_losses_do_not_depend_on_the_devices_or_rules(monkeypatch):
   def losses(rules, devices):
     monkeypatch.setattr(jax, "devices", lambda: devices)

@@ -166,6 +166,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.first(6)
 def test_twenty_steps(case):
   rule, *theirs = CASES[case]
   loop = peer(*theirs)

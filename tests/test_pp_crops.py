@@ -59,6 +59,7 @@ def many(spec, images, num):
 
 
 @pytest.mark.parametrize("name", CROPS)
+@pytest.mark.first(1)
 def test_fused_is_decode_then_crop_bit_for_bit(name):
   images = [image() for image in IMAGES.values()]
   op = f"{name}({CROPS[name]})"
@@ -103,6 +104,7 @@ def test_inception_crop_is_tensorflows_op():
 
 
 @pytest.mark.parametrize("name", first_quick(sorted(CROPS), 2))
+@pytest.mark.first(1)
 def test_a_size_resizes_as_the_resize_op_does(name):
   data = IMAGES["rgb_420"]()
   cropped = many(f"decode_jpeg_and_{name}()", [data], 8)
@@ -116,6 +118,7 @@ def test_a_size_resizes_as_the_resize_op_does(name):
 
 @pytest.mark.parametrize("prefix", first_quick(["decode_jpeg_and_", ""], 1))
 @pytest.mark.parametrize("name", CROPS)
+@pytest.mark.first(1)
 def test_without_a_seed_it_is_random(name, prefix):
   data = IMAGES["rgb_444"]()
   fn = get_preprocess_fn(("" if prefix else "decode|") + f"{prefix}{name}()")
@@ -135,6 +138,7 @@ def test_without_a_seed_it_is_random(name, prefix):
   assert shapes() != first
 
 
+@pytest.mark.long
 def test_hard_images():
   images = []
   for shape in ((1, 1), (1, 300), (300, 1), (2, 3), (3000, 10)):
@@ -154,6 +158,7 @@ def test_a_corrupt_image_raises():
       fn(dict(image=tf.constant(data)))
 
 
+@pytest.mark.long
 def test_static_shapes():
   for name in CROPS:
     for size, shape in (("7", [7, 7, 3]), ("None", [None, None, 3])):

@@ -116,6 +116,7 @@ def test_antialiased_bilinear_resize_is_pillows_at_full_contrast():
 
 @pytest.mark.parametrize("method", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("dtype", first_quick([np.uint8, np.float32], 1))
+@pytest.mark.first(1)
 def test_antialiased_resize_is_tensorflows(method, dtype):
   # The last are 1-pixel sides, long filters, and no change at all.
   shapes = [((64, 100), (32, 20)), ((64, 100), (64, 13)), ((50, 31), (77, 90)),

@@ -312,6 +312,7 @@ def test_a_seed_is_dropped_from_the_features():
   ]
 
 
+@pytest.mark.long
 def test_the_graph_has_no_python_function():
   names = [n for n in registry.names() if n.startswith("decode_jpeg_and")]
   assert len(names) >= 3

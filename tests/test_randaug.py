@@ -315,6 +315,7 @@ def test_ops_are_equally_likely_and_signs_balanced(seeded):
 
 @pytest.mark.parametrize("magnitude", first_quick([0, 10, 5, 15, 30], 2))
 @pytest.mark.parametrize("contrast", ["fixed", "legacy"])
+@pytest.mark.first(1)
 def test_levels(magnitude, contrast):
   image = photo(70, 90)
   specs = candidates(magnitude, contrast == "legacy")
@@ -326,6 +327,7 @@ def test_levels(magnitude, contrast):
     square_of(out, image)  # is nothing but a cutout
 
 
+@pytest.mark.slow
 def test_layers_draw_independently():
   image, num = photo(), 300
   specs = candidates(3)
@@ -341,6 +343,7 @@ def test_layers_draw_independently():
   np.testing.assert_array_equal(run("randaug(0)", image), image)
 
 
+@pytest.mark.long
 def test_a_seed_decides_whatever_the_threads():
   image = photo()
   one = run_many("randaug(2, 7)", image, 64, threads=1)

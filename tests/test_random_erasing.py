@@ -103,6 +103,7 @@ def assert_same_law(one, other, shape):
 
 
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+@pytest.mark.first(1)
 def test_boxes_follow_the_law(law):
   rng, num = np.random.default_rng(0), 5000
   theirs = [numpy_boxes(rng, SHAPE, **law) for _ in range(num)]

@@ -35,6 +35,7 @@ def test_the_images_and_how_often_are_timms():
       assert scipy.stats.binomtest(count, num).pvalue > ALARM
 
 
+@pytest.mark.long
 def test_the_method_leaves_the_other_draws_alone():
   spec = "random_resize_small(20, 22, '{}', antialias=True)"
   kinds = collections.Counter()

@@ -101,6 +101,7 @@ def test_smoke(optimiser, tmp_path):
   ("optimiser", "rule"),
   [("adamw", "scale_by_adam"), ("scion", "scale_by_scion")],
 )
+@pytest.mark.first(1)
 def test_the_run_fits_together(optimiser, rule):
   spec = f"{WRONG_CROP}:smoke,crop=inception_crop,optimiser={optimiser}"
   c = configs.load(spec)
@@ -235,7 +236,7 @@ def trace(config, res=32):
 @pytest.mark.parametrize(
   "name",
   [
-    n if n in ("a2", "c2") else pytest.param(n, marks=pytest.mark.long)
+    n if n == "a2" else pytest.param(n, marks=pytest.mark.slow)
     for n in RECIPES + OLDER
   ],
 )
@@ -254,11 +255,13 @@ def test_a_recipe_fits_together(name):
 )
 def test_a_recipe_runs(name, args, tmp_path):
   """Unless asked, the one with LAMB, mixing and repeats, of a small model."""
-  summary = train.run(recipe(name, f"smoke{args}"), tmp_path)
+  c = recipe(name, f"smoke{args}")
+  c.model.width = 4
+  summary = train.run(c, tmp_path)
   assert summary["step"] == 4 and summary["metrics"]["val/count"] == 50
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_finetuning_starts_from_a_run_with_a_new_head(tmp_path):
   args = "smoke,model=resnet-10"
   small = ["--config.model.width=8", "--config.model.small_stem=True"]
@@ -307,6 +310,8 @@ def test_finetuning_knows_the_splits_or_is_told():
 
 
 @pytest.mark.parametrize(("res", "crop"), [(224, 0.95), (224, 0.875)])
+@pytest.mark.first(1)
+@pytest.mark.long
 def test_test_views_are_timms(res, crop):
   """A1 to D, and He et al.'s crop, on images of 50 shapes."""
   create = pytest.importorskip("timm.data").create_transform

@@ -35,7 +35,7 @@ CONFIG = """
 from big_crop.config import default_config, parse_arg
 
 def get_config(arg=None):
-  arg = parse_arg(arg, steps=40, seed=0)
+  arg = parse_arg(arg, steps=20, seed=0)
   c = default_config()
   data = {{"name": "folder", "data_dir": {folder!r}}}
   c.seed, c.total_steps = arg.seed, arg.steps
@@ -181,6 +181,7 @@ def test_one_of_many_takes_a_lock(folder):
     assert len(list((folder / name).iterdir())) == 1
 
 
+@pytest.mark.long
 def test_a_silent_holder_loses_a_lock_and_a_living_one_keeps_it(folder):
   storage.write(folder / "000001", json.dumps(test_study_locks._elsewhere()))
   time.sleep(2.1)
@@ -195,6 +196,7 @@ def test_a_silent_holder_loses_a_lock_and_a_living_one_keeps_it(folder):
   assert mine.holder() is None
 
 
+@pytest.mark.long
 def test_a_study_and_its_report(folder, tmp_path, monkeypatch, capsys):
   """Runs that are made up; the report goes beside them and to a folder."""
   study_helpers.make_quick(monkeypatch)
@@ -301,17 +303,12 @@ def config(tmp_path_factory):
 
 
 class Command:
-  """A command in a process of its own."""
+  """A command in a process of its own, of eight devices."""
 
-  def __init__(self, log, module, *args):
+  def __init__(self, commands, log, module, *args):
     self.log = pathlib.Path(log)
-    self.process = subprocess.Popen(
-      [sys.executable, "-m", module, *map(str, args)],
-      cwd=study_helpers.ROOT,
-      env={**os.environ, "PYTHONPATH": str(study_helpers.ROOT)},
-      stdout=self.log.open("w"),
-      stderr=subprocess.STDOUT,
-    )
+    env = {"XLA_FLAGS": os.environ["XLA_FLAGS"]}
+    self.process = commands.start(module, *args, out=log, env=env)
 
   def wait(self, timeout=600):
     try:
@@ -323,10 +320,9 @@ class Command:
     return self.log.read_text()
 
 
-def train(config, workdir, log, *args):
-  return Command(
-    log, "big_crop.train", "--config", config, "--workdir", workdir, *args
-  )
+def train(commands, config, workdir, log, *args):
+  args = "--config", config, "--workdir", workdir, *args
+  return Command(commands, log, "big_crop.train", *args)
 
 
 def kill_in_a_save(running, emulator, folder, step):
@@ -347,7 +343,7 @@ def check_files(emulator, folder, *others):
   """Only whole checkpoints are left, and what a run leaves."""
   names = emulator.names(f"{folder.name}/")
   steps = {n.split("/")[1] for n in names if n.startswith("checkpoints/")}
-  assert steps == {"36", "40", *others}
+  assert steps == {"16", "20", *others}
   for step in steps:
     assert f"checkpoints/{step}/commit_success.txt" in names
   names = {n for n in names if "/" not in n and "events" not in n}
@@ -359,14 +355,16 @@ def check_files(emulator, folder, *others):
 
 @pytest.mark.long
 def test_a_killed_run_ends_as_an_undisturbed_one(
-  emulator, config, folder, tmp_path
+  emulator, commands, config, folder, tmp_path, monkeypatch
 ):
-  running = train(config, folder, tmp_path / "log")
+  running = train(commands, config, folder, tmp_path / "log")
   kill_in_a_save([running], emulator, folder, 12)
   assert running.wait() == -signal.SIGKILL
   assert not (folder / "summary.json").exists()
   # Checkpoint 12 is not complete. Someone writes over a file of 8.
   storage.write(folder / "checkpoints/8/host/metadata", "{}")
+  built = trainer.build(configs.load(str(config)))
+  monkeypatch.setattr(trainer, "build", lambda config: built)
   resumed = trainer.run(configs.load(str(config)), str(folder))
   check_files(emulator, folder, "8.damaged")
   whole = storage.path(f"{folder}_whole")
@@ -374,6 +372,7 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
   assert resumed["params_sha256"] == undisturbed["params_sha256"]
   assert losses(folder) == losses(whole)
   # Other runs start from it, and evaluate it.
+  monkeypatch.undo()
   evaluation = configs.load(str(config))
   evaluation.total_steps, evaluation.model_init = 0, str(folder)
   evaluated = trainer.run(evaluation, f"{folder}_evaluated")
@@ -382,11 +381,12 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
 
 @pytest.mark.slow
 def test_two_workers_train_each_run_of_a_study_once(
-  emulator, config, folder, tmp_path
+  emulator, commands, config, folder, tmp_path
 ):
   argv = ["--config", config.parent / "study.py", "--workdir", folder]
   workers = [
-    Command(tmp_path / f"{i}", "big_crop.study", "run", *argv) for i in range(2)
+    Command(commands, tmp_path / f"{i}", "big_crop.study", "run", *argv)
+    for i in range(2)
   ]
   assert [w.wait() for w in workers] == [0, 0], workers[0].text()
   found = runs.states(grid.load(str(argv[1])), str(folder))
@@ -404,7 +404,7 @@ def test_two_workers_train_each_run_of_a_study_once(
 
 @pytest.mark.slow
 def test_two_hosts_share_a_workdir_and_outlive_a_kill(
-  emulator, config, folder, tmp_path, monkeypatch
+  emulator, commands, config, folder, tmp_path, monkeypatch
 ):
   def start(workdir):
     with socket.socket() as s:
@@ -414,7 +414,14 @@ def test_two_hosts_share_a_workdir_and_outlive_a_kill(
     devices = "--xla_force_host_platform_device_count=2"
     monkeypatch.setenv("XLA_FLAGS", f"{os.environ['XLA_FLAGS']} {devices}")
     return [
-      train(config, workdir, tmp_path / f"{i}", *flags, "--process_id", i)
+      train(
+        commands,
+        config,
+        workdir,
+        tmp_path / f"{i}",
+        *flags,
+        *("--process_id", i),
+      )
       for i in range(2)
     ]
 
@@ -457,10 +464,10 @@ SLOW = pytest.mark.slow
   ],
 )
 def test_what_is_refused_is_one_line(
-  rule, message, faults, config, folder, tmp_path
+  rule, message, faults, commands, config, folder, tmp_path
 ):
   faults.rule = rule
-  running = train(config, folder, tmp_path / "log")
+  running = train(commands, config, folder, tmp_path / "log")
   assert running.wait() == 2
   assert running.text().splitlines()[-1].startswith(message)
   assert "Traceback" not in running.text()

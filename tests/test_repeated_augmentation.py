@@ -112,6 +112,7 @@ def test_the_next_epoch_has_other_images():
 
 
 @pytest.mark.parametrize("hosts", [2, 3, 8])
+@pytest.mark.first(1)
 def test_hosts_share_the_images_and_their_augmentations(hosts):
   (whole,) = stream(source_of(48), 48, 1, repeats=3)
   shares = [
@@ -136,6 +137,7 @@ def test_devices_share_a_batch(devices):
   assert seen([whole.data]) == seen(parts)
 
 
+@pytest.mark.long
 def test_the_stream_is_entered_anywhere():
   whole = stream(source_of(41), 8, 16, repeats=3)
   for start in (1, 5, 11):

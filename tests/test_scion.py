@@ -61,6 +61,7 @@ def numpy_lmo(name, m):
   return lmo.T.reshape(m.shape)
 
 
+@pytest.mark.long
 def test_s16_has_the_shapes_that_the_papers_matrices_have():
   shapes = {
     as_matrix(n, np.empty(x.shape)).shape
@@ -103,6 +104,8 @@ def test_each_lmo_is_the_steepest_direction_of_norm_one(shape):
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (96, 40), (40, 96)])
+@pytest.mark.first(1)
+@pytest.mark.long
 def test_newton_schulz_is_the_orthogonal_factor(shape):
   for seed in range(20):
     x = random_kernel(shape, seed, scale=1e-12)

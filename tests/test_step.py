@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from objective_helpers import classify, specs
-from op_helpers import first_quick
 
 from big_crop import optim, step, trees
 from big_crop.models import convolution, resnet, vit
@@ -135,6 +134,7 @@ def assert_close(tree, other, **kw):
     np.testing.assert_allclose(value, other[name], err_msg=name, **kw)
 
 
+@pytest.mark.long
 def test_one_step_by_hand():
   config = {"optax_name": "identity", "lr": 0.1}
   run = Run(Mlp(norm=True), config=config, ema_decay=0.9)
@@ -238,11 +238,12 @@ def small_resnet18():
   "model",
   [
     lambda: vit.Model(CLASSES, variant="mu/8", dropout=0.1),
-    pytest.param(TinyResNet, marks=pytest.mark.long),
+    pytest.param(TinyResNet, marks=pytest.mark.slow),
     pytest.param(small_resnet18, marks=pytest.mark.slow),
   ],
   ids=["vit", "tiny_resnet", "resnet18"],
 )
+@pytest.mark.long
 def test_losses_do_not_depend_on_the_devices(model):
   one = Run(model(), loss="sigmoid_xent", devices=1)
   expected = one(batches(20))
@@ -331,7 +332,8 @@ def test_no_transfer_no_recompilation_no_warning():
   assert all(leaf.is_deleted() for leaf in jax.tree.leaves(first))
 
 
-@pytest.mark.parametrize("mode", first_quick(["half", "batch"], 0))
+@pytest.mark.parametrize("mode", ["half", "batch"])
+@pytest.mark.slow
 def test_timms_mixing_and_targets_on_any_devices(mode):
   kw = dict(
     loss="mean_sigmoid_xent",

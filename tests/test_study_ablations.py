@@ -169,6 +169,7 @@ def test_the_defaults_are_the_recipes(recipe):
 # The report.
 
 
+@pytest.mark.long
 def test_rows_are_tested_against_the_default(finished):
   study, files = finished
   found = records(files, TABLE_6)
@@ -206,6 +207,7 @@ def test_rows_are_tested_against_the_default(finished):
   assert holm == pytest.approx(statistics.holm(p))
 
 
+@pytest.mark.long
 def test_the_papers_numbers_stand_beside(finished):
   lines = finished[1][f"tables/{TABLE_6}.md"].splitlines()[2:]
   assert cells(lines[0])[-2:] == ["the paper", "difference there"]
@@ -225,12 +227,14 @@ def test_the_papers_numbers_stand_beside(finished):
   assert "paper" not in real
 
 
+@pytest.mark.long
 def test_an_ablation_shows_its_own_metrics(finished):
   names = [k for k in finished[1] if "Table_8" in k and k.endswith("csv")]
   assert len(names) == 3
   assert not any("crop875" in name for name in names)
 
 
+@pytest.mark.long
 def test_table_9_tests_pairs_of_the_same_runs(finished):
   study, files = finished
   found = records(files, TABLE_9)
@@ -261,6 +265,7 @@ def test_table_9_tests_pairs_of_the_same_runs(finished):
   assert theirs[0][1:] == ["79.67", "0.08", "", "79.91", "79.59", "79.91", "10"]
 
 
+@pytest.mark.long
 def test_the_figures(finished):
   figures = {k: v for k, v in finished[1].items() if k.endswith(".svg")}
   assert len(figures) == 3 * 3  # tables, metrics
@@ -270,6 +275,7 @@ def test_the_figures(finished):
     assert "nan" not in svg.lower()
 
 
+@pytest.mark.long
 def test_one_seed_has_no_tests_and_missing_runs_no_numbers(tmp_path):
   arguments = "recipes=a2,seeds=1"
   study = made_up.study(tmp_path, STUDY, arguments)
@@ -287,6 +293,7 @@ def test_one_seed_has_no_tests_and_missing_runs_no_numbers(tmp_path):
   assert cells(lines[0])[4:] == ["missing", "missing", "78.24", "-1.61"]
 
 
+@pytest.mark.slow
 def test_without_the_default_there_are_no_differences(tmp_path):
   study = made_up.study(tmp_path, STUDY, A2)
   skip = [r.index for r in study.runs if r.factors == {"recipe": "a2"}]

@@ -38,6 +38,8 @@ def _take(folder, ready, start, taken, **kwargs):
 
 
 @pytest.mark.parametrize("kind", ["free", "dead", "silent"])
+@pytest.mark.first(1)
+@pytest.mark.long
 def test_of_many_processes_one_wins(tmp_path, kind):
   folder = tmp_path / "lock"
   if kind != "free":

@@ -43,6 +43,7 @@ def test_more_attempts_begin_with_the_same_uniforms():
   np.testing.assert_array_equal(few, many[:10])
 
 
+@pytest.mark.long
 def test_beta_crop_of_ones_draws_the_fixed_crops_windows():
   fixed = windows_of(crops.law_sampler(laws.FixedLaw()))
   beta = windows_of(crops.law_sampler(laws.BetaLaw(alpha=1, beta=1)))
@@ -52,6 +53,8 @@ def test_beta_crop_of_ones_draws_the_fixed_crops_windows():
 
 
 @pytest.mark.parametrize("area_min", [0.05, 0.25])
+@pytest.mark.first(1)
+@pytest.mark.long
 def test_the_coupled_crop_has_the_kernels_law(area_min):
   law = laws.NativeLaw(area_min=area_min)
   shape = (96, 128)
@@ -133,6 +136,7 @@ def test_two_laws_share_order_and_flips():
   assert np.any(other[0] != found[3][0]) and np.any(other[1] != found[3][1])
 
 
+@pytest.mark.long
 def test_two_laws_share_initial_parameters():
   def digest(crop):
     config = configs.load(f"{QUICKSTART}:crop={crop},seed=1,res=16")

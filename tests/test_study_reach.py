@@ -64,6 +64,7 @@ def other_words(text):
   return ast.unparse(tree)
 
 
+@pytest.mark.long
 def test_words_and_layout_do_not_count(tree):
   before = tree.digests(ENTROPY)
   paths = [p.relative_to(tree.root) for p in tree.root.rglob("*.py")]

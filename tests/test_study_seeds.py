@@ -140,6 +140,7 @@ def test_normality():
 # The study of "ResNet strikes back".
 
 
+@pytest.mark.long
 def test_the_table_is_figure_1s(finished):
   study, _, files = finished
   found = records(files, f"seeds-{TITLE}")

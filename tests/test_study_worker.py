@@ -139,6 +139,7 @@ sys.exit(worker.work(grid.load(sys.argv[1]), sys.argv[2], train))
 """
 
 
+@pytest.mark.long
 def test_processes_share_the_work(study, tmp_path):
   """Three workers, one killed early and replaced: each run at least once, and
   none twice but the one that the dead worker had in hand.
@@ -209,6 +210,7 @@ def test_levels_seeds_and_what_is_not_begun_may_change(changed):
   assert [r.index for r in study.runs if found[r.index] == "done"] != [0, 1]
 
 
+@pytest.mark.long
 def test_a_changed_config_is_refused(changed, capsys):
   study_helpers.write_study(changed.folder, "c.overrides = ['--config.lr=0.5']")
   with pytest.raises(ValueError, match=r"config\.lr is 0.001 there and 0.5"):

@@ -266,6 +266,7 @@ def test_magnitudes_are_timms(config):
   assert scipy.stats.ks_2samp(seen, magnitudes(config)).pvalue > ALARM
 
 
+@pytest.mark.slow
 def test_ops_signs_methods_and_layers_are_drawn_independently():
   """Pairs of ops, with replacement, each applied with its probability."""
   image, num, p, magnitude = photo(14, 18), 7000, 0.9, 6.1
@@ -295,6 +296,8 @@ def test_ops_signs_methods_and_layers_are_drawn_independently():
 @pytest.mark.parametrize(
   "config", ["rand-m7-mstd0.5-inc1", "rand-m9-mstd101-inc1"]
 )
+@pytest.mark.first(1)
+@pytest.mark.long
 def test_images_come_out_as_from_timm(config):
   theirs = pytest.importorskip("timm.data.auto_augment")
   image, num = photo(24, 32), 3000
@@ -305,6 +308,7 @@ def test_images_come_out_as_from_timm(config):
   assert_same_images(run_many(f"rand_augment('{config}')", image, num), their)
 
 
+@pytest.mark.long
 def test_unseeded_draws_vary():
   spec = "rand_augment('rand-m7-mstd0.5-inc1-p1')"
   outs = run_many(spec, photo(), 64, seeded=False)
@@ -318,7 +322,8 @@ def test_a_seed_decides_whatever_the_threads():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("method", ["random", "nearest"])
+@pytest.mark.parametrize("method", ["nearest", "random"])
+@pytest.mark.first(1)
 def test_shapes_fills_and_methods(method):
   preprocess = preprocess_fn(
     f"rand_augment('rand-n3-p1', fill=7, interpolation='{method}')"
@@ -335,6 +340,7 @@ def test_shapes_fills_and_methods(method):
   assert data.element_spec["image"].shape == photo().shape
 
 
+@pytest.mark.long
 def test_no_ops_and_no_chance_change_nothing():
   for config in ("rand-n0", "rand-p0"):
     out = run(f"rand_augment('{config}', fill=0)", photo())

@@ -57,6 +57,7 @@ def _torchvision(name, layers=None):
 
 
 @pytest.mark.parametrize("key", TABLE_4, ids="-".join)
+@pytest.mark.first(4)
 def test_parameter_counts_are_table_4s(key):
   model_name, variant = key
   _, count, millions = TABLE_4[key]
@@ -98,6 +99,7 @@ def _loaded(create, reference, variant, size):
 
 
 @pytest.mark.parametrize("args", RESNETS, ids=lambda args: args[1])
+@pytest.mark.first(2)
 def test_resnets_have_the_names_and_shapes_of_their_peers(args):
   create, name, variant, size = args
   _loaded(create, create(name), variant, size)
@@ -108,6 +110,7 @@ def test_resnets_have_the_names_and_shapes_of_their_peers(args):
   # As many blocks as make a difference: a second one has another shortcut.
   [*((*args, (1, 2, 1, 1)) for args in RESNETS), *DEEP],
 )
+@pytest.mark.first(1)
 def test_resnet_logits_and_running_statistics(
   create, name, variant, size, layers, monkeypatch
 ):

@@ -3,12 +3,9 @@
 import itertools
 import json
 import math
-import os
 import pathlib
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import jax
@@ -100,6 +97,7 @@ def test_workdir_is_complete(undisturbed):
   assert logged[-1]["val/count"] == 6  # a tenth of 64, all of them
 
 
+@pytest.mark.long
 def test_same_command_gives_the_same_parameters(undisturbed, folder, tmp_path):
   summary = train.run(tiny(folder, input__num_parallel_calls=1), tmp_path)
   assert summary["params_sha256"] == undisturbed[1]["params_sha256"]
@@ -117,6 +115,7 @@ def _built_once(folder, monkeypatch):
 
 
 @pytest.mark.usefixtures("_built_once")
+@pytest.mark.long
 def test_sigterm_saves_that_step_and_the_run_goes_on(
   undisturbed, folder, tmp_path, monkeypatch
 ):
@@ -162,7 +161,8 @@ def test_a_damaged_last_checkpoint_changes_nothing(
     shutil.rmtree(workdir)
 
 
-@pytest.mark.long
+@pytest.mark.usefixtures("_built_once")
+@pytest.mark.slow
 def test_torn_metrics_are_cut_at_the_checkpoint(
   undisturbed, folder, tmp_path, monkeypatch
 ):
@@ -184,6 +184,7 @@ def test_another_configs_run_is_not_touched(undisturbed, folder):
   assert {p: p.read_bytes() for p in workdir.glob("*.json*")} == before
 
 
+@pytest.mark.long
 def test_nan_names_the_step_and_the_last_good_checkpoint(folder, tmp_path):
   config = tiny(folder, lr=1e38, schedule={"decay_type": "constant"})
   config.ckpt_steps = 1
@@ -194,6 +195,7 @@ def test_nan_names_the_step_and_the_last_good_checkpoint(folder, tmp_path):
   assert not (tmp_path / "summary.json").exists()
 
 
+@pytest.mark.slow
 def test_starts_from_another_run(undisturbed, folder, tmp_path):
   workdir, _ = undisturbed
   config = tiny(folder, model_init=str(workdir), lr=0.0, evals={})
@@ -202,6 +204,7 @@ def test_starts_from_another_run(undisturbed, folder, tmp_path):
   assert summary["params_sha256"] == undisturbed[1]["params_sha256"]
 
 
+@pytest.mark.long
 def test_no_steps_only_evaluate(undisturbed, folder, tmp_path):
   workdir, trained = undisturbed
   config = tiny(folder, model_init=str(workdir), total_steps=0)
@@ -216,7 +219,7 @@ def test_no_steps_only_evaluate(undisturbed, folder, tmp_path):
       assert value == trained["metrics"][key] and key.startswith("val/")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_corrupt_image(folder, tmp_path):
   images = tmp_path / "images"
   for path in sorted(folder.glob("*/*"))[:40]:
@@ -243,22 +246,9 @@ def test_a_users_mistake_is_one_line_and_a_fault_has_a_traceback(capsys):
     _, _ = (1, 2, 3)
 
 
-COMMAND = [sys.executable, "-m", "big_crop.train", "--config"]
-
-
-def start(config, workdir, **kwargs):
-  # The last flag counts; the others make compilation quick.
-  flags = "--xla_force_host_platform_device_count=1"
-  flags = f"{os.environ['XLA_FLAGS']} {flags}"
-  env = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
-  return subprocess.Popen(
-    [*COMMAND, str(config), "--workdir", str(workdir)],
-    env=env,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
-    **kwargs,
-  )
+def start(commands, config, workdir):
+  args = "--config", config, "--workdir", workdir
+  return commands.start("big_crop.train", *args, out=f"{workdir}.log")
 
 
 @pytest.fixture(scope="module")
@@ -285,39 +275,38 @@ def wait_for_step(workdir, step, timeout=240):
   raise TimeoutError(f"no step {step} in {workdir}")
 
 
-@pytest.mark.long
-def test_sigterm_to_the_command(config_file, tmp_path):
+@pytest.mark.slow
+def test_sigterm_to_the_command(commands, config_file, tmp_path):
   """SIGTERM: status 0 and a checkpoint."""
-  process = start(config_file, tmp_path / "run")
+  process = start(commands, config_file, tmp_path / "run")
   try:
-    wait_for_step(tmp_path / "run", 12)
+    wait_for_step(tmp_path / "run", 2)
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=120)
+    status = process.wait(timeout=120)
   finally:
     process.kill()
-  assert process.returncode == 0, output
+  output = (tmp_path / "run.log").read_text()
+  assert status == 0, output
   saved = output.split("SIGTERM: saved checkpoint ")[1].split()[0]
   assert pathlib.Path(saved, "state").is_dir()
 
 
 @pytest.mark.slow
-def test_killed_ten_times(config_file, tmp_path):
+def test_killed_ten_times(commands, config_file, tmp_path):
   """SIGKILL at any moment: the parameters of an undisturbed run."""
-  done = start(config_file, tmp_path / "whole")
-  output, _ = done.communicate(timeout=600)
-  assert done.returncode == 0, output
+  done = start(commands, config_file, tmp_path / "whole")
+  assert done.wait() == 0, (tmp_path / "whole.log").read_text()
   rng = np.random.default_rng(0)
   killed = 0
   while killed < 10:
-    process = start(config_file, tmp_path / "killed")
-    time.sleep(rng.uniform(2, 25))
+    process = start(commands, config_file, tmp_path / "killed")
+    time.sleep(rng.uniform(0, 15))
     if process.poll() is None:
       killed += 1
       process.kill()
     process.wait()
-  process = start(config_file, tmp_path / "killed")
-  output, _ = process.communicate(timeout=600)
-  assert process.returncode == 0, output
+  process = start(commands, config_file, tmp_path / "killed")
+  assert process.wait() == 0, (tmp_path / "killed.log").read_text()
   digests = [
     json.loads((tmp_path / d / "summary.json").read_text())["params_sha256"]
     for d in ("whole", "killed")
@@ -330,6 +319,7 @@ def test_runs_on_all_devices(undisturbed):
   assert jax.device_count() == 8
 
 
+@pytest.mark.long
 def test_a_failed_start_leaves_the_workdir_free(undisturbed, folder, tmp_path):
   config = tiny(folder, model_init=str(undisturbed[0]), model__width=32)
   with pytest.raises(ValueError, match="dont_load"):

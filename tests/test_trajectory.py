@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 
 STEPS, WARMUP, LR, WD, CLIP = 20, 5, 1e-3, 1e-4, 1.0
 CLASSES = 10
-SMALL = dict(width=64, depth=3, num_heads=4, patch_size=8)
+SMALL = dict(width=64, depth=2, num_heads=4, patch_size=8)
 
 
 def norm(x, p):
@@ -159,6 +159,8 @@ def our_losses(model, params, data, mu_dtype):
   ],
   ids=["gap", "tok"],
 )
+@pytest.mark.first(1)
+@pytest.mark.long
 def test_losses_are_those_of_the_transcription(kw, mu_dtype):
   model = models.get_model("vit", CLASSES, **SMALL, **kw)
   rng = np.random.default_rng(0)

@@ -270,6 +270,7 @@ class _State(struct.PyTreeNode):
 
 
 @pytest.mark.parametrize("averages", [False, True])
+@pytest.mark.long
 def test_a_run_starts_from_a_torch_file(tmp_path, averages):
   """By the names and heads of its own model: 3 heads of 4, not of 64."""
   safetensors = pytest.importorskip("safetensors.numpy")

@@ -140,6 +140,7 @@ _ids = lambda x: f"{x[0]}x{x[1]}" if isinstance(x, tuple) else type(x).__name__
 
 @pytest.mark.parametrize("shape", first_quick(SHAPES, 3), ids=_ids)
 @pytest.mark.parametrize("law", LAWS[:2], ids=_ids)
+@pytest.mark.first(2)
 def test_law_equals_the_papers_algorithm(law, shape):
   a, b = sampled(law, OURS, *shape, 1), reference(law, THEIRS, *shape, 2)
   assert_same(a, b)
@@ -204,6 +205,7 @@ class UnclippedLaw(laws.BetaLaw):
   ],
   ids=_ids,
 )
+@pytest.mark.first(3)
 def test_a_wrong_law_fails_the_same_test(wrong, right, shape):
   a, b = sampled(wrong, OURS, *shape, 1), reference(right, THEIRS, *shape, 2)
   assert smallest(p_values(a, b))[0] < ALARM
@@ -255,6 +257,7 @@ NAMESPACE_LAWS = LAWS + [laws.NativeLaw()]
 
 
 @pytest.mark.parametrize("law", NAMESPACE_LAWS, ids=_ids)
+@pytest.mark.first(2)
 def test_numpy_tensorflow_and_jax_agree(law):
   import jax.numpy as jnp
   import tensorflow as tf
@@ -291,6 +294,8 @@ def op_windows(sampler, num, h_o, w_o, seed):
 
 
 @pytest.mark.parametrize("law", LAWS[:2], ids=_ids)
+@pytest.mark.first(1)
+@pytest.mark.long
 def test_the_op_samples_the_law(law):
   from pp_ops import crops
 
@@ -304,6 +309,7 @@ def test_the_op_samples_the_law(law):
 @pytest.mark.parametrize("law", [laws.NativeLaw(), laws.NativeLaw(
   area_min=0.2, area_max=0.7, ratio_min=0.5, ratio_max=2)],
   ids=["default", "other"])  # fmt: skip
+@pytest.mark.first(4)
 def test_native_law_equals_tensorflows_op(law, shape):
   from pp_ops import crops
 
@@ -324,6 +330,7 @@ def test_native_law_equals_tensorflows_op_at_a_million(shape):
 
 
 @pytest.mark.parametrize("shape", [(256, 512), (375, 500)], ids=_ids)
+@pytest.mark.first(1)
 def test_fixed_law_equals_torchvision(shape):
   torch = pytest.importorskip("torch")
   transforms = pytest.importorskip("torchvision.transforms")

@@ -92,6 +92,7 @@ def check_run(workdir):
   return {path.name.partition(".")[0] for path in workdir.iterdir()}
 
 
+@pytest.mark.long
 def test_training_where_nothing_else_is_installed(tmp_path):
   loaded = train(tmp_path, [*FRAMEWORKS, *FIGURES])
   assert not loaded & {*FRAMEWORKS, *FIGURES}
@@ -100,7 +101,7 @@ def test_training_where_nothing_else_is_installed(tmp_path):
   assert not {"curves", "events"} & files
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_training_loads_no_framework_that_is_installed(tmp_path):
   pytest.importorskip("tensorboard")
   loaded = train(tmp_path)
@@ -156,6 +157,7 @@ def test_the_crop_of_the_page_runs():
   np.testing.assert_allclose(out, 1, atol=1e-6)
 
 
+@pytest.mark.long
 def test_the_op_of_the_page_runs(tmp_path, monkeypatch):
   (code,) = [b for b in blocks("python") if "@register" in b]
   (tmp_path / "my_device_ops.py").write_text(code)
