@@ -109,7 +109,9 @@ def torch_mae(torch, state_dict):
   return model
 
 
-@pytest.mark.parametrize("mask_ratio", [0.75, 0.4])
+@pytest.mark.parametrize(
+  "mask_ratio", [0.75, pytest.param(0.4, marks=pytest.mark.slow)]
+)
 def test_loss_gradients_and_pixels_are_those_of_a_torch_transcription(
   mask_ratio,
 ):
@@ -256,6 +258,7 @@ def test_finetuning_has_timms_logits_and_maes_positions():
   np.testing.assert_array_equal(fixed, learnt)
 
 
+@pytest.mark.long
 def test_a_run_trains_and_its_encoder_is_a_start():
   """With microbatches the same loss as by hand on one device."""
   rng = np.random.default_rng(0)

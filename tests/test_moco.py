@@ -116,6 +116,7 @@ def named(model, params, stats=None):
   return torch_names.to_torch(model, tree)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   "num_devices", [1, pytest.param(8, marks=pytest.mark.slow)]
 )
@@ -226,6 +227,7 @@ def test_a_stopped_run_goes_on_to_the_bit(tmp_path, monkeypatch):
   jax.tree.map(np.testing.assert_array_equal, stopped, whole)
 
 
+@pytest.mark.long
 def test_groups_and_keys_share_nothing_but_the_weights():
   """A change to one image reaches the queries of its group alone."""
   o = objectives.make(config(), None)
