@@ -66,6 +66,8 @@ def default_study() -> ConfigDict:
   c.scatter = []
   c.ablations = []
   c.seed_statistics = []
+  c.selections = []
+  c.searches = []
   c.lock()
   c.arguments.unlock()
   return c
