@@ -24,6 +24,8 @@ FROM_SCRATCH = {"medium4": (4, 15, 0.5), "strong4": (4, 20, 0.8)}  # appendix A
 PRETRAINED = (("i1k", 300), ("i21k", 30), ("i21k", 300))  # data, epochs
 REGULARISATION = (0.0, 0.1)  # of dropout and of stochastic depth, both
 WEIGHT_DECAY = (0.1, 0.03)  # times the learning rate
+# Of a model, for smoke runs.
+SMOKE = dict(width=32, depth=1, mlp_dim=64, num_heads=2, dtype_mm="float32")
 
 
 def augment(aug: str) -> tuple[str, float]:

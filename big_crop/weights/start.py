@@ -27,7 +27,7 @@ def initialise(state, path, model, dont_load=(), index=None):
     The state with parameters, model state and averages replaced, sharded as
     before. A collection that `path` lacks stays as it is.
   """
-  if path.startswith(augreg.PREFIX):
+  if str(path).startswith(augreg.PREFIX):
     path = augreg.resolve(path, index)
   file, _ = npz.split_part(path)
   if file.endswith(".npz") or big_vision_folders.find(file):

@@ -125,7 +125,7 @@ def get_config(arg=None):
     task, res = small["critters"]._replace(train="train[:64]"), 64
     evals = dict.fromkeys(evals, "validation[:50]")
     c.num_classes = task.num_classes
-    c.model.update(depth=2, dtype_mm="float32")
+    c.model.update(augreg.SMOKE)
     c.input.batch_size = eval_batch = 32
     c.total_epochs, c.schedule = 2.0, dict(warmup_steps=1)
     c.log_training_steps, log = 2, dict(log_percent=1.0)

@@ -104,7 +104,7 @@ def get_config(arg=None):
   res, eval_batch = arg.res, 1024
   if arg.smoke:
     res, eval_batch = 32, 16
-    c.model.update(depth=1, dtype_mm="float32")
+    c.model.update(augreg.SMOKE)
     c.input.batch_size, c.num_classes = 16, None
     c.total_steps, c.schedule.warmup_steps = 2, 1
 
