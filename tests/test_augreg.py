@@ -1,8 +1,8 @@
 """AugReg's checkpoints by name, their selection, configs, VTAB's labels."""
 
 import csv
+import json
 import pathlib
-import subprocess
 import sys
 
 import jax
@@ -12,9 +12,17 @@ import tensorflow as tf
 
 from big_crop import augreg, models, parts, select, train, weights
 from big_crop import config as configs
+from big_crop.bench import infer
 from big_crop.data import base
 from big_crop.runtime import checkpoint
-from big_crop.study import grid, results, selection, statistics
+from big_crop.study import (
+  grid,
+  layout,
+  random_search,
+  results,
+  selection,
+  statistics,
+)
 from big_crop.study.layout import Selection
 from big_crop.study.results import Metric
 from big_crop.weights import augreg as checkpoints
@@ -114,14 +122,15 @@ def test_select_gives_what_the_paper_recommends(index):
       select.choose(rows, **kw)
 
 
-def test_the_command_select(index):
-  command = [sys.executable, "-m", "big_crop.select", "--index", str(index)]
-  more = ["--model", "B/16", "Ti/16", "--max_ms", "5"]
-  out = subprocess.run(
-    [*command, *more], capture_output=True, text=True, cwd=ROOT, check=False
-  )
-  assert "| Ti/16 " in out.stdout and "| B/16" not in out.stdout, out.stderr
-  assert f"augreg:{file_name('Ti/16', 'none', 0.03, 0.0)}" in out.stdout
+def test_the_command_select(index, monkeypatch, capsys):
+  args = ["--index", str(index), "--model", "B/16", "Ti/16", "--max_ms", "5"]
+  monkeypatch.setattr(sys, "argv", ["select", *args])
+  select.main()
+  out = capsys.readouterr().out
+  assert "| Ti/16 " in out and "| B/16" not in out
+  assert f"augreg:{file_name('Ti/16', 'none', 0.03, 0.0)}" in out
+  # Table 5: 88.2, 90.6 and 75.5.
+  assert "| 84.7 " in out
 
 
 def test_a_checkpoint_is_found_by_its_name(index):
@@ -240,13 +249,14 @@ def test_splits_are_disjoint_and_of_the_right_size(key):
   if task.group:
     variants.append((augreg.with_1000(task), (800, 200, variants[0][1][2])))
   for t, wanted in variants:
-    taken = set()
+    taken = []
     for split, size in zip((t.train, t.val, t.test), wanted, strict=True):
-      [(name, first, end)] = base.check_split(split, sizes, t.data)
+      [part] = base.check_split(split, sizes, t.data)
+      name, first, end = part
       assert end - first == size
-      mine = {(name, i) for i in range(first, end)}
-      assert not taken & mine
-      taken |= mine
+      for other, start, stop in taken:
+        assert other != name or end <= start or stop <= first
+      taken.append(part)
 
 
 def test_vtab_has_its_19_tasks():
@@ -368,6 +378,63 @@ def test_what_a_sweep_chooses_is_reported():
   mean = records["mean of g"]
   assert mean["mean"] == 27.5 and mean["low"] < 20 and mean["high"] > 35
   assert table.head == ["init", "a", "b", "mean of g"]
+
+
+def test_a_random_search_is_that_of_a_slow_simulation():
+  rng = np.random.default_rng(0)
+  cost = rng.choice([1.0, 3.0, 10.0], 30)
+  found = np.stack([cost, rng.normal(size=30), rng.normal(size=30)], 1)
+  budgets = np.array([10.0, 40.0, cost.sum()])
+  band = random_search.simulate(found, budgets, seed=3)
+  again = np.random.default_rng(3)
+  reported = []
+  for _ in range(1000):
+    order, left = found[again.permutation(30)], budgets.copy()
+    row = []
+    for budget in left:
+      tried = []
+      for c, chooses, value in order:
+        budget -= c
+        if budget < -1e-9:
+          break
+        tried.append((chooses, value))
+      row.append(max(tried)[1])
+    reported.append(row)
+  np.testing.assert_allclose(band, np.percentile(reported, (5, 50, 95), 0))
+  # With all of the budget the best run is found, whatever the order.
+  assert set(band[:, 2]) == {found[found[:, 1].argmax(), 2]}
+
+
+def test_studies_from_scratch_and_on_a_laptop():
+  path = f"{ROOT}/configs/studies/augreg_scratch.py"
+  study = grid.load(path)
+  assert len(study.runs) == 1920 + 288 + 2304 + 240  # appendix A
+  shown = layout.of_config(study.config)
+  assert len(shown.searches) == len(shown.selections) == 4
+  run = grid.load(f"{path}:sets=B/16@resisc45,epochs=75").runs[0]
+  assert run.config.input.data.split == "train[:60%]"
+  assert run.config.wd == 1e-4 and run.config.model.head_bias == -3.8
+  study = grid.load(f"{ROOT}/configs/studies/augreg_quick.py")
+  assert len(study.runs) == 2 * 4 * 2 * 2 * 2
+  config = study.runs[0].config
+  model = models.get_model(config.model_name, 20, **config.model)
+  assert (model.width, model.mlp_dim, model.depth) == (64, 256, 4)
+  assert config.evals.test.data.split == "validation"
+
+
+def test_infer_counts_what_a_model_takes(capsys, tmp_path):
+  args = "--variant AugReg-mu/8 --res 16 --batches 1 4 --json"
+  infer.main([*args.split(), str(tmp_path / "x.json")])
+  found = json.loads((tmp_path / "x.json").read_text())["results"]
+  assert [r["batch"] for r in found] == [1, 4]
+  assert capsys.readouterr().out.count("*") == 2  # the best, and its note
+  for r in found:
+    # 32 channels: patches, and 5 tokens through a block; 1000 classes.
+    products = 4 * 192 * 32 + 5 * 12 * 32**2 + 2 * 25 * 32 + 32_000
+    assert r["gflop"] == pytest.approx(2 * products / 1e9, rel=0.1)
+    assert r["images_per_s"] > 0 < r["peak_mb"]
+  with pytest.raises(ValueError, match="--res, --batches"):
+    infer.main(["--res", "0"])
 
 
 @pytest.mark.long

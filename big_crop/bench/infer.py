@@ -14,6 +14,7 @@ import itertools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from big_crop import models, tables
 from big_crop.bench import output, step
@@ -38,7 +39,8 @@ def measure(
   """
   model = models.get_model(model_name, 1000, **args)
   image = jax.random.uniform(jax.random.key(0), (batch, res, res, 3))
-  variables = jax.jit(model.init)(jax.random.key(1), image[:1])
+  shapes = jax.eval_shape(model.init, jax.random.key(1), image[:1])
+  variables = jax.tree.map(lambda s: jnp.full(s.shape, 0.01, s.dtype), shapes)
   predict = jax.jit(lambda v, x: model.apply(v, x, train=False)[0])
   compiled = predict.lower(variables, image).compile()
   memory = compiled.memory_analysis()

@@ -39,7 +39,7 @@ def table(s: Selection, results: Results) -> Table | None:
   columns = levels(s.columns)
   rows, records = [], []
   for row in levels(s.rows):
-    line, cells = [analysis.level(s.rows, row)], {}
+    line, cells = [analysis.amount(s.rows, row)], {}
     for column in columns:
       place = {s.rows: row, s.columns: column}
       best, cells[column] = chosen(s, results, **place)
