@@ -447,6 +447,11 @@ def test_a_run_starts_from_a_published_checkpoint(index, tmp_path):
   weights.save_npz(index.parent / f"{name}.npz", params)
   c = load("transfer", "init=augreg:B/32,smoke")
   c.model_load.index = str(index)
+  # The run itself has the same model, but for what finetuning leaves out.
+  of_run = load("transfer", f"init={tmp_path / 'a'},smoke").model
+  assert of_run.to_dict() == c.model.to_dict() | dict(
+    dropout=0.0, drop_path=0.0, rep_size=False, head_bias=0.0
+  )
   summary = train.run(c, tmp_path / "b")
   assert summary["step"] == 2 and summary["metrics"]["test/count"] == 50
 

@@ -191,7 +191,7 @@ def _random(model, image):
   [
     (True, True, 0.0),
     pytest.param(True, True, 0.3, marks=pytest.mark.long),
-    pytest.param(True, False, 0.3, marks=pytest.mark.long),
+    pytest.param(True, False, 0.3, marks=pytest.mark.slow),
     pytest.param(False, True, 0.3, marks=pytest.mark.long),
   ],
 )

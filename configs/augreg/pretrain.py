@@ -127,7 +127,7 @@ def get_config(arg=None):
     c.num_classes = task.num_classes
     c.model.update(augreg.SMOKE)
     c.input.batch_size = eval_batch = 32
-    c.total_epochs, c.schedule = 2.0, dict(warmup_steps=1)
+    c.total_epochs, c.schedule = 2.0, dict(decay_type="cosine", warmup_steps=1)
     c.log_training_steps, log = 2, dict(log_percent=1.0)
 
   keep = '|keep("image", "label")'

@@ -24,7 +24,7 @@ their labels do not all stand cropping, as in task_adaptation.
 What can be chosen:
 
     init, dataset
-    model     of an `init` whose name does not say (B/16)
+    model     of an .npz, or without `init` (B/16)
     res       384, 224
     lr, steps, batch, seed, data_dir
     examples  1000: VTAB-1k, 800 to train on and 200 to choose by
@@ -34,7 +34,7 @@ What can be chosen:
     smoke
 """  # noqa: E501
 
-from big_crop import augreg, names
+from big_crop import augreg, names, recipes
 from big_crop.config import default_config, parse_arg
 from big_crop.weights.augreg import PREFIX, variant
 from pp_ops.errors import UserError
@@ -74,20 +74,20 @@ def get_config(arg=None):
     task = task._replace(data="critters", label="", scale=255, **small)
   steps = arg.steps or task.steps[-1]
   published = arg.init and arg.init.startswith(PREFIX)
+  of_run = arg.init and not published and not arg.init.endswith(".npz")
 
   c = default_config()
   c.seed = arg.seed
   c.total_steps = steps
   c.num_classes = task.num_classes
-  c.model_name = "vit"
-  c.model = dict(
-    variant=variant(arg.init) if published else f"AugReg-{arg.model}",
-    dtype_mm=arg.dtype,
-    remat=arg.remat,
-    scan=arg.scan,
-  )
-  c.model_init = arg.init
-  c.model_load.dont_load = ["head/.*", "pre_logits/.*"]
+  c.model_name, c.model_init = "vit", arg.init
+  if of_run:
+    recipes.start_from(c, arg.init, "")
+    c.model.update(dropout=0.0, drop_path=0.0, rep_size=False, head_bias=0.0)
+  else:
+    c.model.variant = variant(arg.init if published else arg.model)
+  c.model.update(dtype_mm=arg.dtype, remat=arg.remat, scan=arg.scan)
+  c.model_load.dont_load = [*recipes.BESIDE, "pre_logits/.*"]
 
   c.input.batch_size = arg.batch
   c.optax_name = "trace"
