@@ -1,6 +1,7 @@
 """AugReg's checkpoints by name, their selection, configs, VTAB's labels."""
 
 import csv
+import dataclasses
 import json
 import pathlib
 import sys
@@ -378,6 +379,9 @@ def test_what_a_sweep_chooses_is_reported():
   mean = records["mean of g"]
   assert mean["mean"] == 27.5 and mean["low"] < 20 and mean["high"] > 35
   assert table.head == ["init", "a", "b", "mean of g"]
+  # With all of the budget: the first of the two seeds with the best `val`.
+  search, _ = random_search.make(dataclasses.replace(s, cost="lr"), found)
+  assert (search.records[-1]["low"], search.records[-1]["high"]) == (10, 20)
 
 
 def test_a_random_search_is_that_of_a_slow_simulation():
@@ -410,7 +414,7 @@ def test_studies_from_scratch_and_on_a_laptop():
   study = grid.load(path)
   assert len(study.runs) == 1920 + 288 + 2304 + 240  # appendix A
   shown = layout.of_config(study.config)
-  assert len(shown.searches) == len(shown.selections) == 4
+  assert [s.cost for s in shown.selections] == 4 * ["epochs"]
   run = grid.load(f"{path}:sets=B/16@resisc45,epochs=75").runs[0]
   assert run.config.input.data.split == "train[:60%]"
   assert run.config.wd == 1e-4 and run.config.model.head_bias == -3.8

@@ -104,12 +104,13 @@ def torch_layers(name: str) -> list[tuple[str, str, str]]:
     for j in range(depth):
       theirs = f"{top}.stages.{i}.blocks.{j}"
       ours = f"block{i + 1}/unit{j + 1}"
-      names = {f"{{}}{k}": f"{{}}{k}" for k in (1, 2, 3)}
-      names |= {"downsample.{}": "{}_proj"}
-      for t, o in names.items():
-        conv, norm = t.format("conv"), t.format("norm")
+      for k in (1, 2, 3):
         rows += [
-          (f"{theirs}.{conv}", f"{ours}/{o.format('conv')}", "conv"),
-          (f"{theirs}.{norm}", f"{ours}/{o.format('gn')}", "layer_norm"),
+          (f"{theirs}.conv{k}", f"{ours}/conv{k}", "conv"),
+          (f"{theirs}.norm{k}", f"{ours}/gn{k}", "layer_norm"),
         ]
+      rows += [
+        (f"{theirs}.downsample.conv", f"{ours}/conv_proj", "conv"),
+        (f"{theirs}.downsample.norm", f"{ours}/gn_proj", "layer_norm"),
+      ]
   return rows

@@ -67,7 +67,6 @@ def default_study() -> ConfigDict:
   c.ablations = []
   c.seed_statistics = []
   c.selections = []
-  c.searches = []
   c.lock()
   c.arguments.unlock()
   return c

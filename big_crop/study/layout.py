@@ -202,6 +202,8 @@ class Selection:
     columns: another.
     groups: {name: levels of `columns`}, whose means are shown.
     where: {factor: level or list of levels} of the settings.
+    cost: a factor that says what a run costs; then random searches among the
+      settings are simulated.
   """
 
   title: str
@@ -212,29 +214,7 @@ class Selection:
   columns: str
   groups: dict[str, list] = dataclasses.field(default_factory=dict)
   where: Factors = dataclasses.field(default_factory=dict)
-
-  def keys(self) -> list[str]:
-    """Every metric that it names."""
-    return [self.by, self.report]
-
-
-@dataclasses.dataclass(frozen=True)
-class Search:
-  """A simulated random search among settings.
-
-  Attributes:
-    title: for people.
-    cost: the factor that says what a run costs.
-    by: key of the metric that chooses.
-    report: key of the one that is shown of what is chosen.
-    where: {factor: level or list of levels} of the settings.
-  """
-
-  title: str
-  cost: str
-  by: str
-  report: str
-  where: Factors = dataclasses.field(default_factory=dict)
+  cost: str | None = None
 
   def keys(self) -> list[str]:
     """Every metric that it names."""
@@ -253,7 +233,6 @@ class Layout:
     ablations: in order.
     seed_statistics: in order.
     selections: in order.
-    searches: in order.
   """
 
   families: dict[str, Family]
@@ -263,7 +242,6 @@ class Layout:
   ablations: list[Ablation]
   seed_statistics: list[SeedStatistics]
   selections: list[Selection]
-  searches: list[Search]
 
 
 _KINDS = {
@@ -273,7 +251,6 @@ _KINDS = {
   "ablations": (Ablation, "an ablation"),
   "seed_statistics": (SeedStatistics, "an entry of `seed_statistics`"),
   "selections": (Selection, "an entry of `selections`"),
-  "searches": (Search, "an entry of `searches`"),
 }
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from big_crop import tables
 from big_crop.study.figures import axes_of
-from big_crop.study.layout import Search
+from big_crop.study.layout import Selection
 from big_crop.study.results import Results
 from big_crop.tables import Table
 
@@ -19,7 +19,7 @@ _BAND = (5, 50, 95)  # percentiles: 90% of the searches, and their median
 _BUDGETS = 40
 
 
-def runs(s: Search, results: Results) -> np.ndarray:
+def runs(s: Selection, results: Results) -> np.ndarray:
   """[runs, 3]: cost, what chooses and what is reported of each finished run."""
   by, report = results.metric(s.by), results.metric(s.report)
   sign = -1 if by.better == "lower" else 1
@@ -59,7 +59,7 @@ def simulate(found: np.ndarray, budgets: np.ndarray, seed: int = 0):
   return np.percentile(reported, _BAND, axis=0)
 
 
-def make(s: Search, results: Results) -> tuple[Table, Figure] | None:
+def make(s: Selection, results: Results) -> tuple[Table, Figure] | None:
   """The table at a few budgets, and the figure; None for less than two runs."""
   found = runs(s, results)
   if len(found) < 2:
@@ -76,7 +76,7 @@ def make(s: Search, results: Results) -> tuple[Table, Figure] | None:
     {"budget": float(b), "low": low, "median": mid, "high": high}
     for b, low, mid, high in zip(budgets, *band.tolist(), strict=True)
   ]
-  shown = [f"{r['budget']:.3g}" for r in records[::13]]
+  shown = [f"{r['budget']:,.0f}" for r in records[::13]]
   number = lambda r, k: f"{r[k]:.{report.digits}f}"
   rows = [
     ["median", *(number(r, "median") for r in records[::13])],
@@ -87,7 +87,7 @@ def make(s: Search, results: Results) -> tuple[Table, Figure] | None:
   ]
   table = Table(
     tables.file_name("search", s.title, s.report),
-    f"{s.title}: {report.label}",
+    f"{s.title}, random search: {report.label}",
     [s.cost, *shown],
     rows,
     records,

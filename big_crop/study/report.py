@@ -140,7 +140,6 @@ def _sections(sources):
     ("Best settings", _best),
     ("Budget and strength", _claims),
     ("Chosen by one metric, reported by another", _selections),
-    ("Random search", _searches),
     ("Ablations", _ablations),
     ("Seed statistics", _seeds),
     *((label, lambda s, k=k: _family(s, k)) for k, label in families.items()),
@@ -214,14 +213,10 @@ def _ablations(source):
 def _selections(source):
   for s in source.layout.selections:
     yield (s.title, s.report), selection.table(s, source.results)
-
-
-def _searches(source):
-  for s in source.layout.searches:
-    if made := random_search.make(s, source.results):
+    if s.cost and (made := random_search.make(s, source.results)):
       table, figure = made
-      yield s.title, table
-      yield s.title, _picture(table.title, figure, table.name)
+      yield (s.title, "search"), table
+      yield (s.title, "search"), _picture(table.title, figure, table.name)
 
 
 def _seeds(source):

@@ -65,19 +65,16 @@ def get_config(arg=None):
       }
       for rate in (0.0, 0.1, 0.2)
     ]
-    by = dict(by="val/top1", report="test/top1", where=dict(model=model))
-    by["where"]["data"] = data
-    over = ["lr", "wd", "aug", "do", "sd"]
     c.selections += [
       dict(
         title=f"{model} on {data} from scratch",
+        over=["lr", "wd", "aug", "do", "sd"],
+        by="val/top1",
+        report="test/top1",
         rows="model",
         columns="epochs",
-        over=over,
-        **by,
+        where=dict(model=model, data=data),
+        cost="epochs",
       )
-    ]
-    c.searches += [
-      dict(title=f"Random search: {model} on {data}", cost="epochs", **by)
     ]
   return c
