@@ -27,8 +27,6 @@ from big_crop.study import reference
 from big_crop.weights import augreg
 from pp_ops.errors import UserError
 
-_BEST_FINETUNED = "adapt_final_val"
-
 
 def vtab(model: str, upstream: str) -> float | None:
   """The mean of Table 5's three means (%); None of a model that it has not."""
@@ -75,27 +73,28 @@ def choose(
     "dataset of the index", data, sorted({r["adapt_ds"] for r in rows})
   )
   found = []
-  for model in models or sorted({r["name"] for r in rows}):
-    best = augreg.recommended(rows, model, upstream)
+  there = sorted({r["name"] for r in rows if r["ds"] == upstream})
+  for model in models or there:
+    start = augreg.recommended(rows, model, upstream)
     tried = [
       r
       for r in rows
       if (r["name"], r["ds"], r["adapt_ds"]) == (model, upstream, data)
       and r["adapt_resolution"] == res
     ]
-    own = [r for r in tried if r["filename"] == best["filename"]]
+    own = [r for r in tried if r["filename"] == start["filename"]]
     if not own:
-      continue  # B/8 was finetuned at 224 pixels alone
-    last = max(own, key=lambda r: r[_BEST_FINETUNED])
-    late = max(tried, key=lambda r: r[_BEST_FINETUNED])
+      continue  # B/8 was finetuned at 224 pixels only
+    last = augreg.best(own, "adapt_final_val")
+    late = augreg.best(tried, "adapt_final_val")
     found.append(
       dict(
         model=model,
-        checkpoint=best["filename"],
+        checkpoint=start["filename"],
         finetuned=last["adapt_filename"],
-        params=best["params"] / 1e6,
+        params=start["params"] / 1e6,
         ms=1000 / last["infer_samples_per_sec"],
-        upstream=100 * best["final_val"],
+        upstream=100 * start["final_val"],
         test=100 * last["adapt_final_test"],
         cost=100 * (last["adapt_final_test"] - late["adapt_final_test"]),
         vtab=vtab(model, upstream),

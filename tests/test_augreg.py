@@ -112,6 +112,10 @@ def test_select_gives_what_the_paper_recommends(index):
     assert best["cost"] == pytest.approx(-0.25)
   fast = [r["model"] for r in select.choose(rows, max_ms=2.0)]
   assert fast == ["R26+S/32", "Ti/16", "B/32", "S/32", "R+Ti/16"]
+  # B/8 was published later, of i21k alone and finetuned at 224 pixels.
+  later = rows[0] | dict(name="B/8", adapt_resolution=224.0)
+  for upstream in checkpoints.UPSTREAM:
+    assert len(select.choose([*rows, later], upstream=upstream)) == 9
   small = select.choose(rows, max_params=2.5, res=224)
   assert [r["model"] for r in small] == ["S/32", "R+Ti/16"]
   for kw, message in [
@@ -140,6 +144,17 @@ def test_a_checkpoint_is_found_by_its_name(index):
   for model in (*RECOMMENDED, "R50_L_32"):
     stem = model.replace("_", "+", model.count("_") - 1).replace("_", "/")
     assert checkpoints.variant(f"augreg:{model}") == f"AugReg-{stem}"
+  text = index.read_text()
+  cut = index.parent / "cut.csv"
+  cut.write_text(text.rpartition(",")[0])
+  with pytest.raises(ValueError, match=r"cut.csv, line 145: .*the line is cut"):
+    checkpoints.read_index(cut)
+  lines = text.splitlines()
+  *row, _, file, adapted = lines[1].split(",")
+  cut.write_text("\n".join([lines[0], ",".join([*row, "", file, adapted])]))
+  [row] = checkpoints.read_index(cut)
+  assert np.isnan(row["infer_samples_per_sec"]) and row["filename"] == file
+  assert checkpoints.best([row, {"params": np.nan}], "params") is row
   file = index.parent / f"{name}.npz"
   file.write_bytes(b"")
   for asked in (name, "S/32", "S_32"):

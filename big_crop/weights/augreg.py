@@ -32,7 +32,7 @@ Row = dict[str, str | float]
 
 
 def read_index(path: str) -> list[Row]:
-  """Reads index.csv: its names, and as floats what is measured.
+  """Reads index.csv: its names, and as floats what is measured, or NaN.
 
   Args:
     path: local path or URL that etils.epath can open.
@@ -49,9 +49,11 @@ def read_index(path: str) -> list[Row]:
   rows = []
   for line, row in enumerate(csv.DictReader(io.StringIO(text)), 2):
     try:
-      numbers = {k: float(row[k]) for k in _NUMBERS}
+      if None in row.values():
+        raise ValueError("the line is cut")
+      numbers = {k: float(row[k] or "nan") for k in _NUMBERS}
       rows.append({k: row[k] for k in _TEXT} | numbers)
-    except (KeyError, TypeError, ValueError) as e:
+    except (KeyError, ValueError) as e:
       raise UserError(
         f"{path}, line {line}: not as in AugReg's index.csv: {e!r}"
       ) from e
@@ -84,7 +86,12 @@ def recommended(rows: list[Row], model: str, upstream: str = "i21k") -> Row:
   found = [r for r in rows if (r["name"], r["ds"]) == (model, upstream)]
   if not found:
     raise UserError(f"the index has no {model} pretrained on {upstream}")
-  return max(found, key=lambda r: r["final_val"])
+  return best(found, "final_val")
+
+
+def best(rows: list[Row], key: str) -> Row:
+  """The row with the largest number; one without any comes last."""
+  return max(rows, key=lambda r: (r[key] == r[key], r[key]))
 
 
 def resolve(name: str, index: str | None) -> str:
