@@ -4,8 +4,8 @@ r"""Finetuning as in "How to train your ViT?" (arXiv:2106.10270): Tables 4, 5.
       --config configs/augreg/transfer.py:init=augreg:B/16,dataset=cifar100,lr=0.01
 
 `init` is a published checkpoint ("augreg:" and its name, or a model's name for
-the one that the paper recommends), an .npz, or a run's workdir. INDEX is
-AugReg's index.csv; the checkpoints lie beside it. The head is new.
+the one that the paper recommends), a file of weights, or a run's workdir. INDEX
+is AugReg's index.csv; the checkpoints lie beside it. The head is new.
 
 SGD with momentum 0.9, kept in bfloat16, no weight decay, batch 512, clipping
 1.0, cosine with a warm-up, no dropout. `val` is the split to choose lr and
@@ -24,7 +24,7 @@ their labels do not all stand cropping, as in task_adaptation.
 What can be chosen:
 
     init, dataset
-    model     of an .npz, or without `init` (B/16)
+    model     of a file, or without `init` (B/16)
     res       384, 224
     lr, steps, batch, seed, data_dir
     examples  1000: VTAB-1k, 800 to train on and 200 to choose by
@@ -36,6 +36,7 @@ What can be chosen:
 
 from big_crop import augreg, names, recipes
 from big_crop.config import default_config, parse_arg
+from big_crop.weights import torch_files
 from big_crop.weights.augreg import PREFIX, variant
 from pp_ops.errors import UserError
 
@@ -74,7 +75,8 @@ def get_config(arg=None):
     task = task._replace(data="critters", label="", scale=255, **small)
   steps = arg.steps or task.steps[-1]
   published = arg.init and arg.init.startswith(PREFIX)
-  of_run = arg.init and not published and not arg.init.endswith(".npz")
+  files = (".npz", *torch_files.SUFFIXES)
+  of_run = arg.init and not published and not arg.init.endswith(files)
 
   c = default_config()
   c.seed = arg.seed
@@ -113,7 +115,7 @@ def get_config(arg=None):
   if task.scale != 255:
     decode += f"|value_range(0, 255, 0, {task.scale})"
   whole = f"{decode}|resize({res})"
-  crop = f"{decode}|inception_crop({res})|flip_lr"
+  crop = f"{task.label}|decode_jpeg_and_inception_crop({res})|flip_lr"
   centre = f"{decode}|resize_small({res * 7 // 6})|central_crop({res})"
   data = dict(data_dir=arg.data_dir)
   c.input.data = dict(name=task.data, split=train, **data)
