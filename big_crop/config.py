@@ -70,9 +70,10 @@ def default_config() -> ConfigDict:
   c.objective = ConfigDict()
   c.model_name = "vit"
   c.model = ConfigDict()
-  # Another run's workdir or checkpoint, or an .npz.
+  # Another run's workdir or checkpoint, or an .npz, or "augreg:" and a name.
   c.model_init = placeholder(str)
-  c.model_load = ConfigDict(dict(dont_load=[]))  # regexes of parameter names
+  # Regexes of parameter names; AugReg's index.csv, beside its checkpoints.
+  c.model_load = ConfigDict(dict(dont_load=[], index=placeholder(str)))
 
   c.loss = "softmax_xent"
   c.targets = ConfigDict(

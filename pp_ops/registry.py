@@ -57,6 +57,7 @@ _MODULES = (
   "pp_ops.random_erasing",
   "pp_ops.selection",
   "pp_ops.timm_randaug",
+  "pp_ops.vtab_labels",
 )
 _CROPS = "pp_ops.crops"  # what a law's crop is made by; loads TensorFlow
 # Far above any real string, and far below what Python's parser recurses into.

@@ -10,7 +10,10 @@ if __name__ == "__main__":
 
 from big_crop import errors
 
-COMMANDS = ("device", "pipeline", "sampler", "scaling", "step", "train")
+COMMANDS = (
+  *("device", "infer", "pipeline", "sampler"),
+  *("scaling", "step", "train"),
+)
 
 
 def main(argv: list[str]) -> None:

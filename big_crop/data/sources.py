@@ -63,7 +63,7 @@ def get_source(
     return folder.open_folder(path, split, shard)
   # NAME/CONFIG of TFDS, as imagenet2012_subset/10pct, unless the person means a
   # folder below one of his.
-  config = re.fullmatch(r"\w+/[\w.]+", name) and not path.parent.is_dir()
+  config = re.fullmatch(r"\w+/[\w.-]+", name) and not path.parent.is_dir()
   if name == FOLDER or ("/" in name and not config):
     raise UserError(f"dataset folder {str(path)!r} is not there")
   return _tfds_source(name).open_name(

@@ -68,6 +68,13 @@ class Conv(nn.Module):
 
   A bias starts at zero, or, with `kernel_init=common.torch_linear`, as
   `torch.nn.Conv2d` has it.
+
+  Attributes:
+    features, kernel, stride, groups, dtype, use_bias, kernel_init: as their
+      names say; the kernel is square.
+    same: TensorFlow's padding instead, which with a stride of 2 has the odd
+      pixel at the end.
+    standardise: each filter's weights have mean 0 and deviation 1.
   """
 
   features: int
@@ -77,11 +84,16 @@ class Conv(nn.Module):
   dtype: str = "float32"
   use_bias: bool = False
   kernel_init: nn.initializers.Initializer = HE
+  same: bool = False
+  standardise: bool = False
 
   @nn.compact
   def __call__(self, x):
     shape = (self.kernel, self.kernel, x.shape[-1] // self.groups)
     kernel = self.param("kernel", self.kernel_init, (*shape, self.features))
+    if self.standardise:  # as published: epsilon is added to the deviation
+      kernel -= kernel.mean((0, 1, 2))
+      kernel /= kernel.std((0, 1, 2)) + 1e-5
     y = self._convolve(x.astype(self.dtype), kernel.astype(self.dtype))
     if self.use_bias:
       init = nn.initializers.zeros
@@ -95,7 +107,7 @@ class Conv(nn.Module):
     conv = functools.partial(
       jax.lax.conv_general_dilated,
       window_strides=(self.stride, self.stride),
-      padding=[(pad, pad), (pad, pad)],
+      padding="SAME" if self.same else [(pad, pad), (pad, pad)],
       dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
     if jax.default_backend() != "cpu":
@@ -106,7 +118,7 @@ class Conv(nn.Module):
     if self.kernel == 1:
       x = x[:, :: self.stride, :: self.stride]
       conv = lambda x, kernel: cpu.pointwise(x, kernel[0, 0])
-    elif min(x.shape[1:3]) < self.kernel:
+    elif min(x.shape[1:3]) < self.kernel and not self.same:
       conv = functools.partial(cpu.by_patches, stride=self.stride)
     if self.groups > 1:
       return cpu.grouped(conv, x, kernel, self.groups)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from big_crop.models import common
 
@@ -67,15 +68,17 @@ class Init(NamedTuple):
 
 
 _zeros = nn.initializers.zeros
+_BIG_VISION = Init(
+  _xavier,
+  lambda fan_in: nn.initializers.normal(1e-6),
+  _xavier,
+  _lecun,
+  _zeros,
+  _lecun,
+)
 INITS = {
-  "big_vision": Init(
-    _xavier,
-    lambda fan_in: nn.initializers.normal(1e-6),
-    _xavier,
-    _lecun,
-    _zeros,
-    _lecun,
-  ),
+  "big_vision": _BIG_VISION,
+  "augreg": _BIG_VISION,  # but for the positions
   "timm": Init(
     NORMAL,
     lambda fan_in: _zeros,
@@ -192,7 +195,7 @@ class MlpBlock(nn.Module):
   layers: Layers
 
   @nn.compact
-  def __call__(self, x, *, train=False):
+  def __call__(self, x, *, train=False, rng=None):
     width, layers = x.shape[-1], self.layers
     start = INITS[layers.weight_init]
     dense = functools.partial(
@@ -200,7 +203,7 @@ class MlpBlock(nn.Module):
     )
     x = dense(layers.mlp_dim, bias_init=start.mlp_bias(width))(x)
     x = ACTIVATIONS[layers.act](x)
-    x = nn.Dropout(layers.dropout, deterministic=not train)(x)
+    x = nn.Dropout(layers.dropout, deterministic=not train)(x, rng=rng)
     return dense(width, bias_init=start.mlp_bias(layers.mlp_dim))(x)
 
 
@@ -208,44 +211,101 @@ class EncoderBlock(nn.Module):
   """Pre-norm self-attention and MLP, each a branch that can be dropped."""
 
   layers: Layers
-  drop_path: float
 
   @nn.compact
-  def __call__(self, x, *, train):
-    def add(x, y):
-      y = nn.Dropout(self.layers.dropout, deterministic=not train)(y)
-      # One draw for all tokens and channels of an example.
-      drop = nn.Dropout(self.drop_path, (1, 2), deterministic=not train)
-      return x + drop(y)
+  def __call__(self, x, rate, rng):
+    """Applies the block.
+
+    Args:
+      x: [B, T, width].
+      rate: of stochastic depth, a float32 scalar; None for none.
+      rng: a key for what is dropped; None where nothing is.
+
+    Returns:
+      What x becomes, and the activations by name.
+    """
+    train = rng is not None
+    rngs = jax.random.split(rng, 5) if train else [None] * 5
+
+    def add(x, y, rngs):
+      y = nn.Dropout(self.layers.dropout, deterministic=not train)(
+        y, rng=rngs[0]
+      )
+      if train and rate is not None:
+        # One draw for all tokens and channels of an example. nn.Dropout takes
+        # no rate that is traced, as a block's is in a scan.
+        kept = jax.random.bernoulli(rngs[1], 1 - rate, (len(y), 1, 1))
+        y = jnp.where(kept, y / (1 - rate), 0).astype(y.dtype)
+      return x + y
 
     out = {}
     y = self.layers.norm_layer()(x)
     attention = Attention(self.layers, name="MultiHeadDotProductAttention_0")
     y = out["sa"] = attention(y, y)
-    x = out["+sa"] = add(x, y)
+    x = out["+sa"] = add(x, y, rngs[:2])
 
     y = self.layers.norm_layer()(x)
-    y = out["mlp"] = MlpBlock(self.layers)(y, train=train)
-    x = out["+mlp"] = add(x, y)
+    y = out["mlp"] = MlpBlock(self.layers)(y, train=train, rng=rngs[2])
+    x = out["+mlp"] = add(x, y, rngs[3:])
     return x, out
 
 
 class Encoder(nn.Module):
-  """The blocks and the final normalisation, if any, in float32."""
+  """The blocks and the final normalisation, if any, in float32.
+
+  Attributes:
+    layers: what the blocks have in common.
+    depth: how many there are.
+    drop_path: rate of stochastic depth of the last block.
+    final_norm: whether there is a normalisation after them.
+    remat: whether the backward pass computes each block's activations again,
+      so that only what is between the blocks is kept.
+    scan: whether the blocks are compiled once, as a loop over their stacked
+      parameters. The parameters keep their names and shapes; the stack is made
+      anew in each step and is as large as the blocks' parameters.
+  """
 
   layers: Layers
   depth: int
   drop_path: float
   final_norm: bool = True
+  remat: bool = False
+  scan: bool = False
 
   @nn.compact
   def __call__(self, x, *, train):
-    out = {}
-    for i, rate in enumerate(
-      common.drop_path_rates(self.drop_path, self.depth)
-    ):
-      block = EncoderBlock(self.layers, rate, name=f"encoderblock_{i}")
-      x, out[f"block{i:02d}"] = block(x, train=train)
+    # What blocks drop is drawn from these, so that `scan` and `remat` do not
+    # change it.
+    rates = rngs = None
+    if train and (self.drop_path or self.layers.dropout):
+      rngs = jax.random.split(self.make_rng("dropout"), self.depth)
+      if self.drop_path:
+        rates = np.float32(common.drop_path_rates(self.drop_path, self.depth))
+
+    names = [f"encoderblock_{i}" for i in range(self.depth)]
+    if self.scan and not self.is_initializing():
+      own = self.variables["params"]
+      stacked = jax.tree.map(lambda *p: jnp.stack(p), *map(own.get, names))
+
+      def block(x, inputs):
+        params, *rest = inputs
+        block = EncoderBlock(self.layers, parent=None)
+        return block.apply({"params": params}, x, *rest)
+
+      if self.remat:
+        # A scan's iterations can't be merged, which prevent_cse guards against.
+        block = jax.checkpoint(block, prevent_cse=False)
+      x, found = jax.lax.scan(block, x, (stacked, rates, rngs))
+      found = [jax.tree.map(lambda y: y[i], found) for i in range(self.depth)]
+    else:
+      block = nn.remat(EncoderBlock) if self.remat else EncoderBlock
+      at = lambda values, i: None if values is None else values[i]
+      found = [None] * self.depth
+      for i, name in enumerate(names):
+        x, found[i] = block(self.layers, name=name)(
+          x, at(rates, i), at(rngs, i)
+        )
+    out = {f"block{i:02d}": y for i, y in enumerate(found)}
     out["pre_ln"] = x
     dtype = common.accumulator(self.layers.dtype)
     if not self.final_norm:

@@ -3,8 +3,9 @@
 Dosovitskiy et al., https://arxiv.org/abs/2010.11929; the variants of Zhai et
 al., https://arxiv.org/abs/2106.04560, Table 2; the plain recipe (sincos2d,
 gap) of Beyer et al., https://arxiv.org/abs/2205.01580; DeiT, Touvron et al.,
-https://arxiv.org/abs/2012.12877, as timm has it; and MAE's, He et al.,
-https://arxiv.org/abs/2111.06377.
+https://arxiv.org/abs/2012.12877, as timm has it; MAE's, He et al.,
+https://arxiv.org/abs/2111.06377; and AugReg's with its hybrids, Steiner et al.,
+https://arxiv.org/abs/2106.10270.
 """
 
 import flax.linen as nn
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from big_crop import names
-from big_crop.models import common, transformer
+from big_crop.models import common, hybrid, transformer
 from pp_ops.checks import check_size
 from pp_ops.errors import UserError
 
@@ -54,7 +55,13 @@ MAE = dict(
   head_zeroinit=False,
 )
 
-FAMILIES = {"DeiT": DEIT, "MAE": MAE}
+# What "AugReg-" before a name stands for, as in "AugReg-R26+S/32": the models
+# of "How to train your ViT?", as published.
+AUGREG = dict(
+  pool_type="tok", posemb="learn", posemb_cls=True, weight_init="augreg"
+)
+
+FAMILIES = {"DeiT": DEIT, "MAE": MAE, "AugReg": AUGREG}
 
 POOLS = ("gap", "tok", "map", "fc_norm")
 
@@ -100,6 +107,7 @@ class ViT(nn.Module):
   mlp_dim: int | None = None
   num_heads: int = 12
   patch_size: tuple[int, int] = (16, 16)
+  stem: str = ""
   posemb: str = "learn"
   posemb_cls: bool = False
   pool_type: str = "gap"
@@ -111,9 +119,13 @@ class ViT(nn.Module):
   drop_path: float = 0.0
   head_zeroinit: bool = True
   head_bias: float = 0.0
+  remat: bool = False
+  scan: bool = False
   dtype_mm: str = "float32"
 
   def __post_init__(self):
+    if self.stem:
+      names.check("stem", self.stem, hybrid.STEMS)
     names.check("posemb", self.posemb, ("learn", "sincos2d", "sincos2d_mae"))
     names.check("pool_type", self.pool_type, POOLS)
     names.check("norm", self.norm, transformer.NORMS)
@@ -136,9 +148,19 @@ class ViT(nn.Module):
   def _has_cls(self):
     return self.pool_type in ("tok", "fc_norm")
 
+  def _pixels(self):
+    """Height and width of a patch, in pixels of the image."""
+    factor = hybrid.shrinks(self.stem) if self.stem else 1
+    return tuple(factor * size for size in self.patch_size)
+
   def last_layer(self):
     missing = {}
-    if self.pool_type == "tok":
+    if self.remat or self.scan:
+      missing = dict.fromkeys(
+        ("gradcam", "relevance"),
+        "remat and scan hide the last layer; set both to False",
+      )
+    elif self.pool_type == "tok":
       missing = dict.fromkeys(
         ("gradcam", "relevance"),
         "pool_type='tok' reads the class token alone, so that the last layer's "
@@ -161,7 +183,7 @@ class ViT(nn.Module):
         "rep_size=False"
       )
     block = f"Transformer/encoderblock_{self.depth - 1}"
-    return common.LastLayer(block, "encoded", self.patch_size, missing)
+    return common.LastLayer(block, "encoded", self._pixels(), missing)
 
   def torch_layers(self):
     block = "Transformer/encoderblock_*"
@@ -180,6 +202,7 @@ class ViT(nn.Module):
       ("norm", "Transformer/encoder_norm", "layer_norm"),
       ("fc_norm", "fc_norm", "layer_norm"),
       ("head", "head", "dense"),
+      *(hybrid.torch_layers(self.stem) if self.stem else ()),
     ]
 
   @nn.compact
@@ -196,10 +219,12 @@ class ViT(nn.Module):
     patch = self.patch_size
     out = {}
 
-    if image.shape[1] % patch[0] or image.shape[2] % patch[1]:
+    x = hybrid.stem(image, self.stem, self.dtype_mm) if self.stem else image
+    if x.shape[1] % patch[0] or x.shape[2] % patch[1]:
+      height, width = self._pixels()
       raise UserError(
         f"Images of {image.shape[1]}x{image.shape[2]} pixels can't be cut into "
-        f"patches of {patch[0]}x{patch[1]}: choose multiples of the patch size."
+        f"patches of {height}x{width}: choose multiples of the patch size."
       )
     start = transformer.INITS[self.weight_init]
     x = nn.Conv(
@@ -210,13 +235,14 @@ class ViT(nn.Module):
       dtype=self.dtype_mm,
       kernel_init=start.embedding,
       name="embedding",
-    )(image)
+    )(x)
     b, h, w, _ = x.shape
     x = x.reshape(b, h * w, self.width)
 
     if self.posemb == "learn":
       init = {
         "timm": transformer.NORMAL,
+        "augreg": transformer.NORMAL,
         "mae": lambda *_: sincos2d_mae(h, w, self.width, self.posemb_cls),
       }.get(self.weight_init, nn.initializers.normal(self.width**-0.5))
       shape = (1, h * w + self.posemb_cls, self.width)
@@ -238,7 +264,13 @@ class ViT(nn.Module):
 
     norm_last = self.pool_type == "fc_norm"
     encoder = transformer.Encoder(
-      layers, self.depth, self.drop_path, not norm_last, name="Transformer"
+      layers,
+      self.depth,
+      self.drop_path,
+      not norm_last,
+      remat=self.remat,
+      scan=self.scan,
+      name="Transformer",
     )
     x, out["encoder"] = encoder(x, train=train)
     out["encoded"] = x
@@ -290,10 +322,13 @@ def Model(num_classes, *, variant=None, **kw):
     num_classes: size of the logits; 0 for no head: "pre_logits" is returned.
     variant: a name of `VARIANTS`, with or without a patch size: "S", "S/16";
       "DeiT-S/16" adds the arguments of `DEIT`, which make it timm's
-      deit_small_patch16_224 (Ti: tiny, B: base), and "MAE-B/16" those of `MAE`.
+      deit_small_patch16_224 (Ti: tiny, B: base), "MAE-B/16" those of `MAE`, and
+      "AugReg-B/16" those of `AUGREG`. "R26+S/32" has a ResNet before it, one of
+      `hybrid.STEMS`, and cuts what comes out into patches.
     **kw: these override the variant:
       width, depth, mlp_dim (default 4 * width), num_heads;
       patch_size: int or (height, width), default 16;
+      stem: a name of `hybrid.STEMS`, or "" for none;
       posemb: "learn", "sincos2d" or "sincos2d_mae", see `sincos2d`;
       posemb_cls: whether learnt positions include the class token's, first;
       pool_type: "gap" (mean of the tokens), "tok" (class token), "map"
@@ -307,7 +342,8 @@ def Model(num_classes, *, variant=None, **kw):
       weight_init: "big_vision"; or "timm", where matrices and positions are
         normal with standard deviation 0.02, the class token 1e-6, biases zero;
         or "mae", where learnt positions start as "sincos2d_mae", matrices are
-        Xavier's, the head 2e-5, the class token 0.02;
+        Xavier's, the head 2e-5, the class token 0.02; or "augreg", which is
+        "big_vision" with positions of 0.02;
       dropout: rate on embeddings, branches and MLP hidden layers (timm's
         pos_drop_rate and proj_drop_rate; its drop_rate is another);
       drop_path: stochastic depth rate of the last block, see
@@ -315,6 +351,8 @@ def Model(num_classes, *, variant=None, **kw):
       head_zeroinit: whether the head's kernel starts at zero;
       head_bias: where its bias starts; big_vision's and AugReg's -10 or so
         keeps a sigmoid loss over many classes small at first;
+      remat, scan: less memory and less to compile, with the same numbers, see
+        `transformer.Encoder`;
       dtype_mm: "float32" or "bfloat16" for matrix products and the residual
         stream; "float64" for checks. Parameters, normalisation statistics,
         softmax and logits are float32 with either of the first two.
@@ -339,15 +377,21 @@ def decode_variant(variant):
   family, dash, size = name.partition("-")
   if not dash or family not in FAMILIES:
     family, size = None, name
+  stem, plus, size = size.rpartition("+")
   names.check("ViT variant", size, VARIANTS)
   sizes = ("width", "depth", "mlp_dim", "num_heads")
   kw = dict(zip(sizes, VARIANTS[size], strict=True))
   kw |= FAMILIES.get(family, {})
+  shrunk = 1
+  if plus:
+    names.check(f"stem of ViT variant {variant!r}", stem, hybrid.STEMS)
+    kw["stem"], shrunk = stem, hybrid.STEMS[stem][1]
   if slash:
-    if not patch.isdecimal() or int(patch) == 0:
+    if not patch.isdecimal() or int(patch) == 0 or int(patch) % shrunk:
+      what = f"multiple of {shrunk}" if plus else "positive integer"
       raise UserError(
-        f"ViT variant {variant!r}: the patch size after '/' must be a positive "
-        f"integer, as in '{name}/16'."
+        f"ViT variant {variant!r}: the patch size after '/' must be a {what}, "
+        f"as in '{name}/{16 * max(1, shrunk // 16)}'."
       )
-    kw["patch_size"] = int(patch)
+    kw["patch_size"] = int(patch) // shrunk
   return kw

@@ -66,6 +66,7 @@ def default_study() -> ConfigDict:
   c.scatter = []
   c.ablations = []
   c.seed_statistics = []
+  c.selections = []
   c.lock()
   c.arguments.unlock()
   return c

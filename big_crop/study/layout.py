@@ -190,6 +190,38 @@ class SeedStatistics:
 
 
 @dataclasses.dataclass(frozen=True)
+class Selection:
+  """The best of a sweep at each place of a table.
+
+  Attributes:
+    title: for people.
+    over: the factors that are swept.
+    by: key of the metric that chooses.
+    report: key of the one that is shown of what is chosen.
+    rows: a factor.
+    columns: another.
+    groups: {name: levels of `columns`}, whose means are shown.
+    where: {factor: level or list of levels} of the settings.
+    cost: a factor that says what a run costs; then random searches among the
+      settings are simulated.
+  """
+
+  title: str
+  over: list[str]
+  by: str
+  report: str
+  rows: str
+  columns: str
+  groups: dict[str, list] = dataclasses.field(default_factory=dict)
+  where: Factors = dataclasses.field(default_factory=dict)
+  cost: str | None = None
+
+  def keys(self) -> list[str]:
+    """Every metric that it names."""
+    return [self.by, self.report]
+
+
+@dataclasses.dataclass(frozen=True)
 class Layout:
   """What is shown of some results.
 
@@ -200,6 +232,7 @@ class Layout:
     scatter: metrics to show against each other.
     ablations: in order.
     seed_statistics: in order.
+    selections: in order.
   """
 
   families: dict[str, Family]
@@ -208,6 +241,7 @@ class Layout:
   scatter: list[Scatter]
   ablations: list[Ablation]
   seed_statistics: list[SeedStatistics]
+  selections: list[Selection]
 
 
 _KINDS = {
@@ -216,6 +250,7 @@ _KINDS = {
   "scatter": (Scatter, "an entry of `scatter`"),
   "ablations": (Ablation, "an ablation"),
   "seed_statistics": (SeedStatistics, "an entry of `seed_statistics`"),
+  "selections": (Selection, "an entry of `selections`"),
 }
 
 
@@ -240,7 +275,7 @@ def of_config(config) -> Layout:
   for a in found["ablations"]:
     _check_ablation(a)
   metrics = [m["key"] for m in config.metrics]
-  for kind in ("scatter", "ablations", "seed_statistics"):
+  for kind in [k for k, (cls, _) in _KINDS.items() if hasattr(cls, "keys")]:
     for item in found[kind]:
       for key in item.keys():
         what = f"metric of {kind.replace('_', ' ')} {item.title!r}"

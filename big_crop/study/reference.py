@@ -55,11 +55,23 @@ def _values(row) -> Iterator[tuple[str, float, float | None]]:
       yield key, float(value), None
 
 
-def results(names: list[str], metrics: list[Metric]) -> Results:
-  """The results of CSVs, as far as a study has their metrics."""
+def results(names: list[str | dict], metrics: list[Metric]) -> Results:
+  """The results of CSVs, as far as a study has their metrics.
+
+  Args:
+    names: of the CSVs; of one of which only some rows are wanted, a dict of
+      its `name` and of `where`, {factor: level}, factors that the study lacks.
+    metrics: the study's.
+  """
   settings, cells = {}, {}
-  for row in (row for name in names for row in rows(name)):
+  for row, where in (
+    (row, of.get("where", {}))
+    for of in (dict(name=n) if isinstance(n, str) else n for n in names)
+    for row in rows(of["name"])
+  ):
     factors = _factors(row)
+    if any(factors.pop(k, None) != v for k, v in where.items()):
+      continue
     key = grid.key_of(factors)
     settings[key] = factors
     n = int(row.get("n") or 1)

@@ -13,10 +13,12 @@ from big_crop.study import (
   grid,
   page,
   paper,
+  random_search,
   reference,
   runs,
   seed_figures,
   seed_tables,
+  selection,
 )
 from big_crop.study import layout as layouts
 from big_crop.study import results as results_lib
@@ -74,7 +76,7 @@ def main(study: grid.Study | None, args) -> int:
     found.theirs = theirs
     sources.append(Source(found, layout))
   # The table of an ablation has both.
-  if theirs and (layout.families or not sources):
+  if theirs and (layout.families or layout.selections or not sources):
     sources.append(Source(theirs, layout))
   elif args.reference and not theirs:
     sources.append(Source(paper.load(), paper.layout_of_paper()))
@@ -137,6 +139,7 @@ def _sections(sources):
   made = [
     ("Best settings", _best),
     ("Budget and strength", _claims),
+    ("Chosen by one metric, reported by another", _selections),
     ("Ablations", _ablations),
     ("Seed statistics", _seeds),
     *((label, lambda s, k=k: _family(s, k)) for k, label in families.items()),
@@ -205,6 +208,15 @@ def _ablations(source):
       if figure := figures.ablation(a, source.results, m):
         picture = _picture(found.title, figure, found.name)
         yield (a.title, "figures"), picture
+
+
+def _selections(source):
+  for s in source.layout.selections:
+    yield (s.title, s.report), selection.table(s, source.results)
+    if s.cost and (made := random_search.make(s, source.results)):
+      table, figure = made
+      yield (s.title, "search"), table
+      yield (s.title, "search"), _picture(table.title, figure, table.name)
 
 
 def _seeds(source):

@@ -1,6 +1,7 @@
 """Weights in .npz files: our own, and big_vision's and AugReg's."""
 
 import io
+import re
 import zipfile
 
 import jax
@@ -20,6 +21,9 @@ _PRE_LINEN = {
   "MlpBlock_3": "MlpBlock_0",
 }
 
+# Those of the hybrids' stem.
+_GROUP_NORM = re.compile(r"(.*/)?gn(_root|_proj|\d)/(scale|bias)")
+
 # Some models of ViT-G's development have these beside the encoder.
 _MAP_HEAD = ("probe", "MlpBlock_0", "MultiHeadDotProductAttention_0")
 _MAP_HEAD += ("LayerNorm_0",)
@@ -38,8 +42,9 @@ def load_npz(path, collection="params"):
   Understands what `save_npz` writes and the Vision Transformers that
   big_vision and vision_transformer (AugReg) published: bare names, names under
   "params/" or "opt/target/", encoder blocks stacked along a leading depth axis
-  (scan), layers numbered as before Linen, position embeddings inside the
-  encoder, and the layers of a MAP head beside the encoder. The folders that
+  (scan), layers numbered as before Linen, group norms of four axes, position
+  embeddings inside the encoder, and the layers of a MAP head beside the
+  encoder. The folders that
   big_vision writes today are read as well.
 
   Args:
@@ -112,6 +117,8 @@ def _modern_names(flat):
   pre_linen = "Transformer/encoderblock_0/MlpBlock_3/Dense_0/kernel" in flat
   for name, value in flat.items():
     parts = name.split("/")
+    if _GROUP_NORM.fullmatch(name):  # were [1, 1, 1, C] before Flax 0.3.6
+      value = value.reshape(-1)
     if pre_linen:
       parts = [_PRE_LINEN.get(part, part) for part in parts]
     if parts[0] == "Transformer" and parts[-1] == "pos_embedding":

@@ -3,28 +3,32 @@
 import jax
 
 from big_crop.runtime import checkpoint
-from big_crop.weights import big_vision_folders, fit, npz, torch_files
+from big_crop.weights import augreg, big_vision_folders, fit, npz, torch_files
 from big_crop.weights.torch_names import from_torch
 from pp_ops.errors import UserError
 
 
-def initialise(state, path, model, dont_load=()):
+def initialise(state, path, model, dont_load=(), index=None):
   """Starts a train state from other parameters than its own.
 
   Args:
     state: a new `big_crop.step.TrainState`, on the devices.
     path: an .npz file or a checkpoint folder of big_vision's, either with a
-      part of its tree after a colon, see `npz.load_npz`; a .pth, .pt, .bin,
-      .tar or .safetensors file with the names of the model's `torch_layers()`;
-      or another run's workdir or one of its checkpoints, whose averages are
-      taken where it has them.
+      part of its tree after a colon, see `npz.load_npz`; "augreg:" and the name
+      of such a file, see `augreg.resolve`; a .pth, .pt, .bin, .tar or
+      .safetensors file with the names of the model's `torch_layers()`; or
+      another run's workdir or one of its checkpoints, whose averages are taken
+      where it has them.
     model: the state's model, or None if the objective has none.
     dont_load: see `fit.adapt`.
+    index: AugReg's index.csv, for its names.
 
   Returns:
     The state with parameters, model state and averages replaced, sharded as
     before. A collection that `path` lacks stays as it is.
   """
+  if str(path).startswith(augreg.PREFIX):
+    path = augreg.resolve(path, index)
   file, _ = npz.split_part(path)
   if file.endswith(".npz") or big_vision_folders.find(file):
     loaded = {"params": npz.load_npz(path)}

@@ -67,6 +67,7 @@ _TORCHVISION = {
     "head": "head.fc",
   },
 }
+_STEM = "patch_embed.backbone"  # of a hybrid ViT
 # PyTorch's kernels are [out, in] and [out, in, h, w]; ours, by number of axes:
 _TO_OURS = {2: (1, 0), 4: (2, 3, 1, 0)}
 _TO_TORCH = {2: (1, 0), 4: (3, 2, 0, 1)}
@@ -214,7 +215,14 @@ def _model_of(weights, head_dim):
           f"{key!r} has {width} outputs each for query, key and value, which "
           f"heads of {head_dim} do not divide: set head_dim."
         )
-  return models.get_model("vit", 1, width=width, num_heads=num_heads)
+  stem = ""
+  if f"{_STEM}.conv.weight" in weights:
+    stem = "R"
+  elif f"{_STEM}.stem.conv.weight" in weights:
+    stem = (
+      "R50" if f"{_STEM}.stages.2.blocks.5.conv1.weight" in weights else "R26"
+    )
+  return models.get_model("vit", 1, width=width, num_heads=num_heads, stem=stem)
 
 
 def _as_timm(state_dict):

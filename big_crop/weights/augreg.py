@@ -1,0 +1,126 @@
+"""The checkpoints of "How to train your ViT?", by their published names.
+
+Steiner et al., https://arxiv.org/abs/2106.10270. index.csv, which lies beside
+the checkpoints, has a row for each finetuned one, with the one that it started
+from, and how good both are. Names are in `filename` and `adapt_filename`:
+
+    B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0
+    B_16-i21k-300ep-...-sd_0.0--imagenet2012-steps_20k-lr_0.03-res_384
+
+A file's `light0` and `light1` are the paper's light1 and light2.
+"""
+
+import csv
+import io
+import re
+
+from etils import epath
+
+from big_crop import names
+from pp_ops.errors import UserError
+
+PREFIX = "augreg:"
+PUBLISHED = "gs://vit_models/augreg"
+UPSTREAM = ("i1k", "i21k_30", "i21k")  # `ds`; i21k alone is of 300 epochs
+_TEXT = ("name", "ds", "aug", "adapt_ds", "filename", "adapt_filename")
+_NUMBERS = (
+  *("final_val", "params", "infer_samples_per_sec", "adapt_resolution"),
+  *("adapt_final_val", "adapt_final_test"),
+)
+
+Row = dict[str, str | float]
+
+
+def read_index(path: str) -> list[Row]:
+  """Reads index.csv: its names, and as floats what is measured, or NaN.
+
+  Args:
+    path: local path or URL that etils.epath can open.
+
+  Raises:
+    ValueError: in one line, if it is not there or not such a file.
+  """
+  try:
+    text = epath.Path(path).read_text()
+  except FileNotFoundError as e:
+    raise UserError(
+      f"no index {path}: copy {PUBLISHED}/index.csv there, or name that"
+    ) from e
+  rows = []
+  for line, row in enumerate(csv.DictReader(io.StringIO(text)), 2):
+    try:
+      if None in row.values():
+        raise ValueError("the line is cut")
+      numbers = {k: float(row[k] or "nan") for k in _NUMBERS}
+      rows.append({k: row[k] for k in _TEXT} | numbers)
+    except (KeyError, ValueError) as e:
+      raise UserError(
+        f"{path}, line {line}: not as in AugReg's index.csv: {e!r}"
+      ) from e
+  return rows
+
+
+def variant(name: str) -> str:
+  """The variant of `models.vit` that a checkpoint is of, by its name."""
+  model = re.split("[-@]", name.removeprefix(PREFIX))[0]
+  *stem, size, patch = re.split("[_+/]", model)
+  return f"AugReg-{'+'.join([*stem, size])}/{patch}"
+
+
+def recommended(rows: list[Row], model: str, upstream: str = "i21k") -> Row:
+  """A row of the checkpoint that the paper recommends (section 4.5).
+
+  It is the one with the best accuracy on the validation set of the data that
+  it was pretrained on.
+
+  Args:
+    rows: of `read_index`.
+    model: as in the paper, "R26+S/32".
+    upstream: one of `UPSTREAM`.
+
+  Raises:
+    ValueError: in one line, if there is none.
+  """
+  names.check("upstream", upstream, UPSTREAM)
+  names.check("model of the index", model, sorted({r["name"] for r in rows}))
+  found = [r for r in rows if (r["name"], r["ds"]) == (model, upstream)]
+  if not found:
+    raise UserError(f"the index has no {model} pretrained on {upstream}")
+  return best(found, "final_val")
+
+
+def best(rows: list[Row], key: str) -> Row:
+  """The row with the largest number; one without any comes last."""
+  return max(rows, key=lambda r: (r[key] == r[key], r[key]))
+
+
+def resolve(name: str, index: str | None) -> str:
+  """The file of a checkpoint, which lies beside the index.
+
+  Args:
+    name: "augreg:" and a published name, or a model's name ("B/16" or "B_16")
+      for the recommended one of i21k, or with it another one's ("B/16@i1k").
+    index: path or URL of index.csv.
+
+  Raises:
+    ValueError: in one line, if there is none.
+  """
+  if not index:
+    raise UserError(
+      f"config.model_init={name}: set config.model_load.index to AugReg's "
+      f"index.csv, a copy of yours or {PUBLISHED}/index.csv"
+    )
+  rows, name = read_index(index), name.removeprefix(PREFIX)
+  if "-" not in name:
+    model, upstream = variant(name), name.partition("@")[2] or "i21k"
+    model = model.removeprefix("AugReg-")
+    name = recommended(rows, model, upstream)["filename"]
+  known = {r[k] for r in rows for k in ("filename", "adapt_filename")}
+  if name not in known:
+    model = name.partition("-")[0]
+    alike = [n for n in known if n.startswith(f"{model}-")]
+    raise names.unknown("AugReg checkpoint", name, alike or known)
+  file = epath.Path(index).parent / f"{name}.npz"
+  if not file.exists():
+    raise UserError(f"no file {file}: copy {PUBLISHED}/{name}.npz there")
+  return str(file)
