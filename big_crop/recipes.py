@@ -409,16 +409,21 @@ def judge(
     factors = {k: arg[k] for k in (*pretraining, "seed") if arg[k] is not None}
     path = f"{path}/runs/{names.of_run(factors)}"
   c.model_init = path
+  c.model_load.dont_load = BESIDE
   if path and not str(path).endswith(torch_files.SUFFIXES):
-    file = storage.path(path) / "config.json"
-    if not file.exists():
-      raise UserError(f"init: {path} has no config.json: need a run's workdir")
-    given = records.read_json(file)
-    c.model_name, c.model = given["model_name"], given["model"]
+    set_model_of(c, path)
   else:
     c.model_name, _, c.model.variant = arg.model.partition("-")
-  c.model_load.dont_load = BESIDE
   return c, arg
+
+
+def set_model_of(c: ConfigDict, workdir: str) -> None:
+  """Sets the model to that of a run, or says in one line that there is none."""
+  path = storage.path(workdir) / "config.json"
+  if not path.exists():
+    raise UserError(f"init: {workdir} has no config.json: need a run's workdir")
+  given = records.read_json(path)
+  c.model_name, c.model = given["model_name"], given["model"]
 
 
 def add_val(c: ConfigDict, arg: ConfigDict, interpolation: str) -> None:

@@ -84,7 +84,7 @@ def get_config(arg=None):
   c.num_classes = task.num_classes
   c.model_name, c.model_init = "vit", arg.init
   if of_run:
-    recipes.start_from(c, arg.init, "")
+    recipes.set_model_of(c, arg.init)
     c.model.update(dropout=0.0, drop_path=0.0, rep_size=False, head_bias=0.0)
   else:
     c.model.variant = variant(arg.init if published else arg.model)
