@@ -1,5 +1,6 @@
 """README and docs: links lead somewhere, and training commands load."""
 
+import json
 import pathlib
 import re
 import shlex
@@ -38,13 +39,17 @@ def _training_commands():
 
 
 @pytest.mark.parametrize("command", list(_training_commands()))
-def test_training_commands_load(command, monkeypatch):
-  monkeypatch.chdir(ROOT)
+def test_training_commands_load(command, monkeypatch, tmp_path):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "RUN").mkdir()
+  run = dict(model_name="vit", model=dict(variant="MAE-B/16"))
+  (tmp_path / "RUN" / "config.json").write_text(json.dumps(run))
   argv = shlex.split(command)
   if "CONFIG" in argv or "BIG_VISION" in command:
     pytest.skip("the config is the reader's")
   assert "--workdir" in argv
   # Several hosts and processes are the launcher's, not the config's.
   overrides = [arg for arg in argv if arg.startswith("--config.")]
-  config = configs.load(argv[argv.index("--config") + 1], overrides)
+  spec = argv[argv.index("--config") + 1]
+  config = configs.load(str(ROOT / spec), overrides)
   assert config.input.pp
