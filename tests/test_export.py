@@ -21,7 +21,7 @@ def run_of(workdir, model, *, init=None, objective="classification", **kw):
   c.model_init = init
   if objective == "contrastive":
     c.objective = dict(queue=16, groups=2, hidden=8, out=4)
-    c.model_load.dont_load = ["projector/.*"]
+    c.model_load.dont_load = ["projector/.*", "head/.*"]
   c.model_name = model
   c.model = dict(variant="10") if model == "resnet" else dict(SMALL)
   if model == "vit":

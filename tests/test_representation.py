@@ -92,7 +92,7 @@ def test_a_finished_run_is_probed(tmp_path, capsys):
   for more, message in (
     (["--layer=encodd"], "did you mean 'encoded'"),
     (["--layer=encoder"], "is no array"),
-    (["--pp=decode|resize(16)|value_range"], "label"),
+    (["--pp=decode|resize(32)|value_range|keep('image')"], "label"),
     (["--test=nothing"], "nothing"),
     (["--k=0"], "k=0"),
   ):
