@@ -514,7 +514,7 @@ def mocked(name, data_dir, num):
 
 
 # One of each schema that is not an image with its label; the others are slow.
-SCHEMAS = ("clevr_count", "dsprites_location", "kitti_distance", "norb_azimuth")
+SCHEMAS = ("dsprites_location", "kitti_distance")
 
 
 @pytest.mark.parametrize(

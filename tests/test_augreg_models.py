@@ -38,7 +38,7 @@ SMALL = dict(width=32, mlp_dim=48, num_heads=2)
 @pytest.mark.parametrize(
   "name",
   [
-    pytest.param(m, marks=[] if m == "R+Ti/16" else pytest.mark.long)
+    pytest.param(m, marks=[] if m == "R+Ti/16" else pytest.mark.slow)
     for m in augreg.MODELS
   ],
 )
@@ -51,9 +51,9 @@ def test_parameters_are_as_many_as_published(name):
   [
     ("vit_tiny_r_s16_p8_224", "R+Ti/16", 64),
     pytest.param(
-      "vit_small_r26_s32_224", "R26+S/32", 96, marks=pytest.mark.long
+      "vit_small_r26_s32_224", "R26+S/32", 96, marks=pytest.mark.slow
     ),
-    pytest.param("vit_tiny_patch16_224", "Ti/16", 32, marks=pytest.mark.long),
+    pytest.param("vit_tiny_patch16_224", "Ti/16", 32, marks=pytest.mark.slow),
   ],
 )
 def test_logits_are_timms(timms, variant, size):
@@ -192,7 +192,7 @@ def _random(model, image):
     (True, True, 0.0),
     pytest.param(True, True, 0.3, marks=pytest.mark.long),
     pytest.param(True, False, 0.3, marks=pytest.mark.slow),
-    pytest.param(False, True, 0.3, marks=pytest.mark.long),
+    pytest.param(False, True, 0.3, marks=pytest.mark.slow),
   ],
 )
 def test_remat_and_scan_have_the_same_numbers(remat, scan, rate):

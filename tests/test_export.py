@@ -67,14 +67,13 @@ def vit(large, num_classes):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-  "large", [False, pytest.param(True, marks=pytest.mark.slow)]
-)
+@pytest.mark.first(1)
+@pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize(
   ("model", "objective"),
   [
-    ("resnet", "classification"),
     ("resnet", "contrastive"),
+    ("resnet", "classification"),
     ("vit", "classification"),
   ],
 )

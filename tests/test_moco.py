@@ -208,7 +208,7 @@ def test_twenty_steps_are_those_of_a_torch_transcription(
     np.testing.assert_allclose(last.T, expected["mlp.5.weight"], atol=1e-5)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_bit(tmp_path, monkeypatch):
   """The queue and the momentum encoder, too."""
   c = config(total_steps=4, log_training_steps=1)

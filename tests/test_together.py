@@ -66,13 +66,8 @@ def assert_alike(one, other, rtol=1e-5):
     np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-  "num",
-  [
-    pytest.param(2, marks=pytest.mark.long),
-    pytest.param(4, marks=pytest.mark.slow),
-  ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("num", [2, 4])
 def test_each_run_is_as_it_is_alone(packed, tmp_path, num):
   """20 steps: the losses within 1e-5 of their size."""
   coupled = dict(crop="inception_crop_coupled")
