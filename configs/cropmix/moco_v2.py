@@ -30,7 +30,7 @@ What can be chosen:
     crop      the law of the windows: inception_crop_fixed, or inception_crop
     model     the encoder: a model, and after the dash its variant
     data, data_dir, res, epochs, batch, lr, queue, seed
-    quick     the quickstart's data and size: ten minutes on two cores
+    quick     the quickstart's data and size, to try it on two cores
     smoke     the same for two epochs of 64 images
 """
 

@@ -18,7 +18,7 @@ Arguments, as in `:method=mae,seeds=1`:
     seeds     how many, from 0; each judges its own encoder (1)
     quick     the quickstart's data and size, 3 seeds, and untrained encoders to
               compare with; the report of the pretraining has nearest neighbours
-              and linear classifiers. With init, under an hour each on two cores
+              and linear classifiers
     epochs, batch, data, data_dir   of the configs in configs/cropmix/
 """
 
