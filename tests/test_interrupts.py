@@ -121,7 +121,7 @@ def work(seconds):
     time.sleep(0.01)
   time.sleep(seconds)
   stop.tell("saved checkpoint 3")
-  print("saved", flush=True)
+  print("saved\\n", end="", flush=True)  # in one piece
 with errors.one_line():
 """
 

@@ -258,7 +258,7 @@ def test_finetuning_has_timms_logits_and_maes_positions():
   np.testing.assert_array_equal(fixed, learnt)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_run_trains_and_its_encoder_is_a_start():
   """With microbatches the same loss as by hand on one device."""
   rng = np.random.default_rng(0)

@@ -346,7 +346,7 @@ def run_config(folder, **model):
   return c
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_command(folder, tmp_path, capsys):
   metrics = train.run(run_config(folder), tmp_path / "a")["metrics"]
   shutil.copytree(tmp_path / "a", tmp_path / "b")

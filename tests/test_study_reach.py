@@ -189,7 +189,7 @@ print(*(n for n in sys.modules if n.startswith(("big_crop", "pp_ops"))))
 """
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_all_that_the_trainer_loads_is_found():
   path = str(study_helpers.ROOT / "configs/quickstart.py")
   loaded = subprocess.run(
