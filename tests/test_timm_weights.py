@@ -223,6 +223,9 @@ def test_timms_initial_distributions(name, timms, kw):
     if np.ptp(b) == 0:
       np.testing.assert_array_equal(a, b, err_msg=path)
       continue
+    # One in 2^24 of PyTorch's truncated normals is at the limit, 2, which is a
+    # hundred standard deviations: erfinv(1) is infinite and then clipped.
+    b = b[np.abs(b) < 2]
     # Six standard errors of the difference of two means.
     atol = 6 * b.std() * (2 / b.size) ** 0.5
     np.testing.assert_allclose(a.mean(), b.mean(), atol=atol, err_msg=path)
