@@ -66,7 +66,7 @@ def get_config(arg=None):
     data="imagenet2012",
     data_dir=None,
     res=224,
-    epochs=100.0,
+    epochs=None,
     batch=256,
     lr=None,
     queue=65_536,
@@ -76,16 +76,17 @@ def get_config(arg=None):
   )
   names.check("views", arg.views, VIEWS)
   if arg.quick or arg.smoke:
-    arg.update(QUICK, epochs=min(arg.epochs, 6.0))
+    arg.update(QUICK)
   if arg.smoke:
-    arg.update(batch=32, queue=64, epochs=2.0)
+    arg.update(batch=32, queue=64)
 
   c = default_config()
   c.seed = arg.seed
   if arg.views == "untrained":
     c.total_steps = 0
   else:
-    c.total_epochs = arg.epochs
+    usual = 2.0 if arg.smoke else 6.0 if arg.quick else 100.0
+    c.total_epochs = usual if arg.epochs is None else float(arg.epochs)
   c.input.batch_size = arg.batch
   data = dict(name=arg.data, data_dir=arg.data_dir)
   c.input.data = dict(**data, split="train[:64]" if arg.smoke else "train")
