@@ -59,6 +59,8 @@ def reference(name, severity, image, seed, monkeypatch):
 
     monkeypatch.setattr(port, "around_and_astype", lambda x: x)
   if name == "frost":
+    if not frost_is_here():
+      pytest.skip("frost's photographs come with imagecorruptions")
     files = [os.path.join(weather.frost_dir(), n) for n in weather.FROST]
     monkeypatch.setattr(port, "FROST_FILENAMES", files)
   return np.uint8(getattr(port, name)(image, severity))
