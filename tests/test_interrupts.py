@@ -110,18 +110,20 @@ def check_lines(command, status, lines, last):
 
 
 HEAD = """
-import sys, time
+import os, sys, time
 from big_crop.runtime import stop
 stop.listen(goes_on=True, sigterm=True)
 from big_crop import errors
+def say(text):  # in one piece: an unbuffered print writes the end of line apart
+  os.write(1, f"{text}\\n".encode())
 def work(seconds):
   stop.hold()
-  print("ready", flush=True)
+  say("ready")
   while not stop.requested():
     time.sleep(0.01)
   time.sleep(seconds)
   stop.tell("saved checkpoint 3")
-  print("saved\\n", end="", flush=True)  # in one piece
+  say("saved")
 with errors.one_line():
 """
 
@@ -134,7 +136,7 @@ def script(tmp_path, body, name="script"):
 
 def test_what_cannot_be_saved_ends_at_once(tmp_path):
   """Also where the main thread does not come back to Python."""
-  command = script(tmp_path, "print('ready', flush=True)\ntime.sleep(600)")
+  command = script(tmp_path, "say('ready')\ntime.sleep(600)")
   command.wait_for("ready")
   command.send()
   assert not interrupted(command, timeout=10)
@@ -172,7 +174,7 @@ if sys.argv[1:]:
 else:
   for _ in range(2):
     stop.start([sys.executable, __file__, "child"])
-  print("started", flush=True)
+  say("started")
   sys.exit(max(map(abs, stop.wait())))
 """
 
