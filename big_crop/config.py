@@ -114,11 +114,15 @@ def default_config() -> ConfigDict:
   return c
 
 
-def parse_arg(arg: str | None, **defaults) -> ConfigDict:
+def parse_arg(
+  arg: str | None, forms: dict[str, dict[str, Any]] | None = None, **defaults
+) -> ConfigDict:
   """Parses what follows the colon in `--config file.py:a=1,b=x,flag`.
 
   Args:
     arg: that text, or None.
+    forms: {flag: {argument: default}}: arguments that are True or False, and
+      the defaults that each changes, the last one that is given first.
     **defaults: the arguments there are; a value has its default's type, a
       bare name stands for True, a None default takes any literal or text. The
       default `placeholder(float)` of ml_collections is None and takes a float.
@@ -126,6 +130,17 @@ def parse_arg(arg: str | None, **defaults) -> ConfigDict:
   Returns:
     The arguments.
   """
+  forms = forms or {}
+  out = _parse_arg(arg, defaults | dict.fromkeys(forms, False))
+  changed = {
+    k: v for flag in forms if out[flag] for k, v in forms[flag].items()
+  }
+  if changed:
+    out = _parse_arg(arg, defaults | dict.fromkeys(forms, False) | changed)
+  return out
+
+
+def _parse_arg(arg, defaults):
   out = ConfigDict(copy.deepcopy(defaults))  # a placeholder holds its value
   for item in filter(None, (arg or "").split(",")):
     key, equals, text = item.partition("=")

@@ -367,8 +367,13 @@ JUDGE = dict(
   test="validation",
   res=224,
   seed=0,
-  quick=False,  # of the quickstart's data and size, minutes on two cores
-  smoke=False,  # two epochs of 64 images
+)
+_QUICK = dict(data="critters", res=48, batch=128, epochs=20.0)
+JUDGE_FORMS = dict(
+  quick=_QUICK,  # the quickstart's data and size, minutes on two cores
+  smoke=dict(  # two epochs of 64 images
+    _QUICK, train="train[:64]", test="validation[:50]", batch=32, epochs=2.0
+  ),
 )
 # Parameters beside an encoder's own: heads, and what pretraining had besides.
 BESIDE = ["head/.*", "projector/.*", "decoder/.*"]
@@ -393,11 +398,7 @@ def judge(
   Raises:
     ValueError: in one line, if there is no run.
   """
-  arg = config.parse_arg(text, **JUDGE | own)
-  if arg.quick or arg.smoke:
-    arg.update(data="critters", res=48, batch=128, epochs=min(arg.epochs, 20.0))
-  if arg.smoke:
-    arg.update(train="train[:64]", test="validation[:50]", batch=32, epochs=2.0)
+  arg = config.parse_arg(text, JUDGE_FORMS, **JUDGE | own)
   c = config.default_config()
   c.seed = arg.seed
   c.total_epochs = arg.epochs

@@ -18,22 +18,14 @@ from pp_ops.checks import check_number
 from pp_ops.errors import UserError
 
 
-def targets(image: jax.Array, patch_size: tuple[int, int]) -> jax.Array:
-  """What is predicted: pixels, normalised in each patch by its own statistics.
+def statistics(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """The mean and the deviation of each patch of [..., D], both [..., 1].
 
   MAE, section 4 ("Reconstruction target"); the variance is the unbiased one and
   1e-6 is added to it, as in the authors' code.
-
-  Args:
-    image: [B, H, W, C] float.
-    patch_size: (height, width).
-
-  Returns:
-    [B, N, height * width * C].
   """
-  x = mae.patches(image, patch_size)
-  mean = x.mean(-1, keepdims=True)
-  return (x - mean) * jax.lax.rsqrt(x.var(-1, keepdims=True, ddof=1) + 1e-6)
+  variance = x.var(-1, keepdims=True, ddof=1)
+  return x.mean(-1, keepdims=True), jnp.sqrt(variance + 1e-6)
 
 
 class Objective(Base):
@@ -43,6 +35,9 @@ class Objective(Base):
   "MAE-B/16" for one. `config.objective` may hold
 
     mask_ratio: the part of the patches that is hidden; 0.75.
+    norm_pix: whether the pixels of each patch are predicted after
+      normalisation by their own mean and deviation; True. In patches of little
+      contrast that makes noise as large as what there is to learn.
     decoder: its width, depth and num_heads; 512, 8 and 16.
 
   A batch holds `image` [B, H, W, 3] float. Each image hides its own patches,
@@ -57,7 +52,7 @@ class Objective(Base):
   def __init__(self, config, num_classes):
     del num_classes
     given = config.objective.to_dict()
-    usual = {"mask_ratio": 0.75, "decoder": {}}
+    usual = {"mask_ratio": 0.75, "norm_pix": True, "decoder": {}}
     for key in given:
       names.check("argument of config.objective", key, usual)
     given = usual | given
@@ -71,6 +66,8 @@ class Objective(Base):
         f"config.objective.decoder: width={sizes['width']} is not a multiple "
         f"of num_heads={sizes['num_heads']}"
       )
+    self._norm_pix = given["norm_pix"]
+    names.check_kind("config.objective.norm_pix", self._norm_pix, bool)
     self._mask_ratio = given["mask_ratio"]
     names.check_kind("config.objective.mask_ratio", self._mask_ratio, float)
     if not 0 < self._mask_ratio < 1:
@@ -116,10 +113,15 @@ class Objective(Base):
       train=True,
       rngs={"dropout": rng},
     )
-    wanted = targets(image, self.model.encoder.patch_size)
-    error = jnp.square(pixels - wanted).mean(-1)
+    mean, deviation, x = self._targets(image)
+    error = jnp.square(pixels - (x - mean) / deviation).mean(-1)
     # The mean over images too, as each hides the same number of patches.
     return (error * mask).sum() / mask.sum(), Aux(model_state)
+
+  def _targets(self, image):
+    """Mean, deviation and pixels of each patch."""
+    x = mae.patches(image, self.model.encoder.patch_size)
+    return (*(statistics(x) if self._norm_pix else (0.0, 1.0)), x)
 
   def predict(self, variables, image):
     """The class token [B, D] after the final norm, and all activations."""
@@ -133,8 +135,8 @@ class Objective(Base):
   ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Hides patches of images and puts the predictions in their place.
 
-    A prediction is carried back from the normalised scale by the mean and the
-    variance of the patch that it stands for.
+    A normalised prediction is carried back by the mean and the deviation of the
+    patch that it stands for.
 
     Args:
       variables: of `TrainState.variables()`.
@@ -149,14 +151,14 @@ class Objective(Base):
     noise = self.prepare({"image": image}, rng)["noise"]
     visible = self._num_visible(noise.shape[1])
     pixels, mask = self.model.apply(variables, image, noise, visible)
-    error = jnp.square(pixels - targets(image, size)).mean(-1)
-    x, mask = mae.patches(image, size), mask[..., None]
-    spread = jnp.sqrt(x.var(-1, keepdims=True, ddof=1) + 1e-6)
-    predicted = pixels * spread + x.mean(-1, keepdims=True)
+    mean, deviation, x = self._targets(image)
+    error = jnp.square(pixels - (x - mean) / deviation).mean(-1)
+    error = (error * mask).sum(-1) / mask.sum(-1)
+    mask = mask[..., None]
+    predicted = pixels * deviation + mean
     hidden = mae.images(x * (1 - mask), grid, size)
     filled = mae.images(x * (1 - mask) + predicted * mask, grid, size)
-    mask = mask[..., 0]
-    return hidden, filled, (error * mask).sum(-1) / mask.sum(-1)
+    return hidden, filled, error
 
   def _num_patches(self, image):
     rows, columns = self.model.grid(image)

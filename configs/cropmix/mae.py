@@ -39,12 +39,16 @@ FRACTIONS = {
   10: dict(data="imagenet2012_subset/10pct", epochs=300.0),
 }
 DECODER = dict(width=512, depth=8, num_heads=16)
-QUICK = dict(data="critters", model="quick", res=48, batch=128, lr=1e-3)
+QUICK = dict(
+  data="critters", model="quick", res=48, epochs=40.0, batch=128, lr=1e-3
+)
+FORMS = dict(quick=QUICK, smoke=dict(QUICK, epochs=2.0, batch=32))
 
 
 def get_config(arg=None):
   arg = parse_arg(
     arg,
+    FORMS,
     views="cropmix",
     fraction=100,
     crop="inception_crop_fixed",
@@ -56,17 +60,10 @@ def get_config(arg=None):
     batch=4096,
     lr=None,
     seed=0,
-    quick=False,
-    smoke=False,
   )
   names.check("views", arg.views, VIEWS)
   names.check("fraction", arg.fraction, FRACTIONS)
-  usual = dict(FRACTIONS[arg.fraction])
-  if arg.quick or arg.smoke:
-    arg.update(QUICK)
-    usual["epochs"] = 2.0 if arg.smoke else 40.0
-  if arg.smoke:
-    arg.batch = 32
+  usual = FRACTIONS[arg.fraction]
   data = dict(name=arg.data or usual["data"], data_dir=arg.data_dir)
 
   c = default_config()
@@ -134,7 +131,7 @@ def get_config(arg=None):
     feature="encoded",
     methods=["knn", "linear"] if arg.quick else ["knn"],
     k=20 if arg.quick else 200,
-    log_percent=1.0,
+    log_percent=0.2 if arg.quick else 1.0,
   )
   c.log_training_steps = 2 if arg.smoke else 50
   return c

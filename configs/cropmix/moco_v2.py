@@ -40,8 +40,15 @@ from big_crop.optim.scaling import scaled_lr
 
 VIEWS = ("plain", "scalemix", "cropmix", "mixup", "untrained")
 QUICK = dict(
-  data="critters", model="resnet-10", res=32, batch=64, lr=0.06, queue=1024
+  data="critters",
+  model="resnet-10",
+  res=32,
+  epochs=30.0,
+  batch=64,
+  lr=0.06,
+  queue=1024,
 )
+FORMS = dict(quick=QUICK, smoke=dict(QUICK, epochs=2.0, batch=32, queue=64))
 
 
 def view(key, crop, res, low=20, high=100):
@@ -60,33 +67,26 @@ def view(key, crop, res, low=20, high=100):
 def get_config(arg=None):
   arg = parse_arg(
     arg,
+    FORMS,
     views="cropmix",
     crop="inception_crop_fixed",
     model="resnet-50",
     data="imagenet2012",
     data_dir=None,
     res=224,
-    epochs=None,
+    epochs=100.0,
     batch=256,
     lr=None,
     queue=65_536,
     seed=0,
-    quick=False,
-    smoke=False,
   )
   names.check("views", arg.views, VIEWS)
-  if arg.quick or arg.smoke:
-    arg.update(QUICK)
-  if arg.smoke:
-    arg.update(batch=32, queue=64)
-
   c = default_config()
   c.seed = arg.seed
   if arg.views == "untrained":
     c.total_steps = 0
   else:
-    usual = 2.0 if arg.smoke else 6.0 if arg.quick else 100.0
-    c.total_epochs = usual if arg.epochs is None else float(arg.epochs)
+    c.total_epochs = arg.epochs
   c.input.batch_size = arg.batch
   data = dict(name=arg.data, data_dir=arg.data_dir)
   c.input.data = dict(**data, split="train[:64]" if arg.smoke else "train")
@@ -132,7 +132,7 @@ def get_config(arg=None):
     methods=["knn", "linear"] if arg.quick else ["knn"],
     k=20 if arg.smoke or arg.quick else 200,
     batch_size=arg.batch,
-    log_percent=0.5 if arg.smoke or arg.quick else 0.1,
+    log_percent=0.5 if arg.smoke else 0.2 if arg.quick else 0.1,
   )
   c.log_training_steps = 2 if arg.smoke else 50
   return c

@@ -19,6 +19,7 @@ Arguments, as in `:method=mae,seeds=1`:
     quick     the quickstart's data and size, 3 seeds, and untrained encoders to
               compare with; the report of the pretraining has nearest neighbours
               and linear classifiers
+    engine    tf.data, or device, for packed data
     epochs, batch, data, data_dir   of the configs in configs/cropmix/
 """
 
@@ -44,6 +45,7 @@ def get_config(arg=None):
     batch=None,
     data=None,
     data_dir=None,
+    engine="tf.data",
   )
   names.check("method", arg.method, VIEWS)
   views = [*VIEWS[arg.method], *(["untrained"] if arg.quick else [])]
@@ -51,6 +53,7 @@ def get_config(arg=None):
   given = ("init", "epochs", "batch", "data", "data_dir")
   c.arguments = {k: arg[k] for k in given if arg[k] is not None}
   c.arguments.quick = arg.quick
+  c.overrides = [f"--config.input.engine={arg.engine}"]
   if not arg.init:
     c.arguments.views = "plain"
   c.seeds = list(range(arg.seeds or (3 if arg.quick else 1)))
