@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from big_crop import augreg, models, parts, select, train, weights
 from big_crop import config as configs
+from big_crop import models, parts, select, train, weights
 from big_crop.bench import infer
 from big_crop.data import base
 from big_crop.runtime import checkpoint
 from big_crop.study import (
+  augreg,
   grid,
   layout,
   random_search,

@@ -16,8 +16,9 @@ import pytest
 from flax import traverse_util
 from model_helpers import check_logits, check_size, close, images
 
-from big_crop import augreg, models, weights
+from big_crop import models, weights
 from big_crop.models import hybrid, vit
+from big_crop.study import augreg
 
 PATH = os.environ.get("VISION_TRANSFORMER_PATH")
 # models_test.py of vision_transformer.
