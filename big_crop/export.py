@@ -8,25 +8,18 @@ alone. What has no head there has none here. The averages are taken where the
 run has them.
 """
 
-import argparse
-
-from big_crop.runtime import stop
+from big_crop.runtime import commands, stop
 
 if __name__ == "__main__":
   stop.listen()
 
-from big_crop import errors
 from big_crop.runtime import outputs
 from pp_ops.errors import UserError
 
 
 def main(argv=None):
   """Runs the command."""
-  parser = argparse.ArgumentParser(
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = commands.parser(__doc__, allow_abbrev=False)
   parser.add_argument("--workdir", required=True, help="of the run")
   parser.add_argument("--out", required=True, metavar="FILE.safetensors")
   args = parser.parse_args(argv)
@@ -58,5 +51,5 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-  with errors.one_line():
+  with commands.one_line():
     main()

@@ -14,12 +14,11 @@ nothing is rounded. With `--image_shape`, `--images` or `--dataset` the laws'
 exact distributions are used, averaged over the images.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import functools
 
-from big_crop.runtime import stop
+from big_crop.runtime import commands, stop
 
 if __name__ == "__main__":
   stop.listen()
@@ -28,7 +27,6 @@ import numpy as np
 from scipy import optimize
 from tqdm import tqdm
 
-from big_crop import errors
 from big_crop.measure import shapes
 from pp_ops import registry
 from pp_ops.errors import UserError
@@ -185,9 +183,7 @@ class _OnImages:
 
 def main(argv=None):
   """Runs the command."""
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = commands.parser(__doc__)
   parser.add_argument("--target", required=True, metavar="SPEC")
   parser.add_argument("--family", required=True, metavar="SPEC")
   parser.add_argument("--solve", required=True, metavar="NAME")
@@ -206,5 +202,5 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-  with errors.one_line():
+  with commands.one_line():
     main()

@@ -14,7 +14,6 @@ the result, which any `--config.input.data.name` can name.
 When the command is stopped or killed, the same command goes on where it was.
 """
 
-import argparse
 import collections
 import concurrent.futures
 import contextlib
@@ -29,7 +28,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from big_crop.runtime import stop
+from big_crop.runtime import commands, stop
 
 if __name__ == "__main__":
   stop.listen(goes_on=True)
@@ -40,7 +39,6 @@ from etils import epath
 from PIL import Image
 from tqdm import tqdm
 
-from big_crop import errors
 from big_crop.data import pack_writer, packed, sources
 from pp_ops.errors import UserError
 from pp_ops.registry import did_you_mean
@@ -339,9 +337,7 @@ def _report(index, out):
 
 def main(argv=None):
   """Runs the command."""
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = commands.parser(__doc__)
   parser.add_argument("--data", required=True, metavar="NAME|DIR")
   parser.add_argument("--res", required=True, type=int, help="short side")
   parser.add_argument("--out", required=True, metavar="DIR")
@@ -363,5 +359,5 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-  with errors.one_line():
+  with commands.one_line():
     main()

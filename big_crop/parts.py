@@ -14,8 +14,9 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from big_crop import config as configs
-from big_crop import config_checks, evaluators, objectives, optim
+from big_crop import evaluators, objectives, optim
 from big_crop import step as steps
+from big_crop.config import checks
 from big_crop.data import batches, sources
 from big_crop.optim.schedules import to_steps
 from big_crop.runtime import checkpoint, memory, records, sharding, storage
@@ -104,7 +105,7 @@ def build(config: ConfigDict) -> Parts:
   Raises:
     ValueError: for anything wrong with the config or the data, in one line.
   """
-  config_checks.check(config, configs.default_config())
+  checks.check(config, configs.default_config())
   num_hosts = jax.process_count()
   mesh = sharding.make_mesh(config.mesh)
   batch_size = config.input.batch_size
@@ -136,10 +137,10 @@ def build(config: ConfigDict) -> Parts:
       "set config.total_epochs, total_steps or total_examples; total_steps = 0 "
       "evaluates config.model_init"
     )
-  if total_steps > config_checks.MOST_STEPS:
+  if total_steps > checks.MOST_STEPS:
     raise UserError(
       f"the run would have {total_steps:.3g} steps; at most "
-      f"{config_checks.MOST_STEPS:,} can be counted"
+      f"{checks.MOST_STEPS:,} can be counted"
     )
   durations["total_steps"] = total_steps
 

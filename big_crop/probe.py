@@ -13,12 +13,13 @@ configs/cropmix/linear_probe.py trains a head on augmented images, as papers do.
 
 import argparse
 
-from big_crop.runtime import stop
+from big_crop.runtime import commands, stop
 
 if __name__ == "__main__":
   stop.listen()
 
-from big_crop import errors, evaluators, parts, tables
+from big_crop import evaluators, parts
+from big_crop.display import tables
 from big_crop.evaluators.representation import METHODS
 from pp_ops.errors import UserError
 
@@ -90,11 +91,7 @@ def measure(name: str, workdir: str, args: argparse.Namespace) -> dict:
 
 def main(argv=None):
   """Runs the command."""
-  parser = argparse.ArgumentParser(
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = commands.parser(__doc__, allow_abbrev=False)
   add = parser.add_argument
   add("--workdir", nargs="+", action="extend", required=True)
   add("--methods", nargs="+", choices=METHODS, default=METHODS)
@@ -115,5 +112,5 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-  with errors.one_line():
+  with commands.one_line():
     main()

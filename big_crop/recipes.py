@@ -271,6 +271,33 @@ def sgd(c: ConfigDict, arg: ConfigDict, batch: int, wd: float, **schedule):
   c.schedule = dict(warmup_epochs=arg.warmup_epochs, **schedule)
 
 
+def lamb(c: ConfigDict, arg: ConfigDict, lr: float, batch: int) -> None:
+  """LAMB as timm has it, with weight decay `arg.wd` and a cosine.
+
+  "ResNet strikes back" lists no clipping, but timm's LAMB, which trained its
+  models, clips.
+
+  Args:
+    c: the config.
+    arg: the recipe's arguments.
+    lr: the recipe's learning rate.
+    batch: the batch size that it is for.
+  """
+  c.optax_name = "scale_by_lamb"
+  c.lr = learning_rate(arg, lr, batch=batch, rule="sqrt")
+  c.wd = arg.wd
+  c.wd_in = "rule"
+  c.grad_clip_norm = 1.0
+  c.schedule = cosine(arg)
+
+
+def cosine(arg: ConfigDict) -> dict[str, Any]:
+  """`config.schedule` for timm's cosine, whose start the warm-up replaces."""
+  return dict(
+    decay_type="cosine", warmup_epochs=arg.warmup_epochs, warmup_prefix=False
+  )
+
+
 def steps(epochs: float) -> dict[str, Any]:
   """`config.schedule` for a tenth of the learning rate every so often."""
   return dict(decay_type="step", decay_rate=0.1, decay_epochs=epochs)

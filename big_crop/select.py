@@ -12,18 +12,18 @@ what would be chosen after finetuning all the model's checkpoints, in points
 a V100 with timm; `VTAB` is the mean of Table 5's three means.
 """
 
-import argparse
 import statistics
 from typing import Any
 
-from big_crop.runtime import stop
+from big_crop.runtime import commands, stop
 
 if __name__ == "__main__":
   stop.listen(at_once=True)
 
-from big_crop import errors, names, tables
-from big_crop.augreg import VTAB
+from big_crop import names
+from big_crop.display import tables
 from big_crop.study import reference
+from big_crop.study.augreg import VTAB
 from big_crop.weights import augreg
 from pp_ops.errors import UserError
 
@@ -138,11 +138,8 @@ def text(found: list[dict[str, Any]], data: str, res: int) -> str:
 
 def main():
   """Runs the command."""
-  parser = argparse.ArgumentParser(
-    prog="python -m big_crop.select",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
+  parser = commands.parser(
+    __doc__, prog="python -m big_crop.select", allow_abbrev=False
   )
   add = parser.add_argument
   add("--index", required=True, help="AugReg's index.csv, a path or URL")
@@ -166,5 +163,5 @@ def main():
 
 
 if __name__ == "__main__":
-  with errors.one_line():
+  with commands.one_line():
     main()

@@ -11,7 +11,7 @@ import json
 import math
 import time
 
-from big_crop.runtime import stop
+from big_crop.runtime import commands, stop
 
 if __name__ == "__main__":
   stop.listen(goes_on=True, sigterm=True)
@@ -21,13 +21,13 @@ import numpy as np
 from etils import epath
 
 from big_crop import config as configs
-from big_crop import errors, trees, weights
+from big_crop import trees, weights
+from big_crop.display import pictures
 from big_crop.parts import Parts, build
 from big_crop.runtime import (
   checkpoint,
   hosts,
   outputs,
-  pictures,
   progress,
   records,
   sharding,
@@ -305,5 +305,5 @@ def main():
 
 
 if __name__ == "__main__":
-  with hosts.failing_together(), errors.one_line():
+  with hosts.failing_together(), commands.one_line():
     main()

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from big_crop import tables
+from big_crop.display import tables
 from pp_ops.errors import UserError
 
 

@@ -5,7 +5,7 @@ import contextlib
 import pytest
 
 from big_crop import config as configs
-from big_crop import errors
+from big_crop.runtime import commands
 
 PP = "decode|resize(32)|value_range(-1, 1)"
 
@@ -22,7 +22,7 @@ def run_config(train, val):
 
 @contextlib.contextmanager
 def exits_with_one_line(capsys, message):
-  with pytest.raises(SystemExit) as e, errors.one_line():
+  with pytest.raises(SystemExit) as e, commands.one_line():
     yield
   assert e.value.code == 2
   line = capsys.readouterr().err.splitlines()[-1]

@@ -32,7 +32,7 @@ _IMPORTS = (
   "big_crop.saliency.measurement",
   "big_crop.study.report",
   "big_crop.study.worker",
-  "big_crop.runtime.pictures",
+  "big_crop.display.pictures",
   "big_crop.models.vit",
   "pp_ops.crops",
 )

@@ -16,8 +16,9 @@ import pytest
 from flax import traverse_util
 from model_helpers import check_logits, check_size, close, images
 
-from big_crop import augreg, models, weights
+from big_crop import models, weights
 from big_crop.models import hybrid, vit
+from big_crop.study import augreg
 
 PATH = os.environ.get("VISION_TRANSFORMER_PATH")
 # models_test.py of vision_transformer.
@@ -205,6 +206,23 @@ def test_remat_and_scan_have_the_same_numbers(remat, scan, rate):
   assert np.linalg.norm(a - b) <= 1e-6 * np.linalg.norm(b)
   if remat and scan:  # outside of a loop XLA undoes remat on CPUs
     assert needed < 0.5 * memory
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_a_block_drops_what_another_keeps(scan):
+  """With one key for all, what the lower rate drops the higher drops, too."""
+  kw = dict(patch_size=8, depth=3, dropout=0.3, drop_path=0.6)
+  model = vit.Model(5, **SMALL, **kw, scan=scan)
+  image = images(8, 64)
+  apply = jax.jit(functools.partial(model.apply, train=True))
+  rngs = {"dropout": jax.random.key(0)}
+  found = apply(_random(model, image), image, rngs=rngs)[1]["encoder"]
+  blocks = [found[name] for name in ("block01", "block02")]
+  dropped = np.stack([b["+mlp"] == b["+sa"] for b in blocks])
+  one, other = branches = dropped.all((2, 3))  # [block, example]
+  assert (one & ~other).any() and (other & ~one).any()
+  one, other = dropped[:, ~branches.any(0)]  # units, where no branch is dropped
+  assert (one & ~other).any() and (other & ~one).any()
 
 
 def test_scan_gives_the_activations_and_needs_no_other_parameters():

@@ -7,7 +7,7 @@ import pytest
 
 from big_crop import config as configs
 from big_crop.bench import __main__ as bench
-from big_crop.bench import scaling, step, train, turns
+from big_crop.bench import infer, scaling, step, train, turns
 from big_crop.data import critters
 from big_crop.runtime import sharding
 
@@ -91,3 +91,18 @@ def test_mistakes_get_one_line():
     step.literal("--model_args", "[1]", dict)
   with pytest.raises(SystemExit, match=r"pipeline.*scaling.*step.*train"):
     bench.main(["steps"])
+
+
+def test_infer_counts_what_a_model_takes(capsys, tmp_path):
+  args = "--variant AugReg-mu/8 --res 16 --batches 1 4 --json"
+  infer.main([*args.split(), str(tmp_path / "x.json")])
+  found = json.loads((tmp_path / "x.json").read_text())["results"]
+  assert [r["batch"] for r in found] == [1, 4]
+  assert capsys.readouterr().out.count("*") == 2  # the best, and its note
+  for r in found:
+    # 32 channels: patches, and 5 tokens through a block; 1000 classes.
+    products = 4 * 192 * 32 + 5 * 12 * 32**2 + 2 * 25 * 32 + 32_000
+    assert r["gflop"] == pytest.approx(2 * products / 1e9, rel=0.1)
+    assert r["images_per_s"] > 0 < r["peak_mb"]
+  with pytest.raises(ValueError, match="--res, --batches"):
+    infer.main(["--res", "0"])

@@ -4,14 +4,10 @@ TFDS's own builders write them, from examples of ours: grey images whose level
 is what the stand-in for a model predicts.
 """
 
-import io
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
-from PIL import Image
+from data_helpers import grey, grey_level, write
 
 from big_crop import config, evaluators
 from big_crop.runtime import sharding
@@ -22,25 +18,10 @@ REAL = [[0], [3, 17], [], [99], [101, 7, 9], [140], [], [1], [255, 2]]
 LABELS = [0, 17, 61, 100, 101, 0, 200, 230, 254]
 
 
-def encode(level, size):
-  data = io.BytesIO()
-  Image.new("RGB", size, (level,) * 3).save(data, "JPEG")
-  data.seek(0)
-  return data
-
-
-def write(name, split, examples, data_dir, monkeypatch):
-  builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
-  monkeypatch.setattr(
-    builder, "_split_generators", lambda dl_manager: {split: iter(examples)}
-  )
-  builder.download_and_prepare()
-
-
 @pytest.fixture
 def data_dir(tmp_path, monkeypatch):
   images = [
-    {"image": encode(level, (300 + i, 260)), "file_name": f"{i}.JPEG"}
+    {"image": grey(level, (300 + i, 260)), "file_name": f"{i}.JPEG"}
     for i, level in enumerate(LEVELS)
   ]
   real = [
@@ -55,19 +36,12 @@ def data_dir(tmp_path, monkeypatch):
   return tmp_path
 
 
-def predict(variables, image):
-  """Logits highest at the image's grey level, then at the ones above it."""
-  level = jnp.round((image.mean((1, 2, 3)) + 1) * 127.5)
-  distance = (jnp.arange(1000) - level[:, None]) % 1000
-  return -distance.astype(jnp.float32), {}
-
-
 @pytest.mark.long
 def test_real_and_v2(data_dir):
   evals = config.load(f"{RECIPE}:data_dir={data_dir}").evals
   context = {
     "model": None,
-    "predict": jax.jit(predict),
+    "predict": jax.jit(grey_level),
     "mesh": sharding.make_mesh([("data", -1)]),
     "num_classes": 1000,
     "seed": 0,
@@ -75,7 +49,7 @@ def test_real_and_v2(data_dir):
   results = {}
   for name in ("real", "v2"):
     evaluator = evaluators.make(name, evals[name].to_dict(), **context)
-    results[name] = evaluator.run({})
+    results[name] = evaluator.run(0.0)
   sets = {"real": REAL, "v2": [[label] for label in LABELS]}
   for name, labels in sets.items():
     counted = [(g, s) for g, s in zip(LEVELS, labels, strict=True) if s]

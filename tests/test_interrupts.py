@@ -113,7 +113,7 @@ HEAD = """
 import os, sys, time
 from big_crop.runtime import stop
 stop.listen(goes_on=True, sigterm=True)
-from big_crop import errors
+from big_crop.runtime import commands
 def say(text):  # in one piece: an unbuffered print writes the end of line apart
   os.write(1, f"{text}\\n".encode())
 def work(seconds):
@@ -124,7 +124,7 @@ def work(seconds):
   time.sleep(seconds)
   stop.tell("saved checkpoint 3")
   say("saved")
-with errors.one_line():
+with commands.one_line():
 """
 
 

@@ -419,7 +419,8 @@ WITHOUT = """
 import sys
 for name in ("tensorflow", "tensorflow_datasets", "jax"):
   sys.modules[name] = None
-from big_crop import errors, pack
+from big_crop import pack
+from big_crop.runtime import commands
 from big_crop.data import critters, sources
 
 data, out = sys.argv[1:]
@@ -430,7 +431,7 @@ assert sources.get_source(data, "validation").labels.shape == (26,)
 critters.SPLIT_SIZES.update(train=9, validation=4)
 pack.main(["--data", "critters", "--out", out + "2", "--res", "32"])
 assert sources.get_source(out + "2", "all").num_examples == 13
-with errors.one_line():
+with commands.one_line():
   sources.get_source("mnist", "train")
 """
 

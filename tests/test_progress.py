@@ -4,8 +4,7 @@ import os
 
 import numpy as np
 
-from big_crop import quiet
-from big_crop.runtime import progress
+from big_crop.runtime import progress, quiet
 
 
 def test_the_rate_is_of_training_alone(monkeypatch, capsys):

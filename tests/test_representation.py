@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from test_export import run_of
 
-from big_crop import errors, probe
+from big_crop import probe
 from big_crop.evaluators import representation
 from big_crop.evaluators.representation import Features
+from big_crop.runtime import commands
 
 
 def blobs(n, seed, num_classes=5, width=12):
@@ -96,7 +97,7 @@ def test_a_finished_run_is_probed(tmp_path, capsys):
     (["--test=nothing"], "nothing"),
     (["--k=0"], "k=0"),
   ):
-    with pytest.raises(SystemExit) as e, errors.one_line():
+    with pytest.raises(SystemExit) as e, commands.one_line():
       probe.main([*argv, *more])
     assert e.value.code == 2
     line = capsys.readouterr().err.splitlines()[-1]

@@ -5,11 +5,10 @@ import io
 import json
 
 import command_helpers
-import jax.numpy as jnp
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 from command_helpers import exits_with_one_line
+from data_helpers import grey, grey_level, write
 from PIL import Image
 
 from big_crop import config as configs
@@ -168,27 +167,11 @@ def test_packed_data_on_the_device_engine(tmp_path, capsys):
   assert run["tests"]["contrast_3"]["count"] == 27
 
 
-def grey(level, size=(60, 50)):
-  data = io.BytesIO()
-  Image.new("RGB", size, (level,) * 3).save(data, "JPEG")
-  data.seek(0)
-  return data
-
-
-def prepare(name, split, examples, data_dir, monkeypatch):
-  builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
-  monkeypatch.setattr(
-    builder, "_split_generators", lambda dl_manager: {split: iter(examples)}
-  )
-  builder.download_and_prepare()
-
-
 class Levels:
   """The objective of a model that is sure of the class of the grey level."""
 
   def predict(self, variables, image):
-    level = jnp.round((image.mean((1, 2, 3)) + 1) * 127.5)
-    return -jnp.abs(jnp.arange(1000) - level[:, None]) + variables, {}
+    return grey_level(variables, image)
 
   def for_evaluators(self):
     return {"num_classes": 1000}
@@ -221,7 +204,7 @@ def test_imagenets_sets_from_tfds(tmp_path, monkeypatch):
       )
       for i, (c, level) in enumerate(zip(labels, levels, strict=True))
     ]
-    prepare(name, split, examples, tmp_path, monkeypatch)
+    write(name, split, examples, tmp_path, monkeypatch)
   # What the run was evaluated on: a folder of all classes.
   for c in range(1000):
     (tmp_path / "val" / known[c]).mkdir(parents=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from big_crop import plots
+from big_crop.display import plots
 from big_crop.saliency import figures, measurement
 from big_crop.saliency import maps as sm
 

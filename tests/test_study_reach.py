@@ -81,7 +81,7 @@ def test_words_and_layout_do_not_count(tree):
     "big_crop/match.py",
     "big_crop/measure/measurement.py",
     "big_crop/models/resnet.py",
-    "big_crop/runtime/pictures.py",
+    "big_crop/display/pictures.py",
     "big_crop/saliency/evaluator.py",
     "big_crop/study/statistics.py",
     "pp_ops/drop_in.py",

@@ -15,7 +15,7 @@ import pytest
 import study_helpers
 from scipy import stats
 
-from big_crop import errors, tables
+from big_crop.display import tables
 from big_crop.study import (
   analysis,
   figures,
@@ -31,6 +31,7 @@ from big_crop.study import (
 )
 from big_crop.study.__main__ import main
 from pp_ops import laws
+from pp_ops.errors import UserError
 from pp_ops.laws import exact
 
 
@@ -330,7 +331,7 @@ def test_missing_and_failed_runs_are_no_numbers(tmp_path):
       (pathlib.Path(folder) / "metrics.jsonl").write_text(
         '{"step": 1, "training_loss": 0.123, "val/top1": 0.123}\n'
       )
-      raise errors.UserError("the loss is <nan>")
+      raise UserError("the loss is <nan>")
     study_helpers.train(config, folder)
 
   for index in range(23):  # 23 is not even begun
@@ -370,7 +371,7 @@ def test_missing_and_failed_runs_are_no_numbers(tmp_path):
 def test_a_study_with_nothing_done_has_no_report(tmp_path):
   study = grid.load(study_helpers.write_study(tmp_path))
   message = "no finished run of .*study.py .*: 0 done, 0 failed, 24 missing"
-  with pytest.raises(errors.UserError, match=message) as e:
+  with pytest.raises(UserError, match=message) as e:
     report(study, tmp_path / "w")
   assert "\n" not in str(e.value) and not (tmp_path / "w/report").exists()
 
@@ -414,9 +415,9 @@ def test_levels_of_any_kind():
   ticks = [t.get_text() for t in ax.get_xticklabels()]
   assert ticks == ["0.3", "7", "None", "True", "inception_crop_fixed"]
   found.settings.append({"x": 7, "other": 2})
-  with pytest.raises(errors.UserError, match="same place"):
+  with pytest.raises(UserError, match="same place"):
     analysis.means(family, found, metric)
-  with pytest.raises(errors.UserError, match="levels are numbers"):
+  with pytest.raises(UserError, match="levels are numbers"):
     c = layout.Scatter("t", "m", "m", color="x")
     figures.scatter(c, found)
 

@@ -13,11 +13,12 @@ import pytest
 import study_helpers
 from PIL import Image
 
-from big_crop import errors, pack
+from big_crop import pack
 from big_crop.data import packed
 from big_crop.runtime import stop
 from big_crop.study import fingerprint, grid, reach, runs, worker
 from big_crop.study.__main__ import main
+from pp_ops.errors import UserError
 
 _dataset = fingerprint._dataset
 
@@ -74,7 +75,7 @@ def test_a_failure_is_kept_and_stops_nobody(study, tmp_path, capsys):
 
   def train(config, workdir):
     if "seed=1" in workdir and "epochs=20" in workdir:
-      raise errors.UserError("the loss is nan\nat step 3")
+      raise UserError("the loss is nan\nat step 3")
     if workdir.endswith("area_min=5,epochs=10,seed=2"):
       raise RuntimeError("out of memory")
     study_helpers.train(config, workdir)
@@ -309,7 +310,7 @@ def test_packed_data_are_told_apart_by_content(tmp_path, monkeypatch):
   assert digest("one") == digest("copy") != digest("other")
   pathlib.Path("copy/index.json").write_text("{}")
   fingerprint._dataset.cache_clear()
-  with pytest.raises(errors.UserError, match=r"index\.json is damaged"):
+  with pytest.raises(UserError, match=r"index\.json is damaged"):
     digest("copy")
 
 
@@ -317,7 +318,7 @@ def test_list(study, tmp_path, capsys):
   workdir = str(tmp_path / "w")
   worker.work(study, workdir, study_helpers.train, index=1)
   (tmp_path / "w/runs" / study.runs[2].name).mkdir()
-  runs.states(study, workdir)[2].fail(errors.UserError("no luck"))
+  runs.states(study, workdir)[2].fail(UserError("no luck"))
   assert main(["list", "--config", str(study.path), "--workdir", workdir]) == 0
   lines = capsys.readouterr().out.splitlines()
   assert len(lines) == 25

@@ -14,9 +14,10 @@ import pytest
 from damage_helpers import UNUSED, WAYS, damage, files
 
 from big_crop import config as configs
-from big_crop import errors, train
+from big_crop import train
 from big_crop.data import critters
-from big_crop.runtime import stop
+from big_crop.runtime import commands, stop
+from pp_ops.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 6
@@ -238,11 +239,11 @@ def test_corrupt_image(folder, tmp_path):
 
 
 def test_a_users_mistake_is_one_line_and_a_fault_has_a_traceback(capsys):
-  with pytest.raises(SystemExit) as e, errors.one_line():
-    raise errors.UserError("in two\nlines")
+  with pytest.raises(SystemExit) as e, commands.one_line():
+    raise UserError("in two\nlines")
   assert e.value.code == 2
   assert capsys.readouterr().err == "error: in two lines\n"
-  with pytest.raises(ValueError, match="unpack"), errors.one_line():
+  with pytest.raises(ValueError, match="unpack"), commands.one_line():
     _, _ = (1, 2, 3)
 
 
@@ -325,6 +326,6 @@ def test_a_failed_start_leaves_the_workdir_free(undisturbed, folder, tmp_path):
   with pytest.raises(ValueError, match="dont_load"):
     train.run(config, tmp_path / "run")
   config.model_init = "/no/such/run"
-  with pytest.raises(errors.UserError, match="/no/such/run"):
+  with pytest.raises(UserError, match="/no/such/run"):
     train.run(config, tmp_path / "run")
   assert not (tmp_path / "run").exists()

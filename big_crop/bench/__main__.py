@@ -3,12 +3,11 @@
 import importlib
 import sys
 
-from big_crop.runtime import stop
+from big_crop.runtime import commands, stop
 
 if __name__ == "__main__":
   stop.listen(at_once=True)  # Runs that are timed are not worth saving.
 
-from big_crop import errors
 
 COMMANDS = (
   *("device", "infer", "pipeline", "sampler"),
@@ -25,5 +24,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  with errors.one_line():
+  with commands.one_line():
     main(sys.argv[1:])

@@ -21,10 +21,11 @@ import jax
 import numpy as np
 
 from big_crop import config as configs
-from big_crop import pack, tables, together, train
+from big_crop import pack, together, train
 from big_crop.bench import output
 from big_crop.bench import step as bench_step
 from big_crop.data import device_pipeline, sources
+from big_crop.display import tables
 from big_crop.parts import build
 from big_crop.runtime import sharding, stop
 

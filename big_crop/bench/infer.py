@@ -16,8 +16,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from big_crop import models, tables
+from big_crop import models
 from big_crop.bench import output, step
+from big_crop.display import tables
 from pp_ops.errors import UserError
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from big_crop import config_checks
+from big_crop.config import checks
 from big_crop.data import batches, sources
 from big_crop.runtime import memory, sharding
 from pp_ops.checks import check_number
@@ -56,7 +56,7 @@ class EvalData:
       ValueError: if any of it is wrong.
     """
     self._mesh, self._num_hosts = mesh, jax.process_count()
-    config_checks.check_data("data", data)
+    checks.check_data("data", data)
     self.asked = data
     check_number("batch_size", batch_size, 1, whole=True)
     sharding.check_batch_size(batch_size, mesh)

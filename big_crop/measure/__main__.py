@@ -9,15 +9,13 @@ beside transposed portrait ("You May Be Running the Wrong Inception Crop",
 Figures 1-3, 13 and 15). A crop is any registered op that declares a law.
 """
 
-import argparse
 import json
 
-from big_crop.runtime import stop
+from big_crop.runtime import commands, stop
 
 if __name__ == "__main__":
   stop.listen()
 
-from big_crop import errors
 from big_crop.measure import measurement, shapes
 from big_crop.runtime import outputs, storage
 from pp_ops.checks import check_number
@@ -26,9 +24,7 @@ from pp_ops.errors import UserError
 
 def main(argv=None):
   """Runs the command."""
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = commands.parser(__doc__)
   parser.add_argument("--crop", nargs="+", action="extend", required=True)
   parser.add_argument("--samples", type=float, default=1e6)
   parser.add_argument("--seed", type=int, default=0)
@@ -63,5 +59,5 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-  with errors.one_line():
+  with commands.one_line():
     main()

@@ -3,8 +3,8 @@
 import numpy as np
 from etils import epath
 
-from big_crop import plots
-from big_crop.tables import file_name
+from big_crop.display import plots
+from big_crop.display.tables import file_name
 
 _BINS = np.linspace(0, 1, 101)
 

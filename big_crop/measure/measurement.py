@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 from tqdm import tqdm
 
-from big_crop import tables
+from big_crop.display import tables
 from big_crop.measure import shapes
 from pp_ops import laws as crop_laws
 from pp_ops import registry

@@ -12,8 +12,12 @@ from big_crop import names
 from pp_ops.checks import check_number
 from pp_ops.errors import UserError
 
-# float64 is for checking gradients; it needs jax.enable_x64.
+# What `dtype_mm` of every model may be: the dtype of matrix products,
+# convolutions and activations. Parameters, the statistics of norms, softmax and
+# logits are float32 with either of the first two. float64 is for checking
+# gradients; it needs jax.enable_x64.
 DTYPES = ("float32", "bfloat16", "float64")
+RATES = ("dropout", "drop_path", "se_ratio")
 
 # The distribution of the weights of torch.nn.Linear and torch.nn.Conv2d.
 torch_linear = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -49,8 +53,20 @@ class LastLayer(NamedTuple):
   missing: Mapping[str, str] = {}
 
 
+def build_variant(module, num_classes, variants, variant, kw):
+  """`build` with the arguments of a variant, which those in `kw` override."""
+  names.check(f"{module.__name__} variant", str(variant), variants)
+  return build(module, num_classes, {**variants[str(variant)], **kw})
+
+
 def build(module, num_classes, kw):
-  """`module(num_classes, **kw)`, with a ValueError for an unknown keyword."""
+  """`module(num_classes, **kw)`, after the checks that all models share.
+
+  Raises:
+    ValueError: in one line, for an unknown keyword, a value of a wrong kind, a
+      whole number below 1, an empty tuple, a rate that is not in [0, 1), or a
+      `dtype_mm` that is not in `DTYPES`.
+  """
   kinds = {f.name: f.type for f in dataclasses.fields(module)}
   known = kinds.keys() - {"num_classes", "parent", "name"}
   for name in kw:
@@ -61,19 +77,18 @@ def build(module, num_classes, kw):
       for number in value if isinstance(value, tuple) else [value]:
         if names.is_of_kind(number, int | float):
           check_number(f"config.model.{name}", number, 1, whole=True)
+    if isinstance(value, list | tuple) and not value:
+      raise UserError(f"config.model.{name} is empty: need a number per stage.")
+    if name in RATES and not 0.0 <= value < 1.0:
+      raise UserError(f"{name} must be in [0, 1), not {value}.")
+  if "dtype_mm" in kw:
+    names.check("dtype_mm", kw["dtype_mm"], DTYPES)
   return module(num_classes, **kw)
 
 
 def accumulator(dtype):
   """The dtype for sums and statistics over values of `dtype`."""
   return jnp.promote_types(dtype, jnp.float32)
-
-
-def check_rates(**rates):
-  """Raises a ValueError unless every rate is in [0, 1)."""
-  for name, rate in rates.items():
-    if not 0.0 <= rate < 1.0:
-      raise UserError(f"{name} must be in [0, 1), not {rate}.")
 
 
 def drop_path_rates(rate, depth):

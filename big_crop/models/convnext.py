@@ -7,14 +7,13 @@ Liu et al., "A ConvNet for the 2020s", https://arxiv.org/abs/2201.03545, Figure
 import flax.linen as nn
 import jax.numpy as jnp
 
-from big_crop import names
 from big_crop.models import common, convolution, transformer
 
-# variant: (blocks per stage, channels per stage)
+# Blocks and channels of each stage.
 VARIANTS = {
-  "T": ((3, 3, 9, 3), (96, 192, 384, 768)),
-  "S": ((3, 3, 27, 3), (96, 192, 384, 768)),
-  "B": ((3, 3, 27, 3), (128, 256, 512, 1024)),
+  "T": dict(depths=(3, 3, 9, 3), widths=(96, 192, 384, 768)),
+  "S": dict(depths=(3, 3, 27, 3), widths=(96, 192, 384, 768)),
+  "B": dict(depths=(3, 3, 27, 3), widths=(128, 256, 512, 1024)),
 }
 
 
@@ -61,16 +60,11 @@ class ConvNeXt(nn.Module):
   """See `Model`."""
 
   num_classes: int
-  depths: tuple[int, ...] = VARIANTS["T"][0]
-  widths: tuple[int, ...] = VARIANTS["T"][1]
+  depths: tuple[int, ...]
+  widths: tuple[int, ...]
   layer_scale: float = 1e-6
   drop_path: float = 0.0
   dtype_mm: str = "float32"
-
-  def __post_init__(self):
-    names.check("dtype_mm", self.dtype_mm, common.DTYPES)
-    common.check_rates(drop_path=self.drop_path)
-    super().__post_init__()
 
   def last_layer(self):
     stage = len(self.depths)
@@ -154,9 +148,7 @@ def Model(num_classes, *, variant="T", **kw):
       layer_scale: where the scales of the branches start, 1e-6;
       drop_path: stochastic depth rate of the last block, see
         `common.drop_path_rates`; each example draws its own;
-      dtype_mm: "float32" or "bfloat16" for convolutions and activations;
-        "float64" for checks. Parameters, the norms' statistics and logits are
-        float32 with either of the first two.
+      dtype_mm: see `common.DTYPES`.
 
   Returns:
     A `ConvNeXt`.
@@ -164,8 +156,4 @@ def Model(num_classes, *, variant="T", **kw):
   Raises:
     ValueError: an unknown variant, argument or choice.
   """
-  names.check("ConvNeXt variant", variant, VARIANTS)
-  depths, widths = VARIANTS[variant]
-  return common.build(
-    ConvNeXt, num_classes, {"depths": depths, "widths": widths, **kw}
-  )
+  return common.build_variant(ConvNeXt, num_classes, VARIANTS, variant, kw)

@@ -13,9 +13,7 @@ import functools
 import flax.linen as nn
 import jax.numpy as jnp
 
-from big_crop import names
 from big_crop.models import common, convolution
-from pp_ops.errors import UserError
 
 VARIANTS = {"121": dict(depths=(6, 12, 24, 16), growth=32)}
 
@@ -54,13 +52,6 @@ class DenseNet(nn.Module):
   small_stem: bool = False
   dropout: float = 0.0
   dtype_mm: str = "float32"
-
-  def __post_init__(self):
-    names.check("dtype_mm", self.dtype_mm, common.DTYPES)
-    common.check_rates(dropout=self.dropout)
-    if not self.depths:
-      raise UserError("depths is empty: need the layers of each block.")
-    super().__post_init__()
 
   def last_layer(self):
     last = f"denseblock{len(self.depths)}_{self.depths[-1]}"
@@ -154,9 +145,7 @@ def Model(num_classes, *, variant="121", **kw):
         transitions, and PyTorch's initial values;
       dropout: rate after each dense layer; the paper's is 0.2 where images are
         not augmented;
-      dtype_mm: "float32" or "bfloat16" for convolutions and activations;
-        "float64" for checks. Parameters, batch statistics and logits are
-        float32 with either of the first two.
+      dtype_mm: see `common.DTYPES`.
 
   Returns:
     A `DenseNet`.
@@ -164,5 +153,4 @@ def Model(num_classes, *, variant="121", **kw):
   Raises:
     ValueError: an unknown variant, argument or choice.
   """
-  names.check("DenseNet variant", str(variant), VARIANTS)
-  return common.build(DenseNet, num_classes, {**VARIANTS[str(variant)], **kw})
+  return common.build_variant(DenseNet, num_classes, VARIANTS, variant, kw)

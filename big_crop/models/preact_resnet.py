@@ -11,9 +11,7 @@ import functools
 
 import flax.linen as nn
 
-from big_crop import names
 from big_crop.models import common, convolution
-from pp_ops.errors import UserError
 
 VARIANTS = {"18": dict(depths=(2, 2, 2, 2), stem=64, width=64)}
 
@@ -56,13 +54,6 @@ class PreActResNet(nn.Module):
   norm_last: bool = False
   dropout: float = 0.0
   dtype_mm: str = "float32"
-
-  def __post_init__(self):
-    names.check("dtype_mm", self.dtype_mm, common.DTYPES)
-    common.check_rates(dropout=self.dropout)
-    if not self.depths:
-      raise UserError("depths is empty: need the blocks of each stage.")
-    super().__post_init__()
 
   def last_layer(self):
     last = f"layer{len(self.depths)}_{self.depths[-1] - 1}"
@@ -150,9 +141,7 @@ def Model(num_classes, *, variant="18", **kw):
       depths: blocks of each stage, (2, 2, 2, 2);
       stem, width: channels of the stem and of the first stage, 64 and 64; each
         stage has twice the channels of the one before;
-      dtype_mm: "float32" or "bfloat16" for convolutions and activations;
-        "float64" for checks. Parameters, batch statistics and logits are
-        float32 with either of the first two.
+      dtype_mm: see `common.DTYPES`.
 
   Returns:
     A `PreActResNet`.
@@ -160,7 +149,4 @@ def Model(num_classes, *, variant="18", **kw):
   Raises:
     ValueError: an unknown variant, argument or choice.
   """
-  names.check("PreActResNet variant", str(variant), VARIANTS)
-  return common.build(
-    PreActResNet, num_classes, {**VARIANTS[str(variant)], **kw}
-  )
+  return common.build_variant(PreActResNet, num_classes, VARIANTS, variant, kw)

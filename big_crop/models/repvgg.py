@@ -22,18 +22,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from big_crop import names
 from big_crop.models import common, convolution
 
-# variant: (blocks per stage, channels per stage)
+# Blocks and channels of each stage.
 VARIANTS = {
-  "A0": ((2, 4, 14, 1), (48, 96, 192, 1280)),
-  "A1": ((2, 4, 14, 1), (64, 128, 256, 1280)),
-  "A2": ((2, 4, 14, 1), (96, 192, 384, 1408)),
-  "B0": ((4, 6, 16, 1), (64, 128, 256, 1280)),
-  "B1": ((4, 6, 16, 1), (128, 256, 512, 2048)),
-  "B2": ((4, 6, 16, 1), (160, 320, 640, 2560)),
-  "B3": ((4, 6, 16, 1), (192, 384, 768, 2560)),
+  "A0": dict(depths=(2, 4, 14, 1), widths=(48, 96, 192, 1280)),
+  "A1": dict(depths=(2, 4, 14, 1), widths=(64, 128, 256, 1280)),
+  "A2": dict(depths=(2, 4, 14, 1), widths=(96, 192, 384, 1408)),
+  "B0": dict(depths=(4, 6, 16, 1), widths=(64, 128, 256, 1280)),
+  "B1": dict(depths=(4, 6, 16, 1), widths=(128, 256, 512, 2048)),
+  "B2": dict(depths=(4, 6, 16, 1), widths=(160, 320, 640, 2560)),
+  "B3": dict(depths=(4, 6, 16, 1), widths=(192, 384, 768, 2560)),
 }
 
 
@@ -69,14 +68,10 @@ class RepVGG(nn.Module):
   """See `Model`."""
 
   num_classes: int
-  depths: tuple[int, ...] = VARIANTS["A2"][0]
-  widths: tuple[int, ...] = VARIANTS["A2"][1]
+  depths: tuple[int, ...]
+  widths: tuple[int, ...]
   deploy: bool = False
   dtype_mm: str = "float32"
-
-  def __post_init__(self):
-    names.check("dtype_mm", self.dtype_mm, common.DTYPES)
-    super().__post_init__()
 
   def last_layer(self):
     stage = len(self.depths)
@@ -177,9 +172,7 @@ def Model(num_classes, *, variant="A2", **kw):
     **kw: these override the variant:
       depths, widths: blocks and channels of each stage;
       deploy: plain convolutions, for the weights of `reparametrise`;
-      dtype_mm: "float32" or "bfloat16" for convolutions and activations;
-        "float64" for checks. Parameters, batch statistics and logits are
-        float32 with either of the first two.
+      dtype_mm: see `common.DTYPES`.
 
   Returns:
     A `RepVGG`.
@@ -187,8 +180,4 @@ def Model(num_classes, *, variant="A2", **kw):
   Raises:
     ValueError: an unknown variant, argument or choice.
   """
-  names.check("RepVGG variant", variant, VARIANTS)
-  depths, widths = VARIANTS[variant]
-  return common.build(
-    RepVGG, num_classes, {"depths": depths, "widths": widths, **kw}
-  )
+  return common.build_variant(RepVGG, num_classes, VARIANTS, variant, kw)

@@ -142,10 +142,6 @@ class ResNet(nn.Module):
 
   def __post_init__(self):
     names.check("ResNet variant", str(self.variant), VARIANTS)
-    names.check("dtype_mm", self.dtype_mm, common.DTYPES)
-    common.check_rates(
-      dropout=self.dropout, drop_path=self.drop_path, se_ratio=self.se_ratio
-    )
     if self.small_stem and self.deep_stem:
       raise UserError("small_stem and deep_stem exclude each other.")
     if (self.groups, self.base_width) != (1, 64):
@@ -281,10 +277,7 @@ def Model(num_classes, *, variant=50, **kw):
       dropout: rate before the head;
       drop_path: stochastic depth rate of the last block, see
         `common.drop_path_rates`; each example draws its own;
-      dtype_mm: "float32" or "bfloat16" for convolutions and activations;
-        "float64" for checks.
-        Parameters, batch statistics and logits are float32 with either of the
-        first two.
+      dtype_mm: see `common.DTYPES`.
 
   Returns:
     A `ResNet`.

@@ -69,8 +69,6 @@ class SmallViT(nn.Module):
 
   def __post_init__(self):
     names.check("shifts", self.shifts, SHIFTS)
-    names.check("dtype_mm", self.dtype_mm, common.DTYPES)
-    common.check_rates(dropout=self.dropout)
     super().__post_init__()
 
   def last_layer(self):
@@ -177,9 +175,7 @@ def Model(num_classes, **kw):
       patch_size: pixels, 4;
       shifts: "one_pixel", the authors' code; or "half_patch", Lee et al.;
       dropout: rate on embeddings, branches and MLP hidden layers, 0.1;
-      dtype_mm: "float32" or "bfloat16" for matrix products and the residual
-        stream; "float64" for checks. Parameters, normalisation statistics,
-        softmax and logits are float32 with either of the first two.
+      dtype_mm: see `common.DTYPES`.
 
   Returns:
     A `SmallViT`.

@@ -18,7 +18,6 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from big_crop import names
 from big_crop.models import common, transformer
 from pp_ops.errors import UserError
 
@@ -134,11 +133,6 @@ class Swin(nn.Module):
   simplified: bool = False
   drop_path: float = 0.0
   dtype_mm: str = "float32"
-
-  def __post_init__(self):
-    names.check("dtype_mm", self.dtype_mm, common.DTYPES)
-    common.check_rates(drop_path=self.drop_path)
-    super().__post_init__()
 
   def last_layer(self):
     missing = {}
@@ -298,9 +292,7 @@ def Model(num_classes, *, variant="T", **kw):
         and with PyTorch's initial values;
       drop_path: stochastic depth rate of the last block, see
         `common.drop_path_rates`; each example and branch draws its own;
-      dtype_mm: "float32" or "bfloat16" for matrix products and the residual
-        stream; "float64" for checks. Parameters, normalisation statistics,
-        softmax and logits are float32 with either of the first two.
+      dtype_mm: see `common.DTYPES`.
 
   Returns:
     A `Swin`.
@@ -308,5 +300,4 @@ def Model(num_classes, *, variant="T", **kw):
   Raises:
     ValueError: an unknown variant, argument or choice.
   """
-  names.check("Swin variant", variant, VARIANTS)
-  return common.build(Swin, num_classes, {**VARIANTS[variant], **kw})
+  return common.build_variant(Swin, num_classes, VARIANTS, variant, kw)

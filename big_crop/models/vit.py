@@ -131,8 +131,6 @@ class ViT(nn.Module):
     names.check("norm", self.norm, transformer.NORMS)
     names.check("act", self.act, transformer.ACTIVATIONS)
     names.check("weight_init", self.weight_init, transformer.INITS)
-    names.check("dtype_mm", self.dtype_mm, common.DTYPES)
-    common.check_rates(dropout=self.dropout, drop_path=self.drop_path)
     if self.width % self.num_heads:
       raise UserError(
         f"width={self.width} is not a multiple of num_heads={self.num_heads}."
@@ -353,9 +351,7 @@ def Model(num_classes, *, variant=None, **kw):
         keeps a sigmoid loss over many classes small at first;
       remat, scan: less memory and less to compile, with the same numbers, see
         `transformer.Encoder`;
-      dtype_mm: "float32" or "bfloat16" for matrix products and the residual
-        stream; "float64" for checks. Parameters, normalisation statistics,
-        softmax and logits are float32 with either of the first two.
+      dtype_mm: see `common.DTYPES`.
 
   Returns:
     A `ViT`.

@@ -7,7 +7,6 @@ Unlike the paper's, its convolutions have biases and its dropout has rate 0.5.
 All initial values are PyTorch's.
 """
 
-from big_crop import names
 from big_crop.models import common, preact_resnet
 
 # WRN-d-k has (d - 4) / 6 blocks in each stage, and 16 k channels in the first.
@@ -48,7 +47,7 @@ def Model(num_classes, *, variant="28-10", **kw):
       depths: blocks of each stage, (4, 4, 4);
       stem, width: channels of the stem and of the first stage, 16 and 160;
       dropout: rate between the convolutions of a block, 0.5;
-      dtype_mm: as in `preact_resnet.Model`.
+      dtype_mm: see `common.DTYPES`.
 
   Returns:
     A `WideResNet`.
@@ -56,5 +55,4 @@ def Model(num_classes, *, variant="28-10", **kw):
   Raises:
     ValueError: an unknown variant, argument or choice.
   """
-  names.check("wide ResNet variant", str(variant), VARIANTS)
-  return common.build(WideResNet, num_classes, {**VARIANTS[str(variant)], **kw})
+  return common.build_variant(WideResNet, num_classes, VARIANTS, variant, kw)

@@ -12,7 +12,6 @@ import functools
 
 import flax.linen as nn
 
-from big_crop import names
 from big_crop.models import common, convolution
 from pp_ops.errors import UserError
 
@@ -105,8 +104,6 @@ class Xception(nn.Module):
   dtype_mm: str = "float32"
 
   def __post_init__(self):
-    names.check("dtype_mm", self.dtype_mm, common.DTYPES)
-    common.check_rates(dropout=self.dropout)
     if len(self.widths) != 8:
       raise UserError(f"widths={self.widths}: need 8 numbers of channels.")
     super().__post_init__()
@@ -198,9 +195,7 @@ def Model(num_classes, *, variant="cifar", **kw):
         (32, 64, 128, 256, 728, 1024, 1536, 2048);
       depth: blocks of the middle flow, 8;
       dropout: rate before the head, which is 0.5 in the paper for ImageNet;
-      dtype_mm: "float32" or "bfloat16" for convolutions and activations;
-        "float64" for checks. Parameters, batch statistics and logits are
-        float32 with either of the first two.
+      dtype_mm: see `common.DTYPES`.
 
   Returns:
     An `Xception`.
@@ -208,5 +203,4 @@ def Model(num_classes, *, variant="cifar", **kw):
   Raises:
     ValueError: an unknown variant, argument or choice.
   """
-  names.check("Xception variant", str(variant), VARIANTS)
-  return common.build(Xception, num_classes, {**VARIANTS[str(variant)], **kw})
+  return common.build_variant(Xception, num_classes, VARIANTS, variant, kw)

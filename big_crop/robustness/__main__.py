@@ -14,15 +14,14 @@ own images. What the numbers are: docs/robustness.md. Writes
     DIR/RUN/tests.png     what each test shows the model
 """
 
-import argparse
 import json
 
-from big_crop.runtime import stop
+from big_crop.runtime import commands, stop
 
 if __name__ == "__main__":
   stop.listen()
 
-from big_crop import errors, names, parts
+from big_crop import names, parts
 from big_crop.robustness import report, suite
 from big_crop.runtime import outputs, storage
 from pp_ops import corruptions
@@ -53,9 +52,7 @@ def _options(args):
 
 def main(argv=None):
   """Runs the command."""
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = commands.parser(__doc__)
   add = parser.add_argument
   add("--workdir", nargs="+", action="extend", required=True)
   add("--out", required=True, metavar="DIR")
@@ -102,5 +99,5 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-  with errors.one_line():
+  with commands.one_line():
     main()

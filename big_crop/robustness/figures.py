@@ -3,7 +3,7 @@
 import numpy as np
 from etils import epath
 
-from big_crop import plots
+from big_crop.display import plots
 from big_crop.robustness.suite import NONE, Measurement, label
 
 _WIDTH = 9.0  # inches

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from big_crop import tables
+from big_crop.display import tables
 from big_crop.robustness.suite import NONE, SETS, Measurement
 from pp_ops.corruptions import NAMES
 

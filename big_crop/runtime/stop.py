@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from big_crop import quiet
+from big_crop.runtime import quiet
 
 STATUS = 128 + signal.SIGINT
 # A stop that takes longer is announced.

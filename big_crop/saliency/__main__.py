@@ -31,15 +31,14 @@ Runs are compared, and drawn side by side, with the first one, if they are
 evaluated on the same data.
 """
 
-import argparse
 import json
 
-from big_crop.runtime import stop
+from big_crop.runtime import commands, stop
 
 if __name__ == "__main__":
   stop.listen()
 
-from big_crop import errors, parts
+from big_crop import parts
 from big_crop.runtime import outputs, storage
 from big_crop.saliency import measurement
 from pp_ops.errors import UserError
@@ -47,9 +46,7 @@ from pp_ops.errors import UserError
 
 def main(argv=None):
   """Runs the command."""
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = commands.parser(__doc__)
   parser.add_argument("--workdir", nargs="+", action="extend", required=True)
   parser.add_argument("--out", required=True, metavar="DIR")
   parser.add_argument("--data", help="a dataset other than the evaluator's")
@@ -95,5 +92,5 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-  with errors.one_line():
+  with commands.one_line():
     main()

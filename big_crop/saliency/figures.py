@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from big_crop import plots
+from big_crop.display import plots
 from big_crop.saliency import measurement
 
 _PER_ROW = 12  # pictures, maps included

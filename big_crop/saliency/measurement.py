@@ -9,8 +9,9 @@ from etils import epath
 from scipy import stats
 from tqdm import tqdm
 
-from big_crop import evaluators, parts, tables
+from big_crop import evaluators, parts
 from big_crop.data.eval_data import EvalData
+from big_crop.display import tables
 from big_crop.runtime import records, storage
 from big_crop.saliency import evaluator
 from pp_ops import registry

@@ -7,6 +7,7 @@
 `grid` says which runs there are, `worker` trains them under `locks`, `results`
 reads what they left, and `report` makes `tables`, `figures` and a `page` of it
 with the tests of `statistics`. `paper` holds the paper's numbers, which go
-the same way, and `resnet_strikes_back` those of another one, which stand beside
-its ablations (`ablation`) and statistics over seeds (`seed_statistics`).
+the same way, `resnet_strikes_back` those of another one, which stand beside
+its ablations (`ablation`) and statistics over seeds (`seed_statistics`), and
+`augreg` what a third one varies.
 """

@@ -13,35 +13,30 @@ share its filesystem or bucket. SIGTERM saves a checkpoint and ends with status
 models on one GPU: `run --together k` trains k runs as one program.
 """
 
-import argparse
 import hashlib
 import pathlib
 import platform
 import sys
 
-from big_crop.runtime import stop
+from big_crop.runtime import commands, stop
 
 if __name__ == "__main__":
   trains = sys.argv[1:2] == ["run"]
   stop.listen(goes_on=trains, sigterm=trains)
 
-from big_crop import errors
 from big_crop.runtime import outputs, storage
 from big_crop.study import grid, runs, worker
 from pp_ops.errors import UserError
 
 
 def _parser():
-  parser = argparse.ArgumentParser(
-    prog="python -m big_crop.study",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
+  parser = commands.parser(
+    __doc__, prog="python -m big_crop.study", allow_abbrev=False
   )
-  commands = parser.add_subparsers(dest="command", required=True)
+  subparsers = parser.add_subparsers(dest="command", required=True)
 
   def command(name, help_, needs_study=True):
-    sub = commands.add_parser(name, help=help_, allow_abbrev=False)
+    sub = subparsers.add_parser(name, help=help_, allow_abbrev=False)
     if name != "recommend":
       sub.add_argument("--config", required=needs_study, help="study config")
       sub.add_argument("--workdir", required=needs_study, help="the study's")
@@ -160,5 +155,5 @@ def main(argv=None) -> int:
 
 
 if __name__ == "__main__":
-  with errors.one_line():
+  with commands.one_line():
     sys.exit(main())

@@ -5,12 +5,12 @@ As in section 5 of "ResNet strikes back" (Tables 6-8).
 
 from typing import Any
 
-from big_crop import tables
+from big_crop.display import tables
+from big_crop.display.tables import Table
 from big_crop.study import analysis, statistics
 from big_crop.study.layout import Ablation
 from big_crop.study.results import Metric, Results
 from big_crop.study.statistics import Difference
-from big_crop.tables import Table
 
 
 def records(

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from big_crop import tables
+from big_crop.display import tables
+from big_crop.display.tables import Entry, Table
 from big_crop.study import layout as layouts
 from big_crop.study import results as results_lib
 from big_crop.study import statistics
@@ -10,7 +11,6 @@ from big_crop.study.grid import is_number
 from big_crop.study.layout import BUDGET, Comparison, Family, Layout, Scatter
 from big_crop.study.results import Factors, Metric, Results
 from big_crop.study.statistics import Cell, Difference
-from big_crop.tables import Entry, Table
 from pp_ops.errors import UserError
 
 _UNITS = {"area_min": "%"}

@@ -3,8 +3,8 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from big_crop import plots
-from big_crop.plots import color_of, legend
+from big_crop.display import plots
+from big_crop.display.plots import color_of, legend
 from big_crop.study import ablation as ablation_lib
 from big_crop.study import analysis, statistics
 from big_crop.study import layout as layouts

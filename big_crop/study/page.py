@@ -4,8 +4,8 @@ import base64
 import html
 from typing import NamedTuple
 
-from big_crop import tables
-from big_crop.tables import Table
+from big_crop.display import tables
+from big_crop.display.tables import Table
 
 _CSS = """
 :root { color-scheme: light; }

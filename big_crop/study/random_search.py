@@ -8,11 +8,11 @@ taken, and its test accuracy reported.
 import numpy as np
 from matplotlib.figure import Figure
 
-from big_crop import tables
+from big_crop.display import tables
+from big_crop.display.tables import Table
 from big_crop.study.figures import axes_of
 from big_crop.study.layout import Selection
 from big_crop.study.results import Results
-from big_crop.tables import Table
 
 _SAMPLES = 1000
 _BAND = (5, 50, 95)  # percentiles: 90% of the searches, and their median

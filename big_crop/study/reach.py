@@ -24,12 +24,12 @@ _OWN = ("big_crop", "pp_ops")
 # the resolved config, which has a digest of its own; the others show what
 # happens.
 _NO_NUMBERS = (
-  "big_crop.big_vision_config",
   "big_crop.config",
-  "big_crop.errors",
-  "big_crop.runtime.pictures",
+  "big_crop.config.big_vision",
+  "big_crop.display.pictures",
+  "big_crop.display.tables",
+  "big_crop.runtime.commands",
   "big_crop.runtime.progress",
-  "big_crop.tables",
 )
 # Not where a walk starts, because they serve other commands and pipelines.
 _OTHERS = (

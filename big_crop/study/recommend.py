@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from big_crop import tables
+from big_crop.display import tables
 from big_crop.study import paper
 from big_crop.study.layout import Family
 from big_crop.study.results import Metric

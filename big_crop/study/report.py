@@ -4,7 +4,8 @@ import collections
 import textwrap
 from typing import NamedTuple
 
-from big_crop import plots
+from big_crop.display import plots
+from big_crop.display.tables import Table, file_name
 from big_crop.runtime import outputs, stop, storage
 from big_crop.study import (
   ablation,
@@ -25,7 +26,6 @@ from big_crop.study import results as results_lib
 from big_crop.study.layout import Layout
 from big_crop.study.page import Picture, Section
 from big_crop.study.results import Results
-from big_crop.tables import Table, file_name
 from pp_ops.errors import UserError
 
 

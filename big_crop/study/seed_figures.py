@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
-from big_crop.plots import color_of, legend
+from big_crop.display.plots import color_of, legend
 from big_crop.study import seed_statistics
 from big_crop.study.figures import axes_of
 from big_crop.study.layout import SeedStatistics

@@ -1,10 +1,10 @@
 """Tables of seed statistics, like those of "ResNet strikes back"."""
 
-from big_crop import tables
+from big_crop.display import tables
+from big_crop.display.tables import Entry, Table
 from big_crop.study import analysis, seed_statistics, statistics
 from big_crop.study.layout import SeedStatistics
 from big_crop.study.results import Results
-from big_crop.tables import Entry, Table
 
 
 def table(s: SeedStatistics, results: Results) -> Table:

@@ -5,12 +5,12 @@ steps are chosen on a validation set, and the test set is reported (Tables 3 and
 5), with means over groups of datasets.
 """
 
-from big_crop import tables
+from big_crop.display import tables
+from big_crop.display.tables import Entry, Table
 from big_crop.study import analysis, layout, statistics
 from big_crop.study.layout import Selection
 from big_crop.study.results import Factors, Results
 from big_crop.study.statistics import Cell
-from big_crop.tables import Entry, Table
 
 
 def chosen(s: Selection, results: Results, **place) -> tuple[Factors, Cell]:

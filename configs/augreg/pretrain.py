@@ -19,9 +19,9 @@ validation. Images that are in the test sets of other datasets are yours to
 leave out.
 
 From scratch, as in appendix A, `data` is one of the small datasets of
-`big_crop.augreg.TRANSFER`, or critters, the embedded one. Then weight decay is
-not times the learning rate, which is footnote 4's "decoupled"; batch (512) and
-warm-up (a tenth) are not the paper's, which does not say.
+`big_crop.study.augreg.TRANSFER`, or critters, the embedded one. Then weight
+decay is not times the learning rate, which is footnote 4's "decoupled"; batch
+(512) and warm-up (a tenth) are not the paper's, which does not say.
 
 What can be chosen:
 
@@ -45,8 +45,9 @@ What can be chosen:
 
 import math
 
-from big_crop import augreg, names
+from big_crop import names
 from big_crop.config import default_config, parse_arg
+from big_crop.study import augreg
 
 
 def get_config(arg=None):

@@ -10,8 +10,8 @@ is AugReg's index.csv; the checkpoints lie beside it. The head is new.
 SGD with momentum 0.9, kept in bfloat16, no weight decay, batch 512, clipping
 1.0, cosine with a warm-up, no dropout. `val` is the split to choose lr and
 steps by, `test` the one to report; after i21k choose ImageNet's by `v2`
-(section 4.5). `big_crop.augreg` has the datasets, with their splits and what to
-sweep:
+(section 4.5). `big_crop.study.augreg` has the datasets, with their splits and
+what to sweep:
 
     Table 4   imagenet2012, oxford_iiit_pet, kitti_distance, cifar100, resisc45
     Table 5   the 19 of VTAB as vtab/cifar100, ..., vtab/norb_elevation
@@ -34,8 +34,9 @@ What can be chosen:
     smoke
 """  # noqa: E501
 
-from big_crop import augreg, names, recipes
+from big_crop import names, recipes
 from big_crop.config import default_config, parse_arg
+from big_crop.study import augreg
 from big_crop.weights import torch_files
 from big_crop.weights.augreg import PREFIX, variant
 from pp_ops.errors import UserError

@@ -46,15 +46,7 @@ def get_config(arg=None):
   c.mixing = dict(mixup_alpha=arg.mixup, cutmix_alpha=1.0)
   c.loss, c.targets = recipes.loss(arg.loss, arg.smoothing, arg.bce_target)
 
-  c.optax_name = "scale_by_lamb"
-  c.lr = recipes.learning_rate(arg, 0.005, batch=2048, rule="sqrt")
-  c.wd = arg.wd
-  c.wd_in = "rule"
-  # Table 2 lists no clipping, but timm's LAMB, which trained this, clips.
-  c.grad_clip_norm = 1.0
-  c.schedule = dict(
-    decay_type="cosine", warmup_epochs=arg.warmup_epochs, warmup_prefix=False
-  )
+  recipes.lamb(c, arg, lr=0.005, batch=2048)
 
   recipes.add_evals(c, arg, interpolation="bicubic")
   return c

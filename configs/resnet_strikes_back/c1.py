@@ -47,9 +47,7 @@ def get_config(arg=None):
   c.wd = 1e-5
   c.wd_in = "gradient"
   c.agc = 0.025
-  c.schedule = dict(
-    decay_type="cosine", warmup_epochs=arg.warmup_epochs, warmup_prefix=False
-  )
+  c.schedule = recipes.cosine(arg)
 
   recipes.add_evals(c, arg, interpolation="bicubic")
   return c

@@ -46,9 +46,7 @@ def get_config(arg=None):
   c.lr = recipes.learning_rate(arg, 0.0033, batch=384, rule="sqrt")
   c.wd = 0.01
   c.wd_in = "rule"
-  c.schedule = dict(
-    decay_type="cosine", warmup_epochs=arg.warmup_epochs, warmup_prefix=False
-  )
+  c.schedule = recipes.cosine(arg)
 
   recipes.add_evals(c, arg, interpolation="bicubic")
   return c

@@ -45,9 +45,7 @@ def get_config(arg=None):
   c.lr = recipes.learning_rate(arg, 0.001, batch=1024, rule="sqrt")
   c.wd = c.lr * 0.05  # as in PyTorch's AdamW
   c.wd_in = "update"
-  c.schedule = dict(
-    decay_type="cosine", warmup_epochs=arg.warmup_epochs, warmup_prefix=False
-  )
+  c.schedule = recipes.cosine(arg)
 
   recipes.add_evals(c, arg, interpolation="bicubic")
   return c

@@ -40,18 +40,8 @@ def get_config(arg=None):
   c.mixing = dict(mixup_alpha=0.0, cutmix_alpha=0.0)
   c.loss, c.targets = recipes.loss(arg.loss)
 
-  c.optax_name = "trace"
-  c.optax = dict(decay=0.9)
-  c.lr = recipes.learning_rate(arg, 0.2, batch=512, rule="linear")
-  c.wd = 1e-4
-  c.wd_in = "gradient"
-  c.wd_mults = [(".*", 1.0)]  # biases and norms decay, too
-  c.schedule = dict(
-    decay_type="step",
-    decay_rate=0.1,
-    decay_epochs=0.5 if arg.smoke else 30.0,
-    warmup_epochs=arg.warmup_epochs,
-  )
+  drop = recipes.steps(0.5 if arg.smoke else 30.0)
+  recipes.sgd(c, arg, batch=256, wd=1e-4, **drop)  # 0.2 for its batch of 512
 
   recipes.add_evals(c, arg, interpolation="bilinear")
   return c

@@ -21,8 +21,8 @@ Arguments, as in `:models=S/32:B/32,data=i1k`:
     smoke     to try it on the embedded dataset
 """
 
-from big_crop import augreg
 from big_crop.config import parse_arg
+from big_crop.study import augreg
 from big_crop.study.grid import default_study
 
 

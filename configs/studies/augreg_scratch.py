@@ -16,8 +16,9 @@ Arguments, as in `:sets=B/32@resisc45,epochs=75:250`:
     smoke     to try it on the embedded dataset
 """
 
-from big_crop import augreg, names
+from big_crop import names
 from big_crop.config import parse_arg
+from big_crop.study import augreg
 from big_crop.study.grid import default_study
 
 _FOUR = dict(lr=[1e-4, 3e-4, 1e-3, 3e-3], wd=[1e-5, 3e-5, 1e-4, 3e-4])

@@ -21,8 +21,8 @@ Arguments, as in `:index=INDEX,inits=B/16:S/32,data=cifar100:oxford_iiit_pet`:
     by        the evaluator that chooses: val, or v2 for ImageNet after i21k
 """
 
-from big_crop import augreg
 from big_crop.config import parse_arg
+from big_crop.study import augreg
 from big_crop.study.grid import default_study
 from pp_ops.errors import UserError
 

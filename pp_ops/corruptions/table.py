@@ -15,15 +15,15 @@ class Corruption(NamedTuple):
   Attributes:
     function: from a uint8 image [H, W, 3], NumPy's generator and the constants
       of a severity to such an image.
-    in_mce: whether it is one of the 15 that the mean corruption error (mCE) is
-      over. The other four are for validation.
     constants: those of the severities 1 to 5, for each benchmark: 224 is
       ImageNet-C, 64 Tiny-ImageNet-C, 32 CIFAR-10-C and CIFAR-100-C.
+    in_mce: whether it is one of the 15 that the mean corruption error (mCE) is
+      over. The other four are for validation.
   """
 
   function: Callable[..., np.ndarray]
-  in_mce: bool
   constants: dict[int, tuple]
+  in_mce: bool = True
 
 
 def _elastic(*rows, side=1.0):
@@ -37,7 +37,6 @@ def _elastic(*rows, side=1.0):
 NAMES: dict[str, Corruption] = {
   "gaussian_noise": Corruption(
     noise.gaussian_noise,
-    True,
     {
       224: (0.08, 0.12, 0.18, 0.26, 0.38),
       64: (0.04, 0.08, 0.12, 0.15, 0.18),
@@ -46,7 +45,6 @@ NAMES: dict[str, Corruption] = {
   ),
   "shot_noise": Corruption(
     noise.shot_noise,
-    True,
     {
       224: (60, 25, 12, 5, 3),
       64: (250, 100, 50, 30, 15),
@@ -55,7 +53,6 @@ NAMES: dict[str, Corruption] = {
   ),
   "impulse_noise": Corruption(
     noise.impulse_noise,
-    True,
     {
       224: (0.03, 0.06, 0.09, 0.17, 0.27),
       64: (0.01, 0.02, 0.05, 0.08, 0.14),
@@ -64,7 +61,6 @@ NAMES: dict[str, Corruption] = {
   ),
   "defocus_blur": Corruption(
     blur.defocus_blur,
-    True,
     {
       224: ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)),
       64: ((0.5, 0.6), (1, 0.1), (1.5, 0.1), (2.5, 0.01), (3, 0.1)),
@@ -73,7 +69,6 @@ NAMES: dict[str, Corruption] = {
   ),
   "glass_blur": Corruption(
     blur.glass_blur,
-    True,
     {
       224: ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2)),
       64: ((0.1, 1, 1), (0.5, 1, 1), (0.6, 1, 2), (0.7, 2, 1), (0.9, 2, 2)),
@@ -82,7 +77,6 @@ NAMES: dict[str, Corruption] = {
   ),
   "motion_blur": Corruption(
     blur.motion_blur,
-    True,
     {
       224: ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15)),
       64: ((10, 1), (10, 1.5), (10, 2), (10, 2.5), (12, 3)),
@@ -91,7 +85,6 @@ NAMES: dict[str, Corruption] = {
   ),
   "zoom_blur": Corruption(
     blur.zoom_blur,
-    True,
     {
       224: (
         (1.11, 0.01),
@@ -118,7 +111,6 @@ NAMES: dict[str, Corruption] = {
   ),
   "snow": Corruption(
     weather.snow,
-    True,
     {
       224: (
         (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
@@ -145,7 +137,6 @@ NAMES: dict[str, Corruption] = {
   ),
   "frost": Corruption(
     weather.frost,
-    True,
     {
       224: (
         (1, 0.4, 1),
@@ -172,7 +163,6 @@ NAMES: dict[str, Corruption] = {
   ),
   "fog": Corruption(
     weather.fog,
-    True,
     {
       224: ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)),
       64: ((0.4, 3), (0.7, 3), (1, 2.5), (1.5, 2), (2, 1.75)),
@@ -181,7 +171,6 @@ NAMES: dict[str, Corruption] = {
   ),
   "brightness": Corruption(
     digital.brightness,
-    True,
     {
       224: (0.1, 0.2, 0.3, 0.4, 0.5),
       64: (0.1, 0.2, 0.3, 0.4, 0.5),
@@ -190,7 +179,6 @@ NAMES: dict[str, Corruption] = {
   ),
   "contrast": Corruption(
     digital.contrast,
-    True,
     {
       224: (0.4, 0.3, 0.2, 0.1, 0.05),
       64: (0.4, 0.3, 0.2, 0.1, 0.05),
@@ -199,7 +187,6 @@ NAMES: dict[str, Corruption] = {
   ),
   "elastic_transform": Corruption(
     digital.elastic_transform,
-    True,
     {
       # The authors' script takes 244 for the image's 224 pixels.
       224: _elastic(
@@ -228,7 +215,6 @@ NAMES: dict[str, Corruption] = {
   ),
   "pixelate": Corruption(
     digital.pixelate,
-    True,
     {
       224: (0.6, 0.5, 0.4, 0.3, 0.25),
       64: (0.9, 0.8, 0.7, 0.6, 0.5),
@@ -237,7 +223,6 @@ NAMES: dict[str, Corruption] = {
   ),
   "jpeg_compression": Corruption(
     digital.jpeg_compression,
-    True,
     {
       224: (25, 18, 15, 10, 7),
       64: (65, 58, 50, 40, 25),
@@ -246,25 +231,24 @@ NAMES: dict[str, Corruption] = {
   ),
   "speckle_noise": Corruption(
     noise.speckle_noise,
-    False,
     {
       224: (0.15, 0.2, 0.35, 0.45, 0.6),
       64: (0.15, 0.2, 0.25, 0.3, 0.35),
       32: (0.06, 0.1, 0.12, 0.16, 0.2),
     },
+    in_mce=False,
   ),
   "gaussian_blur": Corruption(
     blur.gaussian_blur,
-    False,
     {
       224: (1, 2, 3, 4, 6),
       64: (0.5, 0.75, 1, 1.25, 1.5),
       32: (0.4, 0.6, 0.7, 0.8, 1),
     },
+    in_mce=False,
   ),
   "spatter": Corruption(
     spatter,
-    False,
     {
       224: (
         (0.65, 0.3, 4, 0.69, 0.6, 0),
@@ -288,14 +272,15 @@ NAMES: dict[str, Corruption] = {
         (0.65, 0.1, 0.5, 0.68, 0.6, 1),
       ),
     },
+    in_mce=False,
   ),
   "saturate": Corruption(
     digital.saturate,
-    False,
     {
       224: ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2)),
       64: ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (30, 0.2)),
       32: ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2)),
     },
+    in_mce=False,
   ),
 }

@@ -1,12 +1,15 @@
-"""How commands end: a mistake of the user's and a Ctrl-C are one line.
+"""What all commands share: how they take arguments, and how they end.
 
-Our code raises `UserError` where something that a person gave is wrong. So may
-a user's own op, objective or config. Faults of the program have a traceback.
+A mistake of the user's and a Ctrl-C are one line. Our code raises `UserError`
+where something that a person gave is wrong. So may a user's own op, objective
+or config. Faults of the program have a traceback.
 """
 
+import argparse
 import contextlib
 import errno
 import sys
+from typing import Any
 
 from big_crop.runtime import stop
 from pp_ops.errors import UserError
@@ -24,7 +27,11 @@ _DISK = (
   errno.EPERM,
 )
 
-__all__ = ["UserError", "one_line"]
+
+def parser(doc: str, **kw: Any) -> argparse.ArgumentParser:
+  """A command's parser, which shows the docstring of its module as it is."""
+  shown = argparse.RawDescriptionHelpFormatter
+  return argparse.ArgumentParser(description=doc, formatter_class=shown, **kw)
 
 
 @contextlib.contextmanager

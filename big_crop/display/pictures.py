@@ -17,7 +17,7 @@ def save_curves(path: epath.Path, records: list[dict[str, float]]) -> None:
   """
   if importlib.util.find_spec("matplotlib") is None:
     return
-  from big_crop import plots
+  from big_crop.display import plots
 
   (axes,) = plots.axes(2, size=(10, 4))
   _plot(axes[0], records, ["training_loss"])

@@ -17,8 +17,8 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from big_crop import big_vision_config, config_checks, names
-from big_crop.config_checks import leaves
+from big_crop import names
+from big_crop.config import big_vision, checks
 from pp_ops.errors import UserError
 from pp_ops.registry import did_you_mean
 
@@ -190,7 +190,7 @@ def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
 
   Each of these is `--config.key.sub=value`. The config is locked. One as
   big_vision's config files write it is laid over our defaults, see
-  `big_vision_config`.
+  `config.big_vision`.
   """
   path, _, arg = spec.partition(":")
   if not pathlib.Path(path).is_file():
@@ -214,14 +214,14 @@ def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
       f"--config: get_config of {path} returns {type(config).__name__}: need "
       "a ConfigDict"
     )
-  if big_vision_config.is_one(config, default_config()):
-    config = big_vision_config.over_default(config, default_config())
+  if big_vision.is_one(config, default_config()):
+    config = big_vision.over_default(config, default_config())
   for override in overrides:
     _override(config, override)
   if "input" in config:
-    config_checks.check(config, default_config())
+    checks.check(config, default_config())
   else:  # a study's config
-    config_checks.check_leaves(config)
+    checks.check_leaves(config)
   return config
 
 
@@ -239,7 +239,7 @@ def _one_line(path):
     where = f"--config: {path}, line {line}" if line else f"--config: {path}"
     # ml_collections would list the whole config.
     if missing := re.match(r"""['"]*Key "(.*?)" does not exist""", str(e)):
-      keys = {k.split(".")[-1] for k, _ in leaves("", default_config())}
+      keys = {k.split(".")[-1] for k, _ in checks.leaves("", default_config())}
       near = did_you_mean(missing[1], keys)
       raise UserError(f"{where}: no key {missing[1]!r}: {near}") from e
     reason = getattr(e, "msg", None) or str(e)
