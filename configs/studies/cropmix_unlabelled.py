@@ -16,9 +16,9 @@ Arguments, as in `:method=mae,seeds=1`:
     method    moco_v2 or mae
     init      see above
     seeds     how many, from 0; each judges its own encoder (1)
-    quick     the quickstart's data and size, 3 seeds, plain views and CropMix's,
-              and untrained encoders to compare with; the report of the
-              pretraining has nearest neighbours and linear classifiers
+    quick     the quickstart's data and size, 3 seeds, views that are plain and
+              CropMix's, and untrained encoders to compare with; the report of
+              the pretraining has nearest neighbours and linear classifiers
     engine    tf.data, or device, for packed data
     epochs, batch, data, data_dir   of the configs in configs/cropmix/
 """
