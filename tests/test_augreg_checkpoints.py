@@ -63,6 +63,8 @@ def test_a_checkpoint_is_found_by_its_name(index):
   for model in (*RECOMMENDED, "R50_L_32"):
     stem = model.replace("_", "+", model.count("_") - 1).replace("_", "/")
     assert checkpoints.variant(f"augreg:{model}") == f"AugReg-{stem}"
+  with pytest.raises(ValueError, match="model 'convnext': need one of AugReg"):
+    checkpoints.variant("convnext-T")
   text = index.read_text()
   cut = index.parent / "cut.csv"
   cut.write_text(text.rpartition(",")[0])

@@ -63,7 +63,10 @@ def read_index(path: str) -> list[Row]:
 def variant(name: str) -> str:
   """The variant of `models.vit` that a checkpoint is of, by its name."""
   model = re.split("[-@]", name.removeprefix(PREFIX))[0]
-  *stem, size, patch = re.split("[_+/]", model)
+  parts = re.split("[_+/]", model)
+  if len(parts) not in (2, 3):
+    raise UserError(f"model {model!r}: need one of AugReg's, B/16 or R26+S/32")
+  *stem, size, patch = parts
   return f"AugReg-{'+'.join([*stem, size])}/{patch}"
 
 
