@@ -65,6 +65,19 @@ def test_a_placeholders_value_stays_in_its_config():
     configs.parse_arg("lr=fast", **defaults)
 
 
+def test_a_flag_changes_defaults_and_nothing_that_is_given():
+  forms = dict(quick=dict(res=32, lr=0.1), smoke=dict(res=16))
+  defaults = dict(res=224, lr=None)
+  parse = lambda text: configs.parse_arg(text, forms, **defaults).to_dict()
+  flags = dict(quick=False, smoke=False)
+  assert parse(None) == flags | defaults
+  assert parse("quick") == flags | dict(res=32, lr=0.1, quick=True)
+  assert parse("res=48,quick") == flags | dict(res=48, lr=0.1, quick=True)
+  both = dict(res=16, lr=0.1, quick=True, smoke=True)
+  assert parse("smoke,quick") == both
+  assert parse("quick=False,smoke") == flags | dict(res=16, lr=None, smoke=True)
+
+
 @pytest.mark.parametrize(
   ("spec", "overrides", "message"),
   [

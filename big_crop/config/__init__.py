@@ -122,7 +122,7 @@ def parse_arg(
   Args:
     arg: that text, or None.
     forms: {flag: {argument: default}}: arguments that are True or False, and
-      the defaults that each changes, the last one that is given first.
+      the defaults that each changes; a later flag has the last word.
     **defaults: the arguments there are; a value has its default's type, a
       bare name stands for True, a None default takes any literal or text. The
       default `placeholder(float)` of ml_collections is None and takes a float.
