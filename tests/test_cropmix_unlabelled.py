@@ -120,7 +120,7 @@ def test_a_run_that_is_not_there_is_told(tmp_path):
 def test_the_study_is_the_tables():
   keys = lambda found: {grid.key_of(f) for f in found}
   assert [len(study(m).runs) for m in ("", "method=mae")] == [4, 6]
-  assert len(study("quick").runs) == 15
+  assert len(study("quick").runs) == 9
   for method, n in (("moco_v2", 12), ("mae", 6)):
     s = study(f"method={method},init=/x")
     theirs = reference.results(s.config.reference, results.metrics_of(s.config))
