@@ -190,8 +190,8 @@ def _random(model, image):
 @pytest.mark.parametrize(
   ("remat", "scan", "rate"),
   [
-    (True, True, 0.0),
     pytest.param(True, True, 0.3, marks=pytest.mark.long),
+    pytest.param(True, True, 0.0, marks=pytest.mark.slow),
     pytest.param(True, False, 0.3, marks=pytest.mark.slow),
     pytest.param(False, True, 0.3, marks=pytest.mark.slow),
   ],

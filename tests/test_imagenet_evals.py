@@ -36,7 +36,7 @@ def data_dir(tmp_path, monkeypatch):
   return tmp_path
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_real_and_v2(data_dir):
   evals = config.load(f"{RECIPE}:data_dir={data_dir}").evals
   context = {

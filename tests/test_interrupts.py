@@ -382,9 +382,8 @@ def digests(workdir):
   return {run.name: digest(run) for run in runs}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("group", [False, True])
-@pytest.mark.first(1)
 def test_a_study_stops_all_its_workers(study, tmp_path, group):
   command = run_study(study, tmp_path / "w", "--jobs", "2")
   command.wait_for("of train state on each", 2)

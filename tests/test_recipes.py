@@ -246,16 +246,10 @@ def test_a_recipe_fits_together(name):
   trace(c)
 
 
-@pytest.mark.parametrize(
-  ("name", "args"),
-  [
-    pytest.param("a2", ",model=resnet-18", marks=pytest.mark.long),
-    *(pytest.param(n, "", marks=pytest.mark.slow) for n in RECIPES + OLDER),
-  ],
-)
-def test_a_recipe_runs(name, args, tmp_path):
-  """Unless asked, the one with LAMB, mixing and repeats, of a small model."""
-  c = recipe(name, f"smoke{args}")
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES + OLDER)
+def test_a_recipe_runs(name, tmp_path):
+  c = recipe(name, "smoke")
   c.model.width = 4
   summary = train.run(c, tmp_path)
   assert summary["step"] == 4 and summary["metrics"]["val/count"] == 50

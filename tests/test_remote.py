@@ -353,7 +353,7 @@ def check_files(emulator, folder, *others):
   }
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_killed_run_ends_as_an_undisturbed_one(
   emulator, commands, config, folder, tmp_path, monkeypatch
 ):
@@ -447,20 +447,13 @@ def refuse(text):
   )
 
 
-SLOW = pytest.mark.slow
-
-
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("rule", "message"),
   [
     (refuse("ocdbt"), "error: a checkpoint could not be saved: "),
-    pytest.param(
-      refuse("/o"), "error: cannot write gs://bucket: as told", marks=SLOW
-    ),
-    pytest.param(
-      refuse("commit"), "error: a checkpoint could not be saved: ", marks=SLOW
-    ),
+    (refuse("/o"), "error: cannot write gs://bucket: as told"),
+    (refuse("commit"), "error: a checkpoint could not be saved: "),
   ],
 )
 def test_what_is_refused_is_one_line(

@@ -116,7 +116,7 @@ def _built_once(folder, monkeypatch):
 
 
 @pytest.mark.usefixtures("_built_once")
-@pytest.mark.long
+@pytest.mark.slow
 def test_sigterm_saves_that_step_and_the_run_goes_on(
   undisturbed, folder, tmp_path, monkeypatch
 ):
