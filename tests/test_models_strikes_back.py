@@ -22,7 +22,9 @@ from model_helpers import (
 from big_crop import config as configs
 from big_crop import models, train, weights
 from big_crop.models import resnet
+from big_crop.study import grid
 
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 # timm's name, its exact count, and Table 4's, in millions.
 TESTED_ELSEWHERE = {
   "resnet-18": ("resnet18", 11_689_512, 11.7),
@@ -183,12 +185,35 @@ def test_whole_ones_are_timms(key):
   _check(create(timms, num_classes=10), model, 64, deep=10)
 
 
+def _smoke(key):
+  return configs.load(f"{CONFIGS}/resnet_strikes_back/a2.py:smoke,model={key}")
+
+
+def test_the_study_of_table_3():
+  path = CONFIGS / "studies/resnet_strikes_back_architectures.py"
+  found = {}
+  for run in grid.load(str(path)).runs:
+    c = run.config
+    models.get_model(c.model_name, 1000, **c.model)
+    pixels = re.findall(r"_crop(?:_fixed)?\((\d+)", c.input.pp)
+    pixels += re.findall(r"central_crop\((\d+)", c.evals.val.pp_fn)
+    found[run.factors["recipe"], run.factors["model"]] = [*map(int, pixels)]
+  assert {model for _, model in found} > TABLE_4.keys()
+  assert len(found) == 3 * 25 - 3
+  assert found["a1", "resnet-18"] == [224, 224]
+  assert found["a3", "efficientnet-B1"] == [160, 224]
+  assert found["a3", "efficientnet-B4"] == [320, 380]
+  assert found["a2", "efficientnet-V2-rw-M"] == [320, 384]
+  for key in TABLE_4:  # a small run has the model that was asked for
+    c = _smoke(key)
+    assert f"{c.model_name}-{c.model.variant}" == key
+    models.get_model(c.model_name, 50, **c.model)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("key", TABLE_4)
 def test_a_smoke_run_trains_it(key, tmp_path):
-  path = pathlib.Path(__file__).parents[1] / "configs/resnet_strikes_back/a2.py"
-  c = configs.load(f"{path}:smoke,model={key}")
-  assert f"{c.model_name}-{c.model.variant}" == key
+  c = _smoke(key)
   c.total_epochs, c.total_steps = None, 2
   summary = train.run(c, tmp_path)
   assert summary["step"] == 2 and summary["metrics"]["val/count"] == 50
