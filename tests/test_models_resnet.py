@@ -146,7 +146,13 @@ def test_convolution_and_its_gradients(kernel, stride, groups):
 
 @pytest.mark.parametrize(
   ("kernel", "stride", "channels", "groups"),
-  [(3, 2, 256, 32), (1, 1, 256, 32), (3, 1, 24, 24), (7, 2, 8, 8)],
+  [
+    (3, 2, 256, 32),
+    (1, 1, 256, 32),
+    (3, 1, 258, 3),
+    (3, 1, 24, 24),
+    (7, 2, 8, 8),
+  ],
 )
 def test_grouped_convolutions_are_xlas(kernel, stride, channels, groups):
   """ResNeXt's and depthwise ones, which a CPU computes otherwise."""
@@ -366,6 +372,8 @@ def test_initialisers_drop_path_and_dropout():
     (dict(drop_path=-0.1), r"drop_path must be in \[0, 1\)"),
     (dict(variant="se51"), "ResNet variant 'se51': did you mean 'se50'"),
     (dict(small_stem=True, deep_stem=True), "small_stem and deep_stem excl"),
+    (dict(stem_widths=(8, 8, 8)), r"\(8, 8, 8\): need deep_stem and 3"),
+    (dict(variant="se50", eca=True), "se_ratio and eca exclude each other"),
     (dict(variant=18, groups=2), "variant 50 or deeper, not 18"),
     (dict(grouped_reduce=True), "grouped_reduce: groups=1 must be above 1"),
     (dict(groups=32, base_width=4, width=8), "no channels at width=8"),

@@ -185,6 +185,20 @@ def test_whole_ones_are_timms(key):
   _check(create(timms, num_classes=10), model, 64, deep=10)
 
 
+@pytest.mark.parametrize(
+  ("name", "kw", "message"),
+  [
+    ("regnet", dict(group_width=48), "group_width=48 must divide all of"),
+    ("regnet", dict(variant="Y-5GF"), "RegNet variant 'Y-5GF': did you mean"),
+    ("efficientnet", dict(depths=(1, 2)), "version 1 needs 7 numbers each"),
+  ],
+)
+def test_bad_arguments_get_one_line(name, kw, message):
+  with pytest.raises(ValueError, match=message) as e:
+    models.get_model(name, 10, **kw)
+  assert "\n" not in str(e.value)
+
+
 def _smoke(key):
   return configs.load(f"{CONFIGS}/resnet_strikes_back/a2.py:smoke,model={key}")
 

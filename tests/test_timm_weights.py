@@ -175,7 +175,14 @@ def test_other_deits_heads():
         ("repvgg", "repvgg_a2", "A2"),
         ("convnext", "convnext_tiny", "T"),
         ("swin", "swin_tiny_patch4_window7_224", "T"),
+        ("efficientnet", "efficientnet_b0", "B0"),
       )
+    ),
+    pytest.param(
+      "regnet",
+      "regnety_040",
+      dict(variant="Y-4GF", zero_init_last=True),
+      marks=pytest.mark.slow,
     ),
   ],
 )

@@ -88,14 +88,10 @@ class Block(nn.Module):
     features, strides = self.width, self.stride
     if self.bottleneck:
       features = 4 * self.width
+      reduce_groups = self.groups if self.grouped_reduce else 1
       inner = self.width * self.base_width // 64 * self.groups
       layers = [
-        (
-          inner // self.reduce_first,
-          1,
-          1,
-          self.groups if self.grouped_reduce else 1,
-        ),
+        (inner // self.reduce_first, 1, 1, reduce_groups),
         (inner, 3, strides, self.groups),
         (features, 1, 1, 1),
       ]
