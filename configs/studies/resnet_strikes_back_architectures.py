@@ -25,6 +25,13 @@ from big_crop.study import reference
 from big_crop.study import resnet_strikes_back as rsb
 from big_crop.study.grid import default_study
 
+FAMILIES = dict(
+  resnet="ResNets",
+  regnet="RegNetY",
+  efficientnet="EfficientNets",
+  vit="ViTs",
+)
+
 
 def get_config(arg=None):
   arg = parse_arg(
@@ -50,7 +57,16 @@ def get_config(arg=None):
     and setting["model"] in models
     and not (setting["recipe"] == "a3" and setting["model"].startswith("vit"))
   ]
-  c.families = [
-    dict(name="table3", label="Table 3", where={}, x="recipe", by="model")
-  ]
+  for name, label in FAMILIES.items():
+    of_family = [model for model in models if model.startswith(name)]
+    if of_family:
+      c.families += [
+        dict(
+          name=name,
+          label=f"Table 3: {label}",
+          where=dict(model=of_family),
+          x="recipe",
+          by="model",
+        )
+      ]
   return c
