@@ -118,9 +118,12 @@ def parse_arg(text: str | None, **own) -> ConfigDict:
   if arg.res:
     arg.update(train_res=arg.res, test_res=arg.res)
   if arg.smoke:
-    vit = arg.model.partition("-")[0] == "vit"
+    family, _, variant = arg.model.partition("-")
+    own = family in ("vit", "efficientnet", "regnet") or (
+      family == "resnet" and not variant.isdigit()
+    )
     arg.update(
-      model=arg.model if vit else "resnet-10",
+      model=arg.model if own else "resnet-10",
       data="critters",
       train_res=32,
       test_res=32,
@@ -164,7 +167,7 @@ def set_model(
   Args:
     c: the config.
     arg: the recipe's arguments.
-    zero_init_last: of ResNets: each block starts as the identity.
+    zero_init_last: of ResNets and RegNets: each block starts as the identity.
     **rates: `dropout`, before the head; `drop_path`, stochastic depth.
   """
   c.model_name, _, variant = arg.model.partition("-")
@@ -175,10 +178,10 @@ def set_model(
     c.model.dtype_mm = "bfloat16"
   if variant:
     c.model.variant = variant
-  if c.model_name == "resnet":
+  if c.model_name in ("resnet", "regnet"):
     c.model.zero_init_last = zero_init_last
-    if arg.smoke:
-      c.model.update(width=16, small_stem=True)
+  if arg.smoke and arg.model == "resnet-10":
+    c.model.update(width=16, small_stem=True)
 
 
 def crop_args(arg: ConfigDict) -> str:

@@ -80,6 +80,38 @@ def check_logits(reference, model, image, convert=weights.from_timm, rtol=1e-4):
   return variables
 
 
+def check_training(reference, model, variables, batches, deep=1):
+  """Logits of training batches, and the running statistics after them.
+
+  Args:
+    reference: a PyTorch model.
+    model: ours.
+    variables: its weights, by `weights.from_torch`.
+    batches: images.
+    deep: by how much the tolerances are wider, because depth amplifies
+      rounding.
+  """
+  torch = pytest.importorskip("torch")
+  reference.train()
+  for batch in batches:
+    with torch.no_grad():
+      expected = reference(to_torch(batch)).numpy()
+    (logits, _), stats = apply(model, variables, batch, True)
+    close(logits, expected, deep * 1e-3)
+    variables = {**variables, **stats}
+  reference.eval()
+  expected = weights.from_torch(model, state_dict(reference))["batch_stats"]
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(
+      a,
+      b,
+      atol=deep * 1e-4 * np.abs(b).max(),  # of a layer's largest
+    ),
+    stats["batch_stats"],
+    expected,
+  )
+
+
 def check_size(name, size, count, **kw):
   """A model's number of parameters, for 1000 classes; none is computed."""
   model = models.get_model(name, 1000, **kw)

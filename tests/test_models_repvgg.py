@@ -2,18 +2,16 @@
 
 import copy
 
-import jax
-import numpy as np
 import pytest
 from model_helpers import (
   apply,
   check_interface,
   check_logits,
   check_size,
+  check_training,
   close,
   images,
   state_dict,
-  to_torch,
 )
 
 from big_crop import models, weights
@@ -52,7 +50,6 @@ def _a2():
 )
 def test_timm(create):
   """Logits, running statistics, and the folded model."""
-  torch = pytest.importorskip("torch")
   timm_utils = pytest.importorskip("timm.utils.model")
   reference, kw, size = create()
   model = models.get_model("repvgg", 10, **kw)
@@ -60,21 +57,7 @@ def test_timm(create):
   batches = [images(size, batch=2, seed=seed) for seed in range(3)]
   variables = check_logits(reference, model, batches[0])
 
-  reference.train()
-  for batch in batches:
-    with torch.no_grad():
-      expected = reference(to_torch(batch)).numpy()
-    (logits, _), stats = apply(model, variables, batch, True)
-    close(logits, expected, 1e-3)
-    variables = {**variables, **stats}
-  expected = weights.from_timm(state_dict(reference))["batch_stats"]
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(b).max()),
-    stats["batch_stats"],
-    expected,
-  )
-
-  reference.eval()
+  check_training(reference, model, variables, batches)
   variables = weights.from_timm(state_dict(reference))
   (before, _), _ = apply(model, variables, batches[0])
   folded = repvgg.reparametrise(variables)

@@ -29,7 +29,9 @@ from big_crop import names
 _MODULES = {
   "convnext": "big_crop.models.convnext",
   "densenet": "big_crop.models.densenet",
+  "efficientnet": "big_crop.models.efficientnet",
   "preact_resnet": "big_crop.models.preact_resnet",
+  "regnet": "big_crop.models.regnet",
   "repvgg": "big_crop.models.repvgg",
   "resnet": "big_crop.models.resnet",
   "small_vit": "big_crop.models.small_vit",

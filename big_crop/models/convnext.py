@@ -51,9 +51,7 @@ class Block(nn.Module):
     )
     init = nn.initializers.constant(self.layer_scale)
     y *= self.param("gamma", init, (width,)).astype(self.dtype)
-    # One draw for all pixels and channels of an example.
-    drop = nn.Dropout(self.drop_path, (1, 2, 3), deterministic=not train)
-    return x + drop(y)
+    return x + convolution.drop_path(y, self.drop_path, train)
 
 
 class ConvNeXt(nn.Module):

@@ -1,7 +1,11 @@
-"""Convolution, batch norm and pooling as PyTorch computes them."""
+"""What convolutional models share, as PyTorch and timm compute it.
+
+Convolution, batch norm, pooling, channel attention, stochastic depth, the head.
+"""
 
 import functools
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -11,6 +15,11 @@ from big_crop.models import common, cpu
 
 # He et al., https://arxiv.org/abs/1502.01852, as torchvision has it.
 HE = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def he_grouped(groups):
+  """`HE` with the fan-out of one group, as EfficientNet and RegNet have it."""
+  return nn.initializers.variance_scaling(2.0 * groups, "fan_out", "normal")
 
 
 class BatchNorm(nn.Module):
@@ -113,8 +122,9 @@ class Conv(nn.Module):
     if jax.default_backend() != "cpu":
       return conv(x, kernel, feature_group_count=self.groups)
     depthwise = 1 < self.groups == x.shape[-1] == self.features
-    if depthwise and self.stride == 1:
-      return cpu.depthwise(x, kernel)
+    if depthwise and not self.same:
+      # XLA computes only those places that the stride leaves.
+      return cpu.depthwise(x, kernel)[:, :: self.stride, :: self.stride]
     if self.kernel == 1:
       x = x[:, :: self.stride, :: self.stride]
       conv = lambda x, kernel: cpu.pointwise(x, kernel[0, 0])
@@ -132,7 +142,57 @@ def max_pool(x, stride=2):
   return nn.max_pool(x, (3, 3), (stride, stride), [(1, 1), (1, 1)])
 
 
-def classify(x, num_classes, out, *, dropout=0.0, train=False):
+class SqueezeExcite(nn.Module):
+  """Scales each channel by a function of the means of all of them.
+
+  Hu et al., https://arxiv.org/abs/1709.01507, equations 2 to 4, with biases.
+
+  Attributes:
+    hidden: width of the bottleneck.
+    dtype: of the dense layers.
+    act: activation of the bottleneck.
+  """
+
+  hidden: int
+  dtype: str
+  act: Callable = nn.relu
+
+  @nn.compact
+  def __call__(self, x):
+    dense = functools.partial(nn.Dense, dtype=self.dtype, kernel_init=HE)
+    s = jnp.mean(x, (1, 2), dtype=common.accumulator(x.dtype))
+    s = self.act(dense(self.hidden, name="fc1")(s))
+    s = nn.sigmoid(dense(x.shape[-1], name="fc2")(s))
+    return x * s[:, None, None]
+
+
+class EfficientChannelAttention(nn.Module):
+  """Scales each channel by a function of the means of its neighbours.
+
+  Wang et al., https://arxiv.org/abs/1910.03151, section 3.2: a convolution over
+  the channels, of the kernel size that equation 12 gives for their number.
+  """
+
+  dtype: str
+
+  @nn.compact
+  def __call__(self, x):
+    channels = x.shape[-1]
+    size = int((math.log2(channels) + 1) / 2)
+    size = max(3, size + 1 - size % 2)  # odd
+    kernel = self.param("kernel", common.torch_linear, (size, 1, 1))
+    s = jnp.mean(x, (1, 2), dtype=common.accumulator(x.dtype))
+    s = jnp.pad(s, [(0, 0), (size // 2, size // 2)])
+    s = sum(s[:, i : i + channels] * kernel[i, 0, 0] for i in range(size))
+    return x * nn.sigmoid(s)[:, None, None].astype(self.dtype)
+
+
+def drop_path(x, rate, train):
+  """Stochastic depth: all pixels and channels of an example, or none."""
+  return nn.Dropout(rate, (1, 2, 3), deterministic=not train)(x)
+
+
+def classify(x, num_classes, out, *, dropout=0.0, train=False, init=None):
   """The mean over places, through the dense layer "head" as PyTorch starts it.
 
   To be called from a model's `__call__`.
@@ -143,6 +203,8 @@ def classify(x, num_classes, out, *, dropout=0.0, train=False):
     out: dict of activations; gets "pre_logits" [B, c] and "logits".
     dropout: rate before the dense layer.
     train: whether to drop.
+    init: initialiser of the dense layer's kernel instead of PyTorch's; its
+      biases then start at zero.
 
   Returns:
     logits [B, num_classes], or "pre_logits" without a dense layer; and `out`.
@@ -154,8 +216,10 @@ def classify(x, num_classes, out, *, dropout=0.0, train=False):
   x = nn.Dropout(dropout, deterministic=not train)(x)
   head = nn.Dense(
     num_classes,
-    kernel_init=common.torch_linear,
-    bias_init=common.torch_bias(x.shape[-1]),
+    kernel_init=init or common.torch_linear,
+    bias_init=(
+      nn.initializers.zeros if init else common.torch_bias(x.shape[-1])
+    ),
     name="head",
   )
   out["logits"] = head(x)

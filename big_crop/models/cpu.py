@@ -5,7 +5,6 @@ GPUs it takes XLA's own operations, because XLA is fast at them there.
 """
 
 import functools
-import math
 from collections.abc import Callable
 
 import jax
@@ -87,9 +86,10 @@ def grouped(
   Returns:
     [B, H', W', features].
   """
-  # Each dense convolution gets at least 64 channels, because the matrix
-  # products of fewer are too small to be fast.
-  parts = math.gcd(groups, max(1, x.shape[-1] // 64))
+  # As many dense convolutions as there can be of at least 64 channels each,
+  # because the matrix products of fewer are too small to be fast.
+  divisors = [n for n in range(1, groups + 1) if groups % n == 0]
+  parts = max(n for n in divisors if n == 1 or x.shape[-1] >= 64 * n)
   size = groups // parts
   kh, kw, c, d = kernel.shape
   blocks = kernel.reshape(kh, kw, c, parts, size, d // groups)

@@ -1,18 +1,18 @@
-"""ResNet v1.5, torchvision's architecture, and its D, SE and X variants.
+"""ResNet v1.5, torchvision's architecture, and its D, SE, ECA and X variants.
 
 He et al., https://arxiv.org/abs/1512.03385, with the stride in the 3x3
 convolution of the bottleneck (Goyal et al., https://arxiv.org/abs/1706.02677)
 and PyTorch's paddings, so that the weights of torchvision and timm give their
 logits. The variants are timm's: ResNet-D (He et al.,
-https://arxiv.org/abs/1812.01187), squeeze-and-excitation (Hu et al.,
-https://arxiv.org/abs/1709.01507) and ResNeXt (Xie et al.,
+https://arxiv.org/abs/1812.01187), squeeze-and-excitation and SENet-154 (Hu et
+al., https://arxiv.org/abs/1709.01507), efficient channel attention (Wang et
+al., https://arxiv.org/abs/1910.03151) and ResNeXt (Xie et al.,
 https://arxiv.org/abs/1611.05431).
 """
 
 import functools
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from big_crop import names
 from big_crop.models import common, convolution
@@ -27,6 +27,7 @@ VARIANTS = {
   "101": ((3, 4, 23, 3), True),
   "152": ((3, 8, 36, 3), True),
   "200": ((3, 24, 36, 3), True),
+  "269": ((3, 30, 48, 8), True),
 }
 
 # What else has a name: arguments of `ResNet`.
@@ -34,30 +35,25 @@ MODIFIED = {
   "50d": dict(variant="50", deep_stem=True, avg_down=True),
   "se50": dict(variant="50", se_ratio=1 / 16),
   "x50_32x4d": dict(variant="50", groups=32, base_width=4),
+  "eca50t": dict(
+    variant="50",
+    deep_stem=True,
+    stem_widths=(24, 32, 64),
+    avg_down=True,
+    eca=True,
+  ),
+  "eca269d": dict(variant="269", deep_stem=True, avg_down=True, eca=True),
+  "senet154": dict(
+    variant="152",
+    deep_stem=True,
+    stem_widths=(64, 64, 128),
+    groups=64,
+    base_width=4,
+    reduce_first=2,
+    down_kernel=3,
+    se_ratio=1 / 16,
+  ),
 }
-
-
-class SqueezeExcite(nn.Module):
-  """Scales each channel by a function of the means of all of them.
-
-  Hu et al., equations 2 to 4, with biases, and with the width of the bottleneck
-  rounded to a multiple of 8, as timm has it.
-  """
-
-  ratio: float
-  dtype: str
-
-  @nn.compact
-  def __call__(self, x):
-    channels = x.shape[-1]
-    hidden = max(8, int(channels * self.ratio + 4) // 8 * 8)
-    dense = functools.partial(
-      nn.Dense, dtype=self.dtype, kernel_init=convolution.HE
-    )
-    s = jnp.mean(x, (1, 2), dtype=common.accumulator(x.dtype))
-    s = nn.relu(dense(hidden, name="fc1")(s))
-    s = nn.sigmoid(dense(channels, name="fc2")(s))
-    return x * s[:, None, None]
 
 
 class Block(nn.Module):
@@ -73,6 +69,9 @@ class Block(nn.Module):
   drop_path: float
   zero_init_last: bool
   dtype: str
+  eca: bool = False
+  reduce_first: int = 1
+  down_kernel: int = 1
   grouped_reduce: bool = False
   kernel_init: nn.initializers.Initializer = convolution.HE
 
@@ -89,9 +88,10 @@ class Block(nn.Module):
     features, strides = self.width, self.stride
     if self.bottleneck:
       features = 4 * self.width
+      reduce_groups = self.groups if self.grouped_reduce else 1
       inner = self.width * self.base_width // 64 * self.groups
       layers = [
-        (inner, 1, 1, self.groups if self.grouped_reduce else 1),
+        (inner // self.reduce_first, 1, 1, reduce_groups),
         (inner, 3, strides, self.groups),
         (features, 1, 1, 1),
       ]
@@ -107,7 +107,11 @@ class Block(nn.Module):
       if not last:
         y = nn.relu(y)
     if self.se_ratio:
-      y = SqueezeExcite(self.se_ratio, self.dtype, name="se")(y)
+      # timm rounds the bottleneck to a multiple of 8.
+      hidden = max(8, int(features * self.se_ratio + 4) // 8 * 8)
+      y = convolution.SqueezeExcite(hidden, self.dtype, name="se")(y)
+    if self.eca:
+      y = convolution.EfficientChannelAttention(self.dtype, name="se")(y)
 
     if strides != 1 or x.shape[-1] != features:
       if self.avg_down and strides != 1:
@@ -115,11 +119,10 @@ class Block(nn.Module):
         window = (strides, strides)
         x = nn.avg_pool(x, window, window, "SAME", count_include_pad=False)
         strides = 1
-      x = conv(features, 1, strides, name="downsample_conv")(x)
+      kernel = self.down_kernel if strides != 1 else 1
+      x = conv(features, kernel, strides, name="downsample_conv")(x)
       x = norm(name="downsample_bn")(x, train=train)
-    # One draw for all pixels and channels of an example.
-    drop = nn.Dropout(self.drop_path, (1, 2, 3), deterministic=not train)
-    return nn.relu(x + drop(y))
+    return nn.relu(x + convolution.drop_path(y, self.drop_path, train))
 
 
 class ResNet(nn.Module):
@@ -130,8 +133,12 @@ class ResNet(nn.Module):
   width: int = 64
   small_stem: bool = False
   deep_stem: bool = False
+  stem_widths: tuple[int, ...] = ()
   avg_down: bool = False
+  down_kernel: int = 1
   se_ratio: float = 0.0
+  eca: bool = False
+  reduce_first: int = 1
   groups: int = 1
   base_width: int = 64
   grouped_reduce: bool = False
@@ -144,11 +151,17 @@ class ResNet(nn.Module):
     names.check("ResNet variant", str(self.variant), VARIANTS)
     if self.small_stem and self.deep_stem:
       raise UserError("small_stem and deep_stem exclude each other.")
+    if self.stem_widths and (not self.deep_stem or len(self.stem_widths) != 3):
+      raise UserError(
+        f"stem_widths={self.stem_widths}: need deep_stem and 3 numbers."
+      )
+    if self.se_ratio and self.eca:
+      raise UserError("se_ratio and eca exclude each other.")
     if (self.groups, self.base_width) != (1, 64):
       if not VARIANTS[str(self.variant)][1]:
         raise UserError(
-          "groups and base_width are for bottlenecks: variant 50, 101, 152 or "
-          f"200, not {self.variant}."
+          "groups and base_width are for bottlenecks: variant 50 or deeper, "
+          f"not {self.variant}."
         )
       if min(self.groups, self.width * self.base_width // 64) < 1:
         raise UserError(
@@ -183,6 +196,7 @@ class ResNet(nn.Module):
       *((f"conv{i}", f"conv{i}", "conv") for i in (1, 2, 3)),
       *((f"bn{i}", f"bn{i}", "batch_norm") for i in (1, 2, 3)),
       *((f"se.fc{i}", f"se/fc{i}", "pointwise") for i in (1, 2)),
+      ("se.conv", "se", "conv"),
       (f"downsample.{conv}", "downsample_conv", "conv"),
       (f"downsample.{norm}", "downsample_bn", "batch_norm"),
     ]
@@ -205,12 +219,13 @@ class ResNet(nn.Module):
     )
     norm = functools.partial(convolution.BatchNorm, dtype=self.dtype_mm)
     x = image
+    stem = self.stem_widths or (self.width // 2, self.width // 2, self.width)
     if self.deep_stem:
       for i in (1, 2):
-        x = conv(self.width // 2, 3, 3 - i, name=f"stem_conv{i}")(x)
+        x = conv(stem[i - 1], 3, 3 - i, name=f"stem_conv{i}")(x)
         x = nn.relu(norm(name=f"stem_bn{i}")(x, train=train))
     if self.deep_stem or self.small_stem:
-      x = conv(self.width, 3, 1, name="conv1")(x)
+      x = conv(stem[2], 3, 1, name="conv1")(x)
     else:
       x = conv(self.width, 7, 2, name="conv1")(x)
     x = nn.relu(norm(name="bn1")(x, train=train))
@@ -225,7 +240,10 @@ class ResNet(nn.Module):
           stride=2 if i > 0 and j == 0 else 1,
           bottleneck=bottleneck,
           avg_down=self.avg_down,
+          down_kernel=self.down_kernel,
           se_ratio=self.se_ratio,
+          eca=self.eca,
+          reduce_first=self.reduce_first,
           groups=self.groups,
           base_width=self.base_width,
           grouped_reduce=self.grouped_reduce,
@@ -251,22 +269,28 @@ def Model(num_classes, *, variant=50, **kw):
   parameters are named as in torchvision: conv1, bn1, layer1_0/conv1, ...,
   layer1_0/downsample_conv, layer1_0/downsample_bn, ..., and head for its fc;
   besides stem_conv1, stem_bn1, stem_conv2, stem_bn2 before conv1 (deep_stem)
-  and layer1_0/se/fc1, layer1_0/se/fc2, ... (se_ratio).
+  and layer1_0/se/fc1, layer1_0/se/fc2, ... (se_ratio) or layer1_0/se (eca).
 
   Args:
     num_classes: size of the logits; 0 for no head: "pre_logits" is returned.
-    variant: 10, 18, 34, 50, 101, 152, 200; or "50d", "se50", "x50_32x4d",
-      which are timm's resnet50d, seresnet50 and resnext50_32x4d.
+    variant: 10, 18, 34, 50, 101, 152, 200, 269; or "50d", "se50", "x50_32x4d",
+      "eca50t", "eca269d", "senet154", which are timm's resnet50d, seresnet50,
+      resnext50_32x4d, ecaresnet50t, ecaresnet269d and senet154.
     **kw: these override the variant:
       width: channels of the stem and the first stage, 64;
       small_stem: a 3x3 stride 1 stem without pooling, for images of 32 to 64
         pixels;
       deep_stem: three 3x3 convolutions of width / 2, width / 2 and width
         channels instead of the 7x7 one;
+      stem_widths: other channels of these three;
       avg_down: where the stride is 2, a shortcut is averaged over 2x2 pixels
         before its 1x1 convolution;
+      down_kernel: kernel size of a shortcut's convolution of stride 2, 1;
       se_ratio: width of a squeeze-and-excitation's bottleneck by that of its
         block's output, after whose last batch norm it comes; 0 for none;
+      eca: efficient channel attention in its place;
+      reduce_first: by how much the first 1x1 convolution of a bottleneck is
+        narrower than its 3x3 one, 1;
       groups, base_width: the 3x3 convolution of a bottleneck is in `groups`
         groups of `base_width` channels in the first stage, 1 and 64;
       grouped_reduce: its first 1x1 convolution is in `groups` groups, too, and

@@ -164,10 +164,11 @@ def from_timm(state_dict, *, head_dim=64):
   """Turns a timm model's weights into ours, whichever model it is.
 
   Its ResNets, with deep stem, average pooling in the shortcuts,
-  squeeze-and-excitation and groups, become those of `big_crop.models.resnet`;
+  squeeze-and-excitation or ECA and groups, become those of
+  `big_crop.models.resnet`;
   its ViTs and DeiTs those of `big_crop.models.vit` ("DeiT-S/16"); its RepVGGs,
-  re-parametrised or not, ConvNeXts and Swin Transformers those of the modules
-  of these names.
+  re-parametrised or not, ConvNeXts, EfficientNets, RegNets and Swin
+  Transformers those of the modules of these names.
 
   Args:
     state_dict: as in `from_torchvision`.
@@ -194,6 +195,10 @@ def _model_of(weights, head_dim):
   """A model with the names of timm's weights, of whatever size."""
   if weights.keys() & {"stem.conv_kxk.conv.weight", "stem.reparam_conv.weight"}:
     return models.get_model("repvgg", 1)
+  if "conv_stem.weight" in weights:
+    return models.get_model("efficientnet", 1)
+  if "stem.conv.weight" in weights:
+    return models.get_model("regnet", 1)
   if "stem.0.weight" in weights:
     return models.get_model("convnext", 1)
   if "patch_embed.proj.weight" not in weights:
