@@ -119,6 +119,8 @@ def parse_arg(text: str | None, **own) -> ConfigDict:
     arg.update(train_res=arg.res, test_res=arg.res)
   if arg.smoke:
     family, _, variant = arg.model.partition("-")
+    # Others shrink to a ResNet-10. These stay, so that what is peculiar to them
+    # is tried, at the cost of minutes where they are large.
     own = family in ("vit", "efficientnet", "regnet") or (
       family == "resnet" and not variant.isdigit()
     )
