@@ -451,7 +451,7 @@ def test_a_colour_cannot_fill_a_grey_image():
     raises_one_line(spec, "image of 1 channel", IMAGES["grey"])
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_image_survives(channels):
   spec = "trivial_augment_wide|autoaugment|random_grayscale|channel_permute"

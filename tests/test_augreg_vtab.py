@@ -177,19 +177,8 @@ def mocked(name, data_dir, num):
   )
 
 
-# The most involved schema; the others are slow.
-SCHEMAS = ("kitti_distance",)
-
-
-@pytest.mark.parametrize(
-  "name",
-  [
-    pytest.param(
-      n, marks=pytest.mark.long if n in SCHEMAS else pytest.mark.slow
-    )
-    for n in augreg.VTAB
-  ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", augreg.VTAB)
 def test_vtab_trains_on_records_of_tfds_schema(name, tmp_path_factory):
   task = augreg.VTAB[name]
   data_dir = tmp_path_factory.getbasetemp() / "tfds"

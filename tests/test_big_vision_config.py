@@ -57,7 +57,7 @@ def load(folder, *changes):
   return configs.load(str(folder / "theirs.py"))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_it_runs_as_it_is(tmp_path):
   c = load(tmp_path)
   assert c.schedule.to_dict() == {"decay_type": "cosine", "warmup_steps": 1}

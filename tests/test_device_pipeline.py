@@ -183,7 +183,7 @@ def quickstart(packed, *overrides):
   )
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_training_resumes_to_the_bit(packed, tmp_path, monkeypatch):
   whole = train.run(quickstart(packed), str(tmp_path / "whole"))
   assert whole["metrics"]["val/count"] == 10

@@ -147,8 +147,8 @@ def _resnet(name, variant):
 
 SHALLOW = {
   "efficientnet": _b0,
-  "efficientnet_v2": _v2_rw,
   "regnet": _regnet,
+  "efficientnet_v2": _v2_rw,
   "eca": functools.partial(_resnet, "ecaresnet50t", "eca50t"),
   "senet": functools.partial(_resnet, "senet154", "senet154"),
 }
@@ -166,6 +166,7 @@ def _check(reference, model, size, deep=1):
 
 @pytest.mark.long
 @pytest.mark.parametrize("family", SHALLOW)
+@pytest.mark.first(2)
 def test_shallow_ones_are_timms(family, monkeypatch):
   for variant in ("50", "152"):
     monkeypatch.setitem(resnet.VARIANTS, variant, ((1, 2, 1, 1), True))

@@ -154,7 +154,7 @@ def test_losses_do_not_depend_on_the_devices_or_rules(monkeypatch):
   np.testing.assert_allclose(losses(everything, devices), alone, rtol=1e-5)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_objective_of_the_docs_trains_evaluates_and_resumes(
   tmp_path, monkeypatch
 ):

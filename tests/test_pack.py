@@ -182,7 +182,7 @@ def corrupt(folder, tmp_path):
   return copy
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_killed_anywhere_it_goes_on_exactly(corrupt, tmp_path):
   done = python(KILLED, corrupt, tmp_path / "killed")
   assert done.returncode == 0, done.stderr

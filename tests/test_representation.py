@@ -80,7 +80,7 @@ def test_few_shots_are_scikit_learns_ridge(shots):
   assert (again == found).mean() >= 0.99
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_finished_run_is_probed(tmp_path, capsys):
   run_of(tmp_path / "run", "vit")
   argv = ["--workdir", str(tmp_path / "run"), "--k=3"]

@@ -288,7 +288,7 @@ def measured(monkeypatch, tmp_path, made, variables, **kw):
   return measurement.measure(str(tmp_path), "a", **kw)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_pictures_are_the_first_by_file_name(folder, tmp_path, monkeypatch):
   """As torchvision.datasets.ImageNet sorts them, not as they are stored."""
   model, variables, _, _ = make("vit")

@@ -39,7 +39,7 @@ def test_the_papers_522_runs():
   assert [r.index for r in runs] == list(range(522))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_every_run_of_the_paper_has_a_config_of_its_own():
   study = grid.load(PAPER)
   digests = {fingerprint.of_config(r.json_config) for r in study.runs}

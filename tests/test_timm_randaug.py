@@ -308,7 +308,7 @@ def test_images_come_out_as_from_timm(config):
   assert_same_images(run_many(f"rand_augment('{config}')", image, num), their)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_unseeded_draws_vary():
   spec = "rand_augment('rand-m7-mstd0.5-inc1-p1')"
   outs = run_many(spec, photo(), 64, seeded=False)
@@ -321,9 +321,8 @@ def test_a_seed_decides_whatever_the_threads():
   np.testing.assert_array_equal(one, run_many(spec, photo(), 64, threads=4))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["nearest", "random"])
-@pytest.mark.first(1)
 def test_shapes_fills_and_methods(method):
   preprocess = preprocess_fn(
     f"rand_augment('rand-n3-p1', fill=7, interpolation='{method}')"
@@ -340,7 +339,7 @@ def test_shapes_fills_and_methods(method):
   assert data.element_spec["image"].shape == photo().shape
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_no_ops_and_no_chance_change_nothing():
   for config in ("rand-n0", "rand-p0"):
     out = run(f"rand_augment('{config}', fill=0)", photo())
