@@ -131,13 +131,12 @@ def parse_arg(
     The arguments.
   """
   forms = forms or {}
-  out = _parse_arg(arg, defaults | dict.fromkeys(forms, False))
-  changed = {
-    k: v for flag in forms if out[flag] for k, v in forms[flag].items()
-  }
-  if changed:
-    out = _parse_arg(arg, defaults | dict.fromkeys(forms, False) | changed)
-  return out
+  defaults |= dict.fromkeys(forms, False)
+  flags = _parse_arg(arg, defaults)
+  for flag, changed in forms.items():
+    if flags[flag]:
+      defaults |= changed
+  return _parse_arg(arg, defaults)
 
 
 def _parse_arg(arg, defaults):
