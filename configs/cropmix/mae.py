@@ -101,7 +101,7 @@ def get_config(arg=None):
   c.optax_name = "scale_by_adam"
   c.optax = dict(b2=0.95)
   c.lr = arg.lr or scaled_lr(1.5e-4, arg.batch, base=256, rule="linear")
-  c.wd = 0.05
+  c.wd = c.lr * 0.05  # as in PyTorch's AdamW
   # As MAE's code: of all that is no vector.
   c.wd_mults = [(".*/kernel", 1.0), ("cls|decoder/mask_token", 1.0)]
   c.schedule = dict(decay_type="cosine", warmup_epochs=20.0)

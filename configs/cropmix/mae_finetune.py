@@ -78,7 +78,9 @@ def get_config(arg=None):
   per_256 = 4e-3 if small else 5e-4
   c.lr = arg.lr or scaled_lr(per_256, arg.batch, base=256, rule="linear")
   c.lr_mults = layer_decay(c.model.get("depth", depth))
-  c.wd = 0.05
+  c.wd = c.lr * 0.05  # as in PyTorch's AdamW, whose decay the rates scale
+  undecayed = (".*/(bias|scale)|cls|pos_embedding", 0.0)
+  c.wd_mults = [undecayed, *c.lr_mults, (".*", 1.0)]
   c.schedule = dict(decay_type="cosine", warmup_epochs=5.0)
   if small:
     c.schedule = dict(decay_type="cosine", warmup_percent=0.1)
