@@ -1,11 +1,15 @@
 """CropMix without labels: its configs and their study."""
 
 import pathlib
+import re
 
+import numpy as np
+import optax
 import pytest
+from flax import traverse_util
 
 from big_crop import config as configs
-from big_crop import train
+from big_crop import optim, train
 from big_crop.study import grid, reference, results
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -56,7 +60,7 @@ def test_moco_is_section_b21s():
 def test_mae_is_section_b31s_and_b32s():
   c = load("mae")
   assert (c.total_epochs, c.input.batch_size) == (200, 4096)
-  assert c.lr == pytest.approx(2.4e-3) and c.wd == 0.05
+  assert c.lr == pytest.approx(2.4e-3)
   assert (c.optax.b2, c.schedule.warmup_epochs) == (0.95, 20)
   assert load("mae", "fraction=10").total_epochs == 300
   crops = {
@@ -72,6 +76,54 @@ def test_mae_is_section_b31s_and_b32s():
   assert rates["Transformer/encoderblock_11/.*"] == pytest.approx(0.65)
   assert rates["embedding/.*|cls|pos_embedding"] == pytest.approx(0.65**13)
   assert set(load("mae_finetune", "robust").evals) >= {"imagenet_a", "val"}
+
+
+@pytest.mark.parametrize("name", ["mae", "mae_finetune"])
+def test_mae_is_trained_by_pytorchs_adamw(name):
+  """Three steps with the groups of MAE's code."""
+  torch = pytest.importorskip("torch")
+  c = load(name)
+  c.schedule = {}
+  rng, depth = np.random.default_rng(0), 12
+  tokens = ("cls", "pos_embedding", "decoder/mask_token")
+  names = [f"Transformer/encoderblock_{i}" for i in range(depth)]
+  names = [f"{n}/{leaf}" for n in names for leaf in ("kernel", "bias", "scale")]
+  names += ["embedding/kernel", "head/kernel"]
+  shape = lambda n: (2, 3) if "kernel" in n or n in tokens else (3,)
+  params = {n: rng.normal(size=shape(n)) for n in (*names, *tokens)}
+  params = {n: np.float32(v) for n, v in params.items()}
+
+  def group(name):
+    layer = depth + 1
+    if match := re.search(r"encoderblock_(\d+)", name):
+      layer = int(match[1]) + 1
+    elif name.startswith(("embedding", "cls", "pos_embedding")):
+      layer = 0
+    finetuned = c.objective_name == "classification"
+    positions = ("cls", "pos_embedding") if finetuned else ("pos_embedding",)
+    decayed = params[name].ndim > 1 and name not in positions
+    factor = 0.65 ** (depth + 1 - layer) if finetuned else 1.0
+    lr = (2e-3 if finetuned else 2.4e-3) * factor
+    return dict(lr=lr, weight_decay=0.05 if decayed else 0.0)
+
+  leaves = {n: torch.nn.Parameter(torch.tensor(p)) for n, p in params.items()}
+  peer = torch.optim.AdamW(
+    [dict(params=[p], **group(n)) for n, p in leaves.items()],
+    betas=(0.9, c.optax.b2),
+  )
+  nested = traverse_util.unflatten_dict(params, sep="/")
+  tx, _ = optim.make(c, nested, total_steps=3, batch_size=1, data_size=1)
+  state = tx.init(nested)
+  for _ in range(3):
+    grads = {n: np.float32(rng.normal(size=p.shape)) for n, p in params.items()}
+    for n, p in leaves.items():
+      p.grad = torch.tensor(grads[n])
+    peer.step()
+    grads = traverse_util.unflatten_dict(grads, sep="/")
+    updates, state = tx.update(grads, state, nested)
+    nested = optax.apply_updates(nested, updates)
+  for n, p in traverse_util.flatten_dict(nested, sep="/").items():
+    np.testing.assert_allclose(p, leaves[n].detach(), atol=1e-6, err_msg=n)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ FRACTIONS = {
 }
 DECODER = dict(width=512, depth=8, num_heads=16)
 QUICK = dict(
-  data="critters", model="quick", res=48, epochs=100.0, batch=128, lr=3e-3
+  data="critters", model="quick", res=48, epochs=40.0, batch=128, lr=1e-3
 )
 FORMS = dict(quick=QUICK, smoke=dict(QUICK, epochs=2.0, batch=32))
 
