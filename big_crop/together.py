@@ -38,6 +38,8 @@ _OTHERS = (16, 4, 1)
 
 def difference(one, other) -> str | None:
   """What keeps two configs from being trained together, or None."""
+  if one.total_steps == 0:
+    return "they only evaluate"
   free = (*MAY_DIFFER, *configs.FREE_KEYS)
   as_json = configs.as_json
   return records.changed_key(as_json(one), as_json(other), free)
@@ -147,9 +149,7 @@ def run(all_configs: Sequence, workdirs: Sequence[str]) -> list:
   Raises:
     ValueError: for anything wrong with the configs, the data or the workdirs.
   """
-  if all_configs[0].total_steps == 0:
-    raise UserError("runs that only evaluate are not trained together")
-  for other in all_configs[1:]:
+  for other in all_configs:
     if change := difference(all_configs[0], other):
       raise UserError(f"runs cannot be trained together: {change}")
   runs = [_Run(*pair) for pair in zip(all_configs, workdirs, strict=True)]
@@ -264,10 +264,11 @@ def run(all_configs: Sequence, workdirs: Sequence[str]) -> list:
         if rate:
           measured["images_per_s"] = rate / num
       for name in due:
-        results = parts.evals[name][0].run(state.variables())
-        measured |= {f"{name}/{k}": v for k, v in results.items()}
-        text = "  ".join(f"{k} {v:.4g}" for k, v in results.items())
-        line.show(f"step {step}  {run_.workdir.name}  {name}: {text}")
+        found, text = train.run_evaluator(
+          name, parts.evals[name][0], state.variables(), run_.workdir
+        )
+        measured |= found
+        line.show(f"step {step}  {run_.workdir.name}  {text}")
       if measured:
         run_.metrics_file.write(step, measured)
       if save:

@@ -140,14 +140,11 @@ def run(config, workdir: str) -> dict | None:
   def evaluate(step, names):
     measured = {}
     for name in names:
-      results = parts.evals[name][0].run(state.variables())
-      shown = {k: v for k, v in results.items() if np.ndim(v)}
-      results = {k: v for k, v in results.items() if k not in shown}
-      if first_process:
-        draw(workdir, {f"{name}_{k}": v for k, v in shown.items()})
-      measured |= {f"{name}/{k}": v for k, v in results.items()}
-      text = "  ".join(f"{k} {v:.4g}" for k, v in results.items())
-      line.show(f"step {step}  {name}: {text}")
+      results, text = run_evaluator(
+        name, parts.evals[name][0], state.variables(), workdir
+      )
+      measured |= results
+      line.show(f"step {step}  {text}")
     return measured
 
   if not total_steps:
@@ -239,6 +236,17 @@ def run(config, workdir: str) -> dict | None:
       "wall_time_s": elapsed + time.time() - began,
     },
   )
+
+
+def run_evaluator(name, evaluator, variables, workdir):
+  """Draws an evaluator's pictures; returns its metrics, and a line of them."""
+  results = evaluator.run(variables)
+  shown = {k: v for k, v in results.items() if np.ndim(v)}
+  results = {k: v for k, v in results.items() if k not in shown}
+  if jax.process_index() == 0:
+    draw(workdir, {f"{name}_{k}": v for k, v in shown.items()})
+  text = "  ".join(f"{k} {v:.4g}" for k, v in results.items())
+  return {f"{name}/{k}": v for k, v in results.items()}, f"{name}: {text}"
 
 
 def save_images(workdir, prepared):

@@ -10,6 +10,7 @@ import pytest
 
 from big_crop import config as configs
 from big_crop import pack, together, train
+from big_crop.evaluators import classification
 from big_crop.runtime import checkpoint, sharding, stop
 from big_crop.study import __main__ as study
 
@@ -68,8 +69,14 @@ def assert_alike(one, other, rtol=1e-5):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("num", [2, 4])
-def test_each_run_is_as_it_is_alone(packed, tmp_path, num):
-  """20 steps: the losses within 1e-5 of their size."""
+def test_each_run_is_as_it_is_alone(packed, tmp_path, num, monkeypatch):
+  """20 steps: the losses within 1e-5 of their size; pictures are drawn."""
+  evaluate = classification.Evaluator.run
+  monkeypatch.setattr(
+    classification.Evaluator,
+    "run",
+    lambda *args: evaluate(*args) | {"seen": np.zeros((2, 8, 8, 3))},
+  )
   coupled = dict(crop="inception_crop_coupled")
   few = "--config.total_steps=20"
   made = [
@@ -86,7 +93,7 @@ def test_each_run_is_as_it_is_alone(packed, tmp_path, num):
     train.run(c, alone)
     assert_alike(alone, paths[i])
   names = {p.name for p in pathlib.Path(paths[0]).iterdir()}
-  assert {"config.json", "summary.json", "train_images.png"} <= names
+  assert {"summary.json", "train_images.png", "val_seen.png"} <= names
 
 
 @pytest.mark.slow
@@ -132,6 +139,9 @@ def test_what_cannot_be_trained_together(packed, tmp_path):
   one = config(packed)
   with pytest.raises(ValueError, match=r"config\.wd is"):
     together.run([one, config(packed, "--config.wd=0.5")], paths)
+  made = [config(packed, "--config.total_steps=0", seed=i) for i in (0, 1)]
+  with pytest.raises(ValueError, match="they only evaluate"):
+    together.run(made, paths)
   tf_data = "--config.input.engine=tf.data"
   made = [config(packed, tf_data, seed=i) for i in (0, 1)]
   with pytest.raises(ValueError, match="engine"):
