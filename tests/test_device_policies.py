@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from op_helpers import first_quick, photo, preprocess_fn, traced
 
-from big_crop.device_ops import pixels, registry
+from big_crop.device_ops import geometry, pixels, registry
 from big_crop.device_ops.canvas import unpack
 from big_crop.device_ops.philox import seed_words
 from pp_ops import registry as host
@@ -207,6 +207,18 @@ def test_random_ops(spec):
   ours, theirs = on_device(spec, images), random_on_host(spec, images)
   assert (ours != images).any((1, 2, 3)).mean() > 0.5
   assert (difference(ours, theirs) > 1).mean() <= RANDOM[spec]
+
+
+@pytest.mark.parametrize("spec", ["randaug(2, 10)", RAND])
+def test_no_traced_value_outlives_its_program(spec):
+  """Training asks for a string's shapes before it runs it: two programs."""
+  for cached in (geometry._stage, geometry._covering):
+    cached.cache_clear()
+  image = jax.ShapeDtypeStruct((1, 8, 8, 3), np.uint8)
+  seed = jax.ShapeDtypeStruct((1, 4), np.uint32)
+  pp = registry.get_preprocess_fn(spec)
+  with jax.checking_leaks():
+    jax.eval_shape(lambda x, seed: pp({"image": x}, seed), image, seed)
 
 
 @pytest.mark.slow

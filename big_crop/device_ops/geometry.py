@@ -195,8 +195,9 @@ def _stage(fill, kind):
     sample = functools.partial(pick, fill=fill)
   else:
     sample = functools.partial(_interpolate, fill=fill, four=kind == "bicubic")
-  # With these parameters sampling gives the image itself, to the last bit.
-  nothing = _Move(*map(jnp.float32, _Move()[:-1]), jnp.bool_(False))
+  # With these parameters sampling gives the image itself, to the last bit. They
+  # are NumPy's because JAX's would belong to the program that is traced first.
+  nothing = _Move(*map(np.float32, _Move()[:-1]), np.bool_(False))
   return Stage(sample, lambda image: nothing)
 
 

@@ -14,6 +14,8 @@ Arguments, as in `:seeds=1,epochs=4:16`:
     widths    of the models, joined by : (64:128)
     epochs    joined by : (5:20)
     seeds     how many, from 0 (2)
+    data      critters, or where it is packed
+    engine    tf.data, or device, for packed data
 """
 
 from big_crop.config import parse_arg
@@ -21,13 +23,26 @@ from big_crop.study.grid import default_study
 
 
 def get_config(arg=None):
-  arg = parse_arg(arg, widths="64:128", epochs="5:20", seeds=2)
+  arg = parse_arg(
+    arg,
+    widths="64:128",
+    epochs="5:20",
+    seeds=2,
+    data="critters",
+    engine="tf.data",
+  )
   c = default_study()
   c.base = "../augreg/pretrain.py"
   c.arguments = dict(
     data="critters", model="mu/8", res=48, batch=128, wd=1e-4, dtype="float32"
   )
-  c.overrides = ["--config.model.depth=4", "--config.ckpt_steps=1000"]
+  c.overrides = [
+    f"--config.input.engine={arg.engine}",
+    f"--config.input.data.name={arg.data}",
+    f"--config.evals.test.data.name={arg.data}",
+    "--config.model.depth=4",
+    "--config.ckpt_steps=1000",
+  ]
   c.seeds = list(range(arg.seeds))
   width = "config.model.width"
   for w in map(int, arg.widths.split(":")):
