@@ -51,10 +51,18 @@ def test_parameters_are_as_many_as_published(name):
   ("timms", "variant", "size"),
   [
     ("vit_tiny_r_s16_p8_224", "R+Ti/16", 64),
-    pytest.param(
-      "vit_small_r26_s32_224", "R26+S/32", 96, marks=pytest.mark.slow
+    *(
+      pytest.param(*row, marks=pytest.mark.slow)
+      for row in (
+        ("vit_small_r26_s32_224", "R26+S/32", 96),
+        ("vit_tiny_patch16_224", "Ti/16", 32),
+        ("vit_small_patch32_224", "S/32", 64),
+        ("vit_small_patch16_224", "S/16", 32),
+        ("vit_base_patch32_224", "B/32", 64),
+        ("vit_base_patch16_224", "B/16", 32),
+        ("vit_large_patch16_224", "L/16", 32),
+      )
     ),
-    pytest.param("vit_tiny_patch16_224", "Ti/16", 32, marks=pytest.mark.slow),
   ],
 )
 def test_logits_are_timms(timms, variant, size):
