@@ -172,7 +172,7 @@ def docstring_of(name: str) -> tuple[str, dict[str, list[str]]]:
 def _op(name: str, fused: bool) -> str:
   op, on_device = registry.lookup(name), name in device.names()
   text, sections = docstring_of(name)
-  out = [f"### `{name}`", f"```python\n{_call(name, op.factory)}\n```"]
+  out = [f"### `{name}`", f"```text\n{_call(name, op.factory)}\n```"]
   facts = ["tf.data, device" if on_device else "tf.data"]
   if op.inkey is None:
     facts.append("on the features of an example")

@@ -1,6 +1,6 @@
 r"""Measures crop laws: exactly, by sampling, and against each other.
 
-    python -m big_crop.measure --crop inception_crop inception_crop_fixed \\
+    python -m big_crop.measure --crop inception_crop inception_crop_fixed \
       'beta_crop(alpha=2)' --image_shape 256x512 512x256 --out /tmp/measure
 
 Prints a table and writes `summary.json`, `table.md` and figures: the crop area,
