@@ -85,6 +85,8 @@ file's own arguments follow the colon; any key is set behind it. A key of a type
 
 ## Keys
 
+Each with its type, its default, and what it is.
+
 """
 
 
@@ -95,15 +97,6 @@ def _value(value: Any) -> str:
   if isinstance(value, tuple):
     return f"({', '.join(map(_value, value))})"
   return repr(value)
-
-
-def _table(head: str, rows: list[tuple[str, ...]]) -> str:
-  columns = head.split("|")
-  lines = [[c.strip() for c in columns], ["---"] * len(columns), *rows]
-  return "".join(
-    f"| {' | '.join(c.replace('|', chr(92) + '|') for c in line)} |\n"
-    for line in lines
-  )
 
 
 def _call(name: str, factory: Any) -> str:
@@ -292,29 +285,42 @@ def _leaves(config: Any, where: str = "") -> Iterator[tuple[str, Any, str]]:
     yield dotted, value, kind
 
 
-def key_rows() -> list[tuple[str, ...]]:
-  """Rows of the table of all keys."""
+def explained_keys() -> dict[str, str]:
+  """{key: its type, default and comment} of every key of a config."""
   said = _keys_and_comments(configs.default_config)
   found = {k: more for k, *more in _leaves(configs.default_config())}
-  rows, group = [], ""
+  out, group = {}, ""
   for key, about in said.items():
     if key in found:
-      about = " ".join(filter(None, (group, about)))
       value, kind = found[key]
-      rows.append((f"`{key}`", f"`{_value(value)}`", kind, about))
+      about = " ".join(filter(None, (group, about)))
+      out[key] = f"{kind}, `{_value(value)}`. {_sentence(about)}"
     # What is said of a dict stands with its first key.
     within = any(k.startswith(f"{key}.") for k in found)
-    group = about if within else ""
-  return rows
+    group = _sentence(about) if within else ""
+  return out
 
 
-def _argument_rows(name: str) -> list[tuple[str, ...]]:
-  """Rows for a dict of `big_crop.recipes`."""
+def _sentence(text: str) -> str:
+  """With a full stop, and a capital if it does not begin with a name."""
+  if not text:
+    return ""
+  first = text.split()[0]
+  name = not first.isalpha() or text[len(first) :].startswith(":")
+  return (text if name else text[0].upper() + text[1:]).rstrip(".") + "."
+
+
+def _list(explained: dict[str, str]) -> str:
+  return "".join(f"- `{k}`: {text}\n" for k, text in explained.items())
+
+
+def _explained_arguments(name: str) -> dict[str, str]:
+  """{argument: its default and comment} of a dict of `big_crop.recipes`."""
   said = _keys_and_comments(recipes, name)
-  values = getattr(recipes, name)
-  return [
-    (f"`{k}`", f"`{_value(_given(v))}`", said[k]) for k, v in values.items()
-  ]
+  return {
+    k: f"`{_value(_given(v))}`. {_sentence(said[k])}"
+    for k, v in getattr(recipes, name).items()
+  }
 
 
 def _given(value: Any) -> Any:
@@ -357,14 +363,14 @@ def _config(path: pathlib.Path) -> str:
 
 def config_page() -> str:
   """docs/config_reference.md."""
-  out = [_CONFIG_HEAD, _table("key|default|type|what it is", key_rows())]
+  out = [_CONFIG_HEAD, _list(explained_keys())]
   out.append(
     "\n## Arguments that recipes share\n\nThe configs below name these lists.\n"
   )
   for name in ("ARGUMENTS", "CROPMIX", "JUDGE"):
     comment = _comment_above(recipes, name)
     out.append(f"\n### `big_crop.recipes.{name}`\n\n{comment}\n\n")
-    out.append(_table("argument|default|what it is", _argument_rows(name)))
+    out.append(_list(_explained_arguments(name)))
   for title, folder in (("Configs", ""), ("Configs of studies", "studies")):
     out.append(f"\n## {title}\n\n")
     for path in sorted((ROOT / "configs").glob("**/*.py")):
