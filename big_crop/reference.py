@@ -60,10 +60,8 @@ _OPS_HEAD = f"""{_MADE}
 
 Every op of a pp string, with its arguments and their defaults. [Preprocessing
 ops](ops.md) says what they are for. An op reads and writes the feature `image`
-unless its entry says otherwise; `key`, or `inkey` and `outkey`, name others. It
-runs in tf.data; the device engine ([packed data](packed_data.md)) has it where
-"device" stands.
-
+unless its entry says otherwise; `key`, or `inkey` and `outkey`, name others.
+"device" means that the device engine ([packed data](packed_data.md)) has it.
 """
 _CROPS_HEAD = """
 Algorithms are those of "You May Be Running the Wrong Inception Crop". What all
@@ -192,9 +190,10 @@ def ops_page() -> str:
   for title, modules in _GROUPS.items():
     groups[title] = [n for n in left if _module(n).startswith(modules)]
     left = [n for n in left if n not in groups[title]]
-  out = [_OPS_HEAD]
-  for title, members in groups.items():
-    out.append(f"- {title}: {', '.join(f'[`{n}`](#{n})' for n in members)}\n")
+  links = lambda names: ", ".join(f"[`{n}`](#{n})" for n in names)
+  alone = [n for n in ours if n not in device.names()]
+  out = [_OPS_HEAD, f"In tf.data alone: {links(alone)}.\n\n"]
+  out += [f"- {title}: {links(groups[title])}\n" for title in groups]
   for title, members in groups.items():
     out.append(f"\n## {title}\n")
     out.append(_CROPS_HEAD if title == "Crops" else "")
