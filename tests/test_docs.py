@@ -158,7 +158,7 @@ def _try_ours(words, quoted, monkeypatch):
     return
   parsed = _parsed(module, argv, monkeypatch)
   spec = parsed and getattr(parsed[0], "config", None)
-  if spec and spec != "CONFIG" and not spec.startswith("BIG_VISION"):
+  if spec and not spec.startswith(("CONFIG", "FILE", "BIG_VISION")):
     _try_config(spec, parsed[1])
 
 
