@@ -1,6 +1,6 @@
 r"""Which crop of another family is as strong as the one that you have?
 
-    python -m big_crop.match --target 'inception_crop(area_min=5)' \\
+    python -m big_crop.match --target 'inception_crop(area_min=5)' \
       --family inception_crop_fixed --solve area_min
 
 Strength is a low percentile of the crop scale, the 5th by default: "lower tail

@@ -23,38 +23,38 @@ from pp_ops.errors import UserError
 ARGUMENTS = dict(
   model="resnet-50",  # a model, and after the dash its variant
   lr=placeholder(float),  # not given: the recipe's, for this batch size
-  train_res=224,
-  test_res=224,
+  train_res=224,  # pixels of training images
+  test_res=224,  # pixels of test images
   res=None,  # both of these
-  crop="inception_crop_fixed",  # TensorFlow's is inception_crop
-  area_min=8.0,  # percent
+  crop="inception_crop_fixed",  # the crop op; TensorFlow's is inception_crop
+  area_min=8.0,  # smallest crop, percent of the image
   alpha=None,  # of beta_crop, or of CropMix's weights
-  beta=None,
+  beta=None,  # of beta_crop
   interpolation="bicubic",  # of the crop and of RandAugment, as timm's
-  seed=0,
+  seed=0,  # of the whole run
   data="imagenet2012",  # or another TFDS name, or a folder
-  data_dir=None,
-  test_split=None,  # not given: "validation", or as in SPLITS
-  real=True,  # evaluate on ImageNet-ReaL and -V2
-  v2=True,
+  data_dir=None,  # where TFDS has prepared the dataset
+  test_split=None,  # not given: "validation", or as the dataset has it
+  real=True,  # evaluate on ImageNet-ReaL
+  v2=True,  # evaluate on ImageNet-V2
   test_crops=False,  # at the end val_crop875 to val_crop1000, as in Table 9
   smoke=False,  # two epochs on 64 embedded images
 )
 # What CropMix's recipes take beside them, and in which they differ.
 CROPMIX = dict(
-  crop="cropmix",  # RRC is inception_crop_fixed
+  crop="cropmix",  # the plain random crop is inception_crop_fixed
   area_min=None,  # percent; not given: 1 for CropMix, 8 for another crop
-  num="2+3+4",
-  mix="mixup",
-  permute=True,
-  scales="multi",
+  num="2+3+4",  # how many crops are mixed; of several a number is drawn
+  mix="mixup",  # how they are mixed: mixup or cutmix
+  permute=True,  # permute the channels of the lighter image of each step
+  scales="multi",  # multi: each crop has its own range of scales; or single
   before="none",  # of AUGMENTATIONS, on the lighter image of each step
   after="none",  # likewise, on the image that any crop has made
-  loss="ce",
-  test_crop=0.875,
-  mixed_precision=False,
-  real=False,
-  v2=False,
+  loss="ce",  # ce, cross-entropy, or bce, binary cross-entropy
+  test_crop=0.875,  # the part of a test image's shorter side that is kept
+  mixed_precision=False,  # matrix products in bfloat16
+  real=False,  # evaluate on ImageNet-ReaL
+  v2=False,  # evaluate on ImageNet-V2
   robust=False,  # at the end the metrics of Table 2 beside top-1
   corrupted=None,  # the folder of Co-Mixup's test sets, `replace` and `noise`
 )
@@ -392,13 +392,13 @@ def add_robust(c: ConfigDict, arg: ConfigDict) -> None:
 # What the configs that judge an encoder take, beside their own.
 JUDGE = dict(
   init=None,  # a run's workdir; or a study's, with the run's `views`
-  views=None,
+  views=None,  # of the run in the study's workdir
   model="resnet-50",  # what starts from nothing, without `init`
-  data_dir=None,
-  train="train",
-  test="validation",
-  res=224,
-  seed=0,
+  data_dir=None,  # where TFDS has prepared the dataset
+  train="train",  # split to train on
+  test="validation",  # split to test on
+  res=224,  # pixels of the model's input
+  seed=0,  # of the whole run
 )
 _QUICK = dict(data="critters", res=48, batch=128, epochs=20.0)
 JUDGE_FORMS = dict(

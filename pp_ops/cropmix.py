@@ -170,7 +170,9 @@ def _decode(data, planner, rng):
 
 
 def get_cropmix(*args, **kwargs) -> Callable[..., tf.Tensor]:
-  """CropMix of an image, or of an encoded one of which it decodes the views.
+  """Crops an image several times, at several scales, and mixes the crops.
+
+  CropMix, section 3.2. Of an encoded image only the crops are decoded.
 
   Args:
     *args: see `pp_ops.laws.cropmix.read_arguments`.

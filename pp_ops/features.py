@@ -130,7 +130,7 @@ def get_choice(
 
 @register("reshape")
 def get_reshape(new_shape):
-  """`tf.reshape`."""
+  """Gives a feature another shape, as `tf.reshape` does."""
   check_shape(new_shape, "new_shape")
   return lambda x: tf.reshape(x, new_shape)
 

@@ -137,10 +137,10 @@ def _register_shear(name, axis):
     interpolation: str = "nearest",
     corner: bool = False,
   ):
-    """Slides rows to the left, or columns up, the further the higher they are.
+    """Shears the image: shifts each row left, or each column up.
 
-    Row y of `shear_x` moves by level * y pixels, column x of `shear_y` by
-    level * x; the first one stays.
+    `shear_x` shifts row y by level * y pixels, `shear_y` column x by level * x,
+    so that the first one stays.
 
     Args:
       level: pixels per pixel.
@@ -211,8 +211,9 @@ def _shift(image, pixels, axis, fill):
 def _register_translate(name, axis):
   @register_uint8(name)
   def get_translate(pixels: float, fill=128, interpolation: str = "nearest"):
-    """Moves the content left, or up; nearest: by whole pixels, halves up.
+    """Moves the content left (`translate_x`) or up (`translate_y`).
 
+    With interpolation="nearest" it moves by whole pixels; halves round up.
     `translate_x` is Pillow's `Image.transform(size, AFFINE,
     (1, 0, pixels, 0, 1, 0))`, `translate_y` with (1, 0, 0, 0, 1, pixels).
     """

@@ -55,7 +55,18 @@ def decode(
 
 @register("decode")
 def get_decode(channels: int = 3, precise: bool = True) -> _Op:
-  """Decodes an encoded image to uint8; see `decode`."""
+  """Decodes JPEG, PNG, BMP or the first frame of a GIF to uint8.
+
+  Greyscale and CMYK images become RGB; an alpha channel is dropped.
+
+  Args:
+    channels: 3 or 1.
+    precise: decode JPEGs as Pillow does. False is TensorFlow's default, the
+      fast DCT, which is big_vision's default too.
+
+  Returns:
+    encoded image -> uint8 [height, width, channels].
+  """
   if channels not in (1, 3):
     raise UserError(f"channels={channels}: need 1 or 3")
   return lambda data: decode(data, channels, precise)
@@ -216,7 +227,7 @@ def _central_square(image, offset_of):
 
 @register("central_crop")
 def get_central_crop(size=None, rounding: str = "big_vision") -> _Op:
-  """The centre window.
+  """Cuts out the window in the centre.
 
   Args:
     size: pixels, or (height, width). Default the largest square.

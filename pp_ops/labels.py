@@ -54,7 +54,7 @@ def get_onehot(
 
 @register("lookup")
 def get_lookup(mapping: str, npzkey: str = "fnames", sep: str | None = None):
-  """The number of a string, by a file; -1 for a string that is not in it.
+  """Replaces a string by its number in a file, or by -1 if it is not there.
 
   Args:
     mapping: a text file, whose line i (from 0) is the string of number i; or

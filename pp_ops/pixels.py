@@ -94,7 +94,7 @@ def get_equalize():
 
 @register_uint8("invert")
 def get_invert():
-  """255 - x; `ImageOps.invert`."""
+  """Replaces each value x by 255 - x; Pillow's `ImageOps.invert`."""
   return tf.bitwise.invert
 
 
@@ -157,7 +157,9 @@ def get_solarize_add(addition: int, threshold: int = 128):
 
 @register_uint8("color")
 def get_color(factor: float, legacy: bool = False):
-  """From grey (0) over the image (1) to more colour; `ImageEnhance.Color`.
+  """Less or more colour: factor 0 is grey, 1 the image itself.
+
+  Pillow's `ImageEnhance.Color`.
 
   Args:
     factor: at least 0.
@@ -205,7 +207,9 @@ def _pixels_by_256(image):
 
 @register_uint8("contrast")
 def get_contrast(factor: float, legacy: bool = False):
-  """Away from (> 1) or towards (< 1) the mean grey; `ImageEnhance.Contrast`.
+  """Less or more contrast: factor 0 is the mean grey, 1 the image itself.
+
+  Pillow's `ImageEnhance.Contrast`.
 
   Args:
     factor: at least 0.
@@ -226,7 +230,7 @@ def get_contrast(factor: float, legacy: bool = False):
 
 @register_uint8("brightness")
 def get_brightness(factor: float):
-  """factor x, from 0 for black; `ImageEnhance.Brightness`."""
+  """Multiplies each value by `factor`; Pillow's `ImageEnhance.Brightness`."""
   check_number("factor", factor, 0)
 
   def brightness(image):
@@ -259,7 +263,9 @@ def _smooth_legacy(image):
 
 @register_uint8("sharpness")
 def get_sharpness(factor: float, legacy: bool = False):
-  """From smoothed (0) over the image (1) to sharper; `ImageEnhance.Sharpness`.
+  """Less or more sharpness: factor 0 is smoothed, 1 the image itself.
+
+  Pillow's `ImageEnhance.Sharpness`.
 
   Args:
     factor: at least 0.

@@ -53,7 +53,7 @@ def get_kitti_distance():
 
 @register("coarse_label", inkey="label")
 def get_coarse_label(values: int, classes: int):
-  """Whole numbers below `values` in `classes` classes of neighbours."""
+  """Puts labels below `values` into `classes` groups of neighbours."""
   check_number("values", values, 2, whole=True)
   check_number("classes", classes, 2, values, whole=True)
   return lambda label: tf.cast(label, tf.int64) * classes // values

@@ -9,8 +9,8 @@ from PIL import Image
 
 from big_crop import match, pack
 from big_crop.measure import __main__ as measure_command
+from big_crop.measure import figures, shapes
 from big_crop.measure import measurement as measure
-from big_crop.measure import shapes
 from pp_ops import laws, registry
 from pp_ops.laws import arguments, exact
 
@@ -127,15 +127,17 @@ def test_match_prints_a_spec_to_paste(capsys):
 
 
 def test_measure_writes_everything(tmp_path, capsys):
+  Image.new("RGB", (40, 30)).save(picture := tmp_path / "picture.png")
   measure_command.main(
     [
       *("--crop", "inception_crop_port", "beta_crop(alpha=2)"),
       *("--image_shape", "32x64", "64x32", "--samples", "2e5"),
+      *("--picture", str(picture)),
       *("--out", str(tmp_path)),
     ]
   )
   names = {p.name for p in tmp_path.iterdir()}
-  assert {"summary.json", "table.md", "areas_32x64.png"} <= names
+  assert {"table.md", "areas_32x64.png", "windows.png"} <= names
   assert "sizes_inception_crop_port.png" in names
   assert (tmp_path / "table.md").read_text() in capsys.readouterr().out
   summary = json.loads((tmp_path / "summary.json").read_text())
@@ -146,6 +148,39 @@ def test_measure_writes_everything(tmp_path, capsys):
     assert abs(exact["mean"] - sampled["mean"]) < 5 * 0.25 / 2e5**0.5
   turned = [r for r in summary["distances"] if r["b"].startswith("transposed")]
   assert [r["tv"] > 0.1 for r in turned] == [True, False]
+
+
+def test_windows_on_a_picture(tmp_path, monkeypatch):
+  """Outlines lie in the picture, crops are as large as is said, and grow."""
+  picture = np.zeros((30, 40, 3), np.uint8)
+  picture[..., 0], picture[..., 1] = np.mgrid[:30, :40]
+  Image.fromarray(picture).save(tmp_path / "picture.png")
+  drawn = figures.read_picture(str(tmp_path / "picture.png"))
+  kept = []
+  monkeypatch.setattr(figures.plots, "save", lambda f, *_, **__: kept.append(f))
+  specs = ["inception_crop_fixed", "beta_crop(alpha=5)"]
+  found = measure.measure(specs, {"30x40": {(30, 40): 1}}, 100)
+  figures.save_windows(tmp_path / "windows.png", found, drawn, 0)
+  axes = [ax for ax in kept[0].axes if ax.images]
+  crops = [ax for ax in axes if not ax.patches]
+  for ax in axes:
+    for box in ax.patches:
+      (x, y), h, w = box.get_xy(), box.get_height(), box.get_width()
+      assert min(x, y) >= -0.5 and x + w <= 39.5 and y + h <= 29.5
+  assert [ax.get_title("left") for ax in axes if ax.patches] == specs
+  medians = []
+  for law in (crops[:10], crops[10:]):
+    shown = [np.asarray(ax.images[0].get_array()) for ax in law]
+    areas = [len(a) * len(a[0]) / 1200 for a in shown]
+    assert areas == sorted(areas)
+    for ax, area, image in zip(law, areas, shown, strict=True):
+      assert ax.get_title().startswith(f"{area:.0%} ")
+      y, x, _ = image[0, 0]
+      np.testing.assert_array_equal(
+        image, picture[y : y + len(image), x : x + len(image[0])]
+      )
+    medians.append(areas[5])
+  assert medians[0] + 0.2 < medians[1]
 
 
 def test_measure_averages_over_images_and_takes_a_users_law(

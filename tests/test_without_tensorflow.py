@@ -114,27 +114,6 @@ def blocks(language):
   return re.findall(rf"```{language}\n(.*?)```", PAGE, re.S)
 
 
-def listed_ops():
-  """The ops that the page lists, and those that it says are missing."""
-  (section,) = re.findall(r"\n## Which ops there are\n(.*?)\n## ", PAGE, re.S)
-  table, _, missing = section.partition("\n\nNot there: ")
-  listed = re.findall(r"`(\w+)`", table)
-  assert len(listed) == len(set(listed))
-  return {*listed}, {*re.findall(r"`(\w+)`", missing.partition(".")[0])}
-
-
-def test_the_page_lists_the_ops():
-  listed, _ = listed_ops()
-  fused = {n for n in device.names() if n.startswith("decode_jpeg_and_")}
-  assert listed == {*device.names()} - fused
-  assert {n.removeprefix("decode_jpeg_and_") for n in fused} <= listed
-
-
-def test_the_page_lists_the_ops_that_are_missing():
-  pytest.importorskip("tensorflow")
-  assert listed_ops()[1] == {*registry.names()} - {*device.names()}
-
-
 def test_the_page_computes_its_sizes():
   rows = re.findall(r"\| (\d+) \| (\d+)x(\d+) \| ([\d,]+) \| (\d+) GB \|", PAGE)
   assert len(rows) >= 3

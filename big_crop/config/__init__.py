@@ -37,75 +37,133 @@ FREE_KEYS = (
 def default_config() -> ConfigDict:
   """The keys that the trainer reads, with their defaults.
 
-  A config file changes them and may not invent others: the dict is locked, but
-  for those parts whose keys belong to what they are handed to (a model, an
+  A config file changes them and may not invent others: the dict is locked,
+  except for parts whose keys belong to what they are handed to (a model, an
   optimiser), which checks them itself. `placeholder(type)` stands for None
   until the key gets a value of that type.
+
+  docs/config_reference.md shows the comment of each key.
   """
   c = ConfigDict(type_safe=False)
+  # Of parameters, the order of examples, crops, dropout: of everything random.
   c.seed = 0
-  c.total_epochs = placeholder(float)  # this, total_steps or total_examples
+  # How long to train: give this, total_steps or total_examples.
+  c.total_epochs = placeholder(float)
+  # Updates. 0 evaluates the initial weights and trains nothing.
   c.total_steps = placeholder(int)
-  c.total_examples = placeholder(int)
-  c.num_classes = placeholder(int)  # None: the training dataset's
+  c.total_examples = placeholder(int)  # images shown, over all epochs
+  c.num_classes = placeholder(int)  # None: as many as the training data have
 
   c.input = ConfigDict()
-  c.input.data = ConfigDict(dict(name="critters", split="train", data_dir=None))
-  c.input.pp = placeholder(str)  # must be set
-  # What runs it: tf.data on the host, or device: JAX, for packed data.
+  c.input.data = ConfigDict(
+    dict(
+      # A TFDS name; the folder of a prepared TFDS dataset, of class folders of
+      # images or of packed data; or critters, the embedded dataset.
+      name="critters",
+      split="train",  # as in TFDS, for example "train[:10%]"
+      data_dir=None,  # where TFDS has prepared the dataset
+    )
+  )
+  c.input.pp = placeholder(str)  # the preprocessing string; must be set
+  # Which engine runs the pp string: tf.data on the host, or device, which is
+  # JAX on the accelerator and needs packed data.
   c.input.engine = "tf.data"
-  c.input.batch_size = 128  # over all devices and hosts
-  c.input.repeats = 1  # of an image in a row, each with its own augmentation
-  c.input.shuffle_buffer_size = 50_000  # for TFDS; others shuffle as a whole
-  c.input.num_parallel_calls = placeholder(int)  # None: TensorFlow chooses
-  # For the device engine: whether the devices hold the dataset, each a part of
-  # it; None: if that takes no more than half of their memory.
+  c.input.batch_size = 128  # images in one update, over all devices and hosts
+  # How often an image comes in a row, each time with another augmentation
+  # (repeated augmentation). An epoch keeps its length.
+  c.input.repeats = 1
+  # Images among which tf.data draws the next one, for TFDS datasets. Folders,
+  # packed data and critters are shuffled as a whole.
+  c.input.shuffle_buffer_size = 50_000
+  # Images that tf.data preprocesses at a time; None: TensorFlow decides.
+  c.input.num_parallel_calls = placeholder(int)
+  # For the device engine: whether the devices hold the dataset, each an equal
+  # part. None: they do if that takes at most half of their memory.
   c.input.hold = placeholder(bool)
-  c.input.skip_corrupt = False  # leave out what does not decode
-  c.pp_modules = []  # modules that register ops of your own
+  c.input.skip_corrupt = False  # leave out images that do not decode
+  c.pp_modules = []  # modules to import, which register ops and laws of yours
 
-  # What is minimised: a name in big_crop.objectives, or the dotted path of a
-  # module of your own; and its arguments.
+  # What is minimised: classification, contrastive, masked_autoencoding, or the
+  # dotted path of a module of your own.
   c.objective_name = "classification"
-  c.objective = ConfigDict()
-  c.model_name = "vit"
-  c.model = ConfigDict()
-  # Another run's workdir or checkpoint, or an .npz, or "augreg:" and a name.
+  c.objective = ConfigDict()  # arguments of the objective
+  c.model_name = "vit"  # a file of big_crop/models/
+  c.model = ConfigDict()  # arguments of the model, which its docstring lists
+  # Where the initial weights come from: a run's workdir or checkpoint, an .npz
+  # or PyTorch file, or "augreg:" and the name of a published checkpoint.
   c.model_init = placeholder(str)
-  # Regexes of parameter names; AugReg's index.csv, beside its checkpoints.
-  c.model_load = ConfigDict(dict(dont_load=[], index=placeholder(str)))
+  c.model_load = ConfigDict(
+    dict(
+      dont_load=[],  # regexes of parameters that model_init does not set
+      index=placeholder(str),  # AugReg's index.csv, beside its checkpoints
+    )
+  )
 
+  # softmax_xent, sigmoid_xent, or mean_sigmoid_xent (timm's binary
+  # cross-entropy, the mean over classes and not their sum).
   c.loss = "softmax_xent"
   c.targets = ConfigDict(
-    dict(kind="distribution", smoothing=0.0, threshold=placeholder(float))
+    dict(
+      # distribution: labels that sum to one; present: every class that was
+      # mixed in counts fully, for binary cross-entropy.
+      kind="distribution",
+      smoothing=0.0,  # label smoothing
+      # Targets become 1 above this number and 0 elsewhere; None: they stay.
+      threshold=placeholder(float),
+    )
   )
-  c.mixup = ConfigDict(dict(p=0.0, per="batch"))  # big_vision's
-  c.mixing = ConfigDict(  # timm's mixup and CutMix
-    dict(mixup_alpha=0.0, cutmix_alpha=0.0, mode="batch")
+  c.mixup = ConfigDict(  # big_vision's mixup, not together with mixing.
+    dict(
+      p=0.0,  # Weights come from Beta(p, p); 0: no mixup
+      per="batch",  # one weight for a batch, or for each example
+    )
+  )
+  c.mixing = ConfigDict(  # timm's mixup and CutMix.
+    dict(
+      mixup_alpha=0.0,  # Mixup's weights come from Beta(a, a); 0: no mixup
+      cutmix_alpha=0.0,  # likewise CutMix's; if both are on they take turns
+      mode="batch",  # who shares a weight and a box: batch, elem, pair, half
+    )
   )
 
+  # The update rule: scale_by_adam and any other transformation of optax,
+  # trace (SGD), scale_by_lamb, scale_by_lars, scale_by_adamp,
+  # scale_by_rmsprop_tf, scale_by_scion.
   c.optax_name = "scale_by_adam"
-  c.optax = ConfigDict()
-  c.lr = 1e-3
-  c.wd = 0.0
-  c.wd_in = "update"  # times the schedule, not lr; or in the gradient, rule
-  c.lr_mults = []  # (regex, factor); 1 where none matches
-  c.wd_mults = [(".*/kernel$", 1.0)]  # (regex, factor); 0 where none matches
+  c.optax = ConfigDict()  # arguments of the rule
+  c.lr = 1e-3  # the learning rate that the schedule multiplies
+  c.wd = 0.0  # weight decay
+  # Where weight decay acts. update: added to the update, scaled by the schedule
+  # but not by lr (big_vision). gradient: L2. rule: as the update rule has it.
+  c.wd_in = "update"
+  # (regex of parameters, factor of lr); 1 where none matches.
+  c.lr_mults = []
+  # (regex of parameters, factor of wd); 0 where none matches.
+  c.wd_mults = [(".*/kernel$", 1.0)]
+  # decay_type (cosine, linear, rsqrt, step, constant) and its arguments; or
+  # (regex, such a dict or None) pairs, where None freezes parameters.
   c.schedule = ConfigDict(dict(decay_type="cosine", warmup_percent=0.1))
-  c.grad_clip_norm = placeholder(float)  # None: no clipping
-  c.agc = placeholder(float)  # adaptive clipping by this factor; None: none
-  c.agc_exclude = ["head/.*"]  # regexes of parameters
-  c.grad_accum = 1  # microbatches in a batch
-  # Of averaged weights, which evaluators then use; None: no averages.
+  # The largest global norm of the gradients; None: no clipping.
+  c.grad_clip_norm = placeholder(float)
+  # Adaptive gradient clipping by this factor; None: none.
+  c.agc = placeholder(float)
+  c.agc_exclude = ["head/.*"]  # regexes of parameters that agc leaves alone
+  c.grad_accum = 1  # parts in which a batch passes through the model
+  # Evaluators use averaged weights, with this decay at each step; None: no
+  # averages.
   c.ema_decay = placeholder(float)
 
+  # (axis, devices) pairs; -1 stands for all devices that are left.
   c.mesh = [("data", -1)]
+  # (regex of the train state, "replicate" or 'fsdp(axis="data")').
   c.sharding_strategy = [(".*", "replicate")]
 
+  # {name: {type, data, pp_fn, log_steps or log_epochs or log_percent, ...}}.
   c.evals = ConfigDict()
-  c.log_training_steps = 50
-  c.ckpt_steps = 1000  # overwrites the one before last
-  # Steps between checkpoints that stay for good; None: only the last two stay.
+  c.log_training_steps = 50  # steps between lines of metrics.jsonl
+  # Steps between checkpoints, of which the last two stay.
+  c.ckpt_steps = 1000
+  # Steps between checkpoints that stay for good; None: none do.
   c.keep_ckpt_steps = placeholder(int)
   c.lock()
   for key in ("objective", "model", "optax", "schedule", "evals"):

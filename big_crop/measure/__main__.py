@@ -1,12 +1,13 @@
 r"""Measures crop laws: exactly, by sampling, and against each other.
 
-    python -m big_crop.measure --crop inception_crop inception_crop_fixed \\
+    python -m big_crop.measure --crop inception_crop inception_crop_fixed \
       'beta_crop(alpha=2)' --image_shape 256x512 512x256 --out /tmp/measure
 
 Prints a table and writes `summary.json`, `table.md` and figures: the crop area,
 exact (lines) over sampled (steps), and heatmaps of the window size, landscape
 beside transposed portrait ("You May Be Running the Wrong Inception Crop",
-Figures 1-3, 13 and 15). A crop is any registered op that declares a law.
+Figures 1-3, 13 and 15). With `--picture` each law's windows on that image, too.
+A crop is any registered op that declares a law.
 """
 
 import json
@@ -29,6 +30,9 @@ def main(argv=None):
   parser.add_argument("--samples", type=float, default=1e6)
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--out", required=True, metavar="DIR")
+  parser.add_argument(
+    "--picture", metavar="FILE", help="an image to draw windows on"
+  )
   shapes.add_arguments(parser)
   args = parser.parse_args(argv)
   outputs.check_folder(args.out, "--out")
@@ -40,6 +44,7 @@ def main(argv=None):
   # Takes a second; before the work, because matplotlib may be missing.
   from big_crop.measure import figures
 
+  picture = figures.read_picture(args.picture) if args.picture else None
   found = measurement.measure(args.crop, images, int(args.samples), args.seed)
 
   stop.hold()  # What is written is whole.
@@ -55,6 +60,8 @@ def main(argv=None):
   text = measurement.table(found)
   (out / "table.md").write_text(text)
   figures.save_all(out, found)
+  if picture is not None:
+    figures.save_windows(out / "windows.png", found, picture, args.seed)
   print(text)
 
 

@@ -2,11 +2,18 @@
 
 import numpy as np
 from etils import epath
+from matplotlib.patches import Rectangle
+from PIL import Image
 
 from big_crop.display import plots
 from big_crop.display.tables import file_name
+from pp_ops import laws as crop_laws
+from pp_ops.errors import UserError
 
 _BINS = np.linspace(0, 1, 101)
+_DRAWN = 1000  # windows of a law on a picture
+_OUTLINES = 12  # of them with an outline
+_SHOWN = (5, 15, 25, 35, 45, 55, 65, 75, 85, 95)  # percentiles of the area
 
 
 def save_all(out: epath.Path, found) -> None:
@@ -72,3 +79,56 @@ def _save_heatmaps(path, crop, found):
   kind = "sampled" if found[0].exact is None else "exact"
   figure.suptitle(f"{crop}: window sizes, {kind}")
   plots.save(figure, path, dpi=130)
+
+
+def read_picture(path: str) -> np.ndarray:
+  """An image file as uint8 [H, W, 3]."""
+  try:
+    with Image.open(path) as image:
+      return np.asarray(image.convert("RGB"))
+  except OSError as e:
+    reason = e.strerror or "no image that Pillow can read"
+    raise UserError(f"--picture {path}: {reason}") from None
+
+
+def save_windows(path: epath.Path, found, picture: np.ndarray, seed: int):
+  """Each law's windows on a picture, and its crops from small to large.
+
+  Args:
+    path: the PNG.
+    found: `measure.Measurement`s; a law of several windows is left out.
+    picture: uint8 [H, W, 3].
+    seed: all laws draw from the same numbers.
+  """
+  laws = {m.crop: m.law for m in found if isinstance(m.law, crop_laws.Law)}
+  height, width, _ = picture.shape
+  columns = len(_SHOWN) // 2
+  axes = plots.axes(
+    columns + 2,
+    2 * len(laws),
+    size=(1.7 * (columns + 2), 2 * len(laws) * 1.35),
+    grid=False,
+  )
+  figure, grid = axes[0, 0].figure, axes[0, 0].get_gridspec()
+  for ax in axes.flat:
+    ax.set_axis_off()
+  for row, (crop, law) in enumerate(laws.items()):
+    rng = np.random.default_rng(seed)
+    windows = np.stack(crop_laws.sample(law, _DRAWN, height, width, rng)[:4], 1)
+    whole = figure.add_subplot(grid[2 * row : 2 * row + 2, :2])
+    whole.imshow(picture)
+    whole.set_title(crop, loc="left", fontsize=10)
+    whole.set_axis_off()
+    for y, x, h, w in windows[:_OUTLINES]:
+      whole.add_patch(
+        Rectangle((x - 0.5, y - 0.5), w, h, fill=False, color="w", linewidth=1)
+      )
+    areas = windows[:, 2] * windows[:, 3] / (height * width)
+    order = np.argsort(areas)
+    for i, percentile in enumerate(_SHOWN):
+      k = order[len(order) * percentile // 100]
+      y, x, h, w = windows[k]
+      ax = axes[2 * row + i // columns, 2 + i % columns]
+      ax.imshow(picture[y : y + h, x : x + w], aspect="auto")
+      ax.set_title(f"{areas[k]:.0%} of the image", fontsize=8)
+  plots.save(figure, path, dpi=110)

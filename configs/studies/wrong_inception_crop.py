@@ -1,8 +1,8 @@
 r"""The 522 runs of "You May Be Running the Wrong Inception Crop".
 
-    python -m big_crop.study list --workdir DIR \\
+    python -m big_crop.study list --workdir DIR \
       --config configs/studies/wrong_inception_crop.py
-    python -m big_crop.study run --index $SLURM_ARRAY_TASK_ID --workdir DIR \\
+    python -m big_crop.study run --index $SLURM_ARRAY_TASK_ID --workdir DIR \
       --config configs/studies/wrong_inception_crop.py
 
 ViT-S/16 on ImageNet-1k: 450 runs with AdamW (sections 5 and 6.2) and 72 with
