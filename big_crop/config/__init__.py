@@ -98,6 +98,8 @@ def default_config() -> ConfigDict:
   c.grad_accum = 1  # microbatches in a batch
   # Of averaged weights, which evaluators then use; None: no averages.
   c.ema_decay = placeholder(float)
+  # Or their plain mean from start_{steps, ..., percent} on, every_{...}.
+  c.swa = ConfigDict()
 
   c.mesh = [("data", -1)]
   c.sharding_strategy = [(".*", "replicate")]
@@ -108,7 +110,7 @@ def default_config() -> ConfigDict:
   # Steps between checkpoints that stay for good; None: only the last two stay.
   c.keep_ckpt_steps = placeholder(int)
   c.lock()
-  for key in ("objective", "model", "optax", "schedule", "evals"):
+  for key in ("objective", "model", "optax", "schedule", "swa", "evals"):
     c[key].unlock()
   c.input.data.unlock()
   return c
