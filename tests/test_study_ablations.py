@@ -28,7 +28,7 @@ TABLE_6 = "ablation-Table_6_A2_main_ingredients-val_top1"
 TABLE_9 = "seeds-Table_9_A2_crop_ratio_at_test_time"
 FIGURE_4 = "seeds-Figure_4_resolution_at_test_time"
 SIZES = (128, 160, 192, 224, 256, 288, 320, 352, 384)
-A2 = "recipes=a2,seeds=4"
+A2 = "recipes=a2,seeds=3"
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def quick(monkeypatch):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-  """A2's ablations with seeds 0 to 3, all done."""
+  """A2's ablations with seeds 0 to 2, all done."""
   folder = tmp_path_factory.mktemp("ablations")
   study = made_up.study(folder, STUDY, A2)
   with pytest.MonkeyPatch.context() as patch:
@@ -198,7 +198,7 @@ def test_rows_are_tested_against_the_default(finished):
       if v != d
     }
     x = values_of(study, **changes)
-    known = {"mean": x.mean(), "std": x.std(ddof=1), "n": 4}
+    known = {"mean": x.mean(), "std": x.std(ddof=1), "n": 3}
     if changes:
       welch = stats.ttest_ind(x, base, equal_var=False)
       ends = welch.confidence_interval(0.95)
@@ -256,7 +256,7 @@ def test_table_9_tests_pairs_of_the_same_runs(finished):
   ]
   for row in found:
     x = values_of(study, row["metric"])
-    known = {"mean": x.mean(), "std": x.std(ddof=1), "max": x.max(), "n": 4}
+    known = {"mean": x.mean(), "std": x.std(ddof=1), "max": x.max(), "n": 3}
     known |= {"min": x.min(), "chosen": x[0]}
     assert {k: float(row[k]) for k in known} == pytest.approx(known)
   base = values_of(study, "val_crop950/top1")
