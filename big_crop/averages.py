@@ -42,7 +42,8 @@ def decay(config: Mapping[str, Any], **sizes: int) -> float | Callable | None:
   start, every = (
     to_steps(key, config["swa"], **sizes) for key in ("start", "every")
   )
-  if not every or start is None or start > sizes["total_steps"]:
+  last = max(1, sizes["total_steps"])  # a run of no steps only evaluates
+  if not every or start is None or start > last:
     raise UserError(
       f"config.swa={config['swa'].to_dict()}: need a start_ within the run and "
       "an every_ above 0, for example start_percent=0.75, every_epochs=1"

@@ -4,6 +4,7 @@ import types
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -101,6 +102,8 @@ def test_swa_is_torchs():
 
 def test_mistakes_in_swa_get_one_line():
   c = configs.default_config()
+  c.swa = dict(start_percent=0.75, every_epochs=1.0)
+  assert averages.decay(c, **SIZES | dict(total_steps=0))(jnp.int32(0)) == 0
   for swa, ema, message in [
     (dict(start_steps=8, every_steps=1), None, "a start_ within the run"),
     (dict(start_percent=0.5), None, "and an every_ above 0"),
