@@ -15,6 +15,7 @@ from big_crop import config as configs
 from big_crop import objectives, optim, recipes, step, train, trees
 from big_crop.parts import build
 from big_crop.runtime import checkpoint, records
+from big_crop.study import grid, reference
 
 ROOT = pathlib.Path(__file__).parents[1]
 WRONG_CROP = ROOT / "configs" / "wrong_inception_crop" / "vit_s16_i1k.py"
@@ -339,6 +340,33 @@ def test_transfer_is_deits():
   c = recipe("transfer", "dataset=eurosat,train=train[:90%],test=train[90%:]")
   assert c.input.data.split == "train[:90%]"
   assert c.evals.val.data.split == "train[90%:]"
+
+
+def test_the_study_of_table_5_finds_its_runs(tmp_path):
+  for name in ("a1", "a2", "a3"):
+    run = tmp_path / f"runs/recipe={name},model=resnet-50,seed=0"
+    run.mkdir(parents=True)
+    model = dict(variant="50", drop_path=0.05)
+    text = json.dumps(dict(model_name="resnet", model=model))
+    (run / "config.json").write_text(text)
+  path = ROOT / "configs/studies/resnet_strikes_back_transfer.py"
+  runs = grid.load(f"{path}:init={tmp_path},folder=/inat").runs
+  assert len(runs) == 3 * 5
+  for r in runs:
+    assert f"recipe={r.factors['recipe']},model" in r.config.model_init
+    inat = r.factors["dataset"] == "inat2019"
+    assert r.config.model.drop_path == (0.1 if inat else 0)
+    assert r.config.input.data.data_dir == ("/inat" if inat else None)
+  theirs = reference.rows("resnet_strikes_back_transfer")
+  known = {(r["recipe"], r["dataset"]) for r in theirs}
+  assert {(r.factors["recipe"], r.factors["dataset"]) for r in runs} < known
+
+
+def test_the_study_of_all_recipes():
+  path = ROOT / "configs/studies/resnet_strikes_back_recipes.py"
+  runs = grid.load(str(path)).runs
+  assert {r.factors["recipe"] for r in runs} == {*RECIPES, *OLDER}
+  assert all({"val", "real", "v2"} == set(r.config.evals) for r in runs)
 
 
 TRANSFER = dict(
