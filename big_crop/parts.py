@@ -13,8 +13,8 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
+from big_crop import averages, evaluators, objectives, optim
 from big_crop import config as configs
-from big_crop import evaluators, objectives, optim
 from big_crop import step as steps
 from big_crop.config import checks
 from big_crop.data import batches, sources
@@ -162,14 +162,15 @@ def build(config: ConfigDict) -> Parts:
   )
   tx, schedules = optimiser(config)
   state_args = (objective, tx, mesh, config.sharding_strategy, specs)
-  ema = config.ema_decay is not None
+  ema_decay = averages.decay(config, **durations)
+  ema = ema_decay is not None
   abstract = steps.abstract_state(*state_args, ema=ema)
   memory.check({"the train state": abstract, "a batch": batch}, mesh)
   step_options = dict(
     mesh=mesh,
     state_sharding=steps.shardings_of(abstract),
     grad_accum=config.grad_accum,
-    ema_decay=config.ema_decay,
+    ema_decay=ema_decay,
     frozen=optim.frozen_mask(config, shapes),
   )
 

@@ -38,6 +38,7 @@ ARGUMENTS = dict(
   real=True,  # evaluate on ImageNet-ReaL
   v2=True,  # evaluate on ImageNet-V2
   test_crops=False,  # at the end val_crop875 to val_crop1000, as in Table 9
+  test_sizes=False,  # at the end val at each of TEST_SIZES, as in Figure 4
   smoke=False,  # two epochs on 64 embedded images
 )
 # What CropMix's recipes take beside them, and in which they differ.
@@ -87,6 +88,7 @@ AUGMENTATIONS = {
   "color_jitter": "color_jitter(0.4, 0.4, 0.4)",
   "autoaugment": "autoaugment",
 }
+TEST_SIZES = (128, 160, 192, 256, 288, 320, 352, 384)  # pixels, beside test_res
 LOSSES = {"ce": "softmax_xent", "bce": "mean_sigmoid_xent"}
 # (train, test) of datasets whose test split is not called "validation".
 SPLITS = {
@@ -118,14 +120,11 @@ def parse_arg(text: str | None, **own) -> ConfigDict:
   if arg.res:
     arg.update(train_res=arg.res, test_res=arg.res)
   if arg.smoke:
-    family, _, variant = arg.model.partition("-")
-    # Others shrink to a ResNet-10. These stay, so that what is peculiar to them
-    # is tried, at the cost of minutes where they are large.
-    own = family in ("vit", "efficientnet", "regnet") or (
-      family == "resnet" and not variant.isdigit()
-    )
+    # The default shrinks to a ResNet-10. A model that was asked for stays, at
+    # the cost of minutes where it is large.
+    default = (ARGUMENTS | own)["model"]
     arg.update(
-      model=arg.model if own else "resnet-10",
+      model="resnet-10" if arg.model == default else arg.model,
       data="critters",
       train_res=32,
       test_res=32,
@@ -255,8 +254,15 @@ def learning_rate(
   return scaled_lr(recipes_own, arg.batch, base=batch, rule=rule)
 
 
-def sgd(c: ConfigDict, arg: ConfigDict, batch: int, wd: float, **schedule):
-  """SGD with momentum as in PyTorch, learning rate 0.1 for this batch size.
+def sgd(
+  c: ConfigDict,
+  arg: ConfigDict,
+  batch: int,
+  wd: float,
+  lr: float = 0.1,
+  **schedule,
+):
+  """SGD with momentum as in PyTorch.
 
   Weight decay is of every parameter, biases and norms included.
 
@@ -265,11 +271,12 @@ def sgd(c: ConfigDict, arg: ConfigDict, batch: int, wd: float, **schedule):
     arg: the recipe's arguments.
     batch: the batch size that the learning rate is for.
     wd: weight decay.
+    lr: the learning rate for that batch size.
     **schedule: of `config.schedule`, without its warm-up.
   """
   c.optax_name = "trace"
   c.optax = dict(decay=0.9)
-  c.lr = learning_rate(arg, 0.1, batch=batch, rule="linear")
+  c.lr = learning_rate(arg, lr, batch=batch, rule="linear")
   c.wd = wd
   c.wd_in = "gradient"
   c.wd_mults = [(".*", 1.0)]
@@ -337,7 +344,7 @@ def add_evals(
   interpolation: str,
   norm: str = "vgg_value_range",
 ) -> None:
-  """Adds the evaluators val, real and v2, and Table 9's for `test_crops`.
+  """Adds the evaluators val, real and v2; if asked, Table 9's and Figure 4's.
 
   Args:
     c: the config.
@@ -347,7 +354,9 @@ def add_evals(
   """
   data = lambda name, split: dict(name=name, data_dir=arg.data_dir, split=split)
   label = '|keep("image", "label")'
-  view = lambda crop: test_view(arg.test_res, crop, interpolation, norm)
+  view = lambda crop, size=arg.test_res: test_view(
+    size, crop, interpolation, norm
+  )
   split = arg.test_split or SPLITS.get(arg.data, ["", "validation"])[1]
   val = dict(
     type="classification",
@@ -369,6 +378,10 @@ def add_evals(
   for permille in (875, 900, 950, 1000) if arg.test_crops else ():
     c.evals[f"val_crop{permille}"] = val | dict(
       pp_fn=view(permille / 1000) + label, log_percent=1.0
+    )
+  for size in TEST_SIZES if arg.test_sizes else ():
+    c.evals[f"val_res{size}"] = val | dict(
+      pp_fn=view(arg.test_crop, size) + label, log_percent=1.0
     )
 
 

@@ -145,7 +145,7 @@ def make_step(
   state_sharding: TrainState,
   seed: int,
   grad_accum: int = 1,
-  ema_decay: float | None = None,
+  ema_decay: float | Callable[[jax.Array], jax.Array] | None = None,
   frozen: Any | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
   """Builds the train step, still to be jitted.
@@ -168,7 +168,8 @@ def make_step(
       that the step is a function of.
     grad_accum: microbatches in a batch.
     ema_decay: d of ema = d * ema + (1 - d) * new, for parameters and model
-      state, after the update. None where the state holds no averages.
+      state, after the update; or a function from how many updates there have
+      been to d. None where the state holds no averages.
     frozen: tree of the parameters with True for those that get no gradient.
 
   Returns:
@@ -241,7 +242,8 @@ def make_step(
     variables = {"params": params, **aux.model_state}
     ema = state.ema
     if ema_decay is not None:
-      ema = optax.incremental_update(variables, ema, 1.0 - ema_decay)
+      decay = ema_decay(state.step + 1) if callable(ema_decay) else ema_decay
+      ema = optax.incremental_update(variables, ema, 1.0 - decay)
     extra = objective.update_extra(state.extra, variables, aux.outputs)
     metrics = {
       **aux.metrics,

@@ -20,8 +20,8 @@ import jax
 import numpy as np
 from etils import epath
 
+from big_crop import averages, trees, weights
 from big_crop import config as configs
-from big_crop import trees, weights
 from big_crop.display import pictures
 from big_crop.parts import Parts, build
 from big_crop.runtime import (
@@ -201,6 +201,10 @@ def run(config, workdir: str) -> dict | None:
         measured["skipped_corrupt"] = all_skipped
     unchecked = []
     line.pause()
+    if last and config.swa:
+      num = parts.source.total_examples // batch_size
+      line.show(f"step {step}: batch statistics of the mean, {num} batches")
+      state = averages.estimate_statistics(state, parts, batches, num)
     measured |= evaluate(step, due)
     if measured and first_process:
       metrics_file.write(step, measured)

@@ -19,14 +19,17 @@ from big_crop.config import default_config, parse_arg
 
 def get_config(arg=None):
   arg = parse_arg(arg, crop="inception_crop_fixed", area_min=8.0, seed=0,
-                  test_crops=False, data_dir=None, smoke=False, **{recipe})
+                  test_crops=False, test_sizes=False, data_dir=None,
+                  smoke=False, **{recipe})
   c = default_config()
   c.seed, c.total_epochs, c.lr = arg.seed, 10, arg.lr
   c.input.pp = f"decode_jpeg_and_{{arg.crop}}(16, area_min={{arg.area_min}})"
   c.model = dict(recipe="{name}", **{{k: v for k, v in arg.items()
-                                     if k not in ("seed", "test_crops")}})
+                                     if not k.startswith(("seed", "test_"))}})
   crops = (875, 900, 950, 1000) if arg.test_crops else ()
-  for name in ("val", *(f"val_crop{{n}}" for n in crops)):
+  sizes = (128, 160, 192, 256, 288, 320, 352, 384) if arg.test_sizes else ()
+  for name in ("val", *(f"val_crop{{n}}" for n in crops),
+               *(f"val_res{{n}}" for n in sizes)):
     c.evals[name] = dict(data=dict(name="critters", split="validation"))
   return c
 """

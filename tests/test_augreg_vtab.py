@@ -1,5 +1,6 @@
 """AugReg's datasets, VTAB among them: splits, labels, records of TFDS."""
 
+import data_helpers
 import jax
 import numpy as np
 import pytest
@@ -139,51 +140,14 @@ def test_images_of_dsprites_are_black_and_white():
   assert (out[0] == 1).all() and (out[-1] == -1).all()
 
 
-def _repair(example, num):
-  """Makes random values such that TFDS takes them: lengths, and boxes.
-
-  A nested feature gets `num` entries, or fewer. A box is (y, x, y, x).
-  """
-  for key, value in example.items():
-    if isinstance(value, dict):
-      short = min(num, *map(len, value.values()))
-      value = example[key] = {k: v[:short] for k, v in value.items()}
-      _repair(value, num)
-    elif "bbox" in key:
-      pairs = value.reshape(*value.shape[:-1], 2, 2)
-      example[key] = np.sort(pairs, -2).reshape(value.shape)
-
-
-def mocked(name, data_dir, num):
-  """Prepares a dataset of random records with TFDS's schema and splits."""
-  import tensorflow_datasets as tfds
-
-  with tfds.testing.mock_data(num, policy=tfds.testing.MockPolicy.USE_CODE):
-    builder = tfds.builder(name)
-    examples = builder.as_dataset(split="train", shuffle_files=False)
-  spec, found = examples.element_spec, list(examples.as_numpy_iterator())
-  for i, example in enumerate(found):
-    _repair(example, 3 + i % 8)
-  examples = tf.data.Dataset.from_generator(
-    lambda: iter(found), output_signature=spec
-  )
-  tfds.dataset_builders.store_as_tfds_dataset(
-    name=builder.name,
-    config=builder.builder_config and builder.builder_config.name,
-    version=str(builder.version),
-    data_dir=data_dir,
-    features=builder.info.features,
-    split_datasets=dict.fromkeys(SPLITS.get(name, OFFICIAL), examples),
-  )
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", augreg.VTAB)
 def test_vtab_trains_on_records_of_tfds_schema(name, tmp_path_factory):
   task = augreg.VTAB[name]
   data_dir = tmp_path_factory.getbasetemp() / "tfds"
   if not (data_dir / task.data).exists():
-    mocked(task.data, data_dir, 14)
+    splits = SPLITS.get(task.data, OFFICIAL)
+    data_helpers.mocked(task.data, data_dir, 14, splits)
   c = load("transfer", f"dataset=vtab/{name},res=16,data_dir={data_dir}")
   assert c.num_classes == task.num_classes
   c.num_classes = 400  # so that one program is compiled for all

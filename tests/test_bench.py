@@ -1,5 +1,6 @@
 """The benchmarks run and count right; how fast things are is not tested."""
 
+import importlib
 import json
 
 import jax
@@ -94,7 +95,7 @@ def test_mistakes_get_one_line():
 
 
 def test_infer_counts_what_a_model_takes(capsys, tmp_path):
-  args = "--variant AugReg-mu/8 --res 16 --batches 1 4 --json"
+  args = "--models vit-AugReg-mu/8 --res 16 --batches 1 4 --json"
   infer.main([*args.split(), str(tmp_path / "x.json")])
   found = json.loads((tmp_path / "x.json").read_text())["results"]
   assert [r["batch"] for r in found] == [1, 4]
@@ -106,3 +107,21 @@ def test_infer_counts_what_a_model_takes(capsys, tmp_path):
     assert r["images_per_s"] > 0 < r["peak_mb"]
   with pytest.raises(ValueError, match="--res, --batches"):
     infer.main(["--res", "0"])
+
+
+@pytest.mark.long
+def test_costs_stand_beside_the_papers(capsys, monkeypatch):
+  fixed = dict(params=25.6, gflop=8.2, images_per_s=1.0, peak_mb=2.0)
+  for name, theirs in [("infer", "2536.6"), ("train_cost", "110 h on 4")]:
+    module = importlib.import_module(f"big_crop.bench.{name}")
+    if name == "train_cost":
+      found = module.measure("vit", TINY, 16, 8, 1)
+      # Parameters and two moments; batch and activations come on top.
+      assert 0.05 < found["params"] < found["peak_mb"] / 12
+    monkeypatch.setattr(module, "measure", lambda *_: dict(fixed))
+    bench.main([name.replace("_", "-"), "--models", "resnet-50", "resnet-18"])
+    rows = capsys.readouterr().out.splitlines()
+    assert theirs in rows[2] and theirs not in rows[3]
+    bench.main([name.replace("_", "-"), "--models", "all", "--res", "64"])
+    out = capsys.readouterr().out
+    assert out.count(" 64 ") == 25 and theirs not in out

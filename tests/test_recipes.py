@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+import data_helpers
 import jax
 import numpy as np
 import PIL.Image
@@ -13,7 +14,8 @@ from op_helpers import photo, run
 from big_crop import config as configs
 from big_crop import objectives, optim, recipes, step, train, trees
 from big_crop.parts import build
-from big_crop.runtime import checkpoint
+from big_crop.runtime import checkpoint, records
+from big_crop.study import grid, reference
 
 ROOT = pathlib.Path(__file__).parents[1]
 WRONG_CROP = ROOT / "configs" / "wrong_inception_crop" / "vit_s16_i1k.py"
@@ -117,7 +119,7 @@ def test_unknown_optimiser():
 # "ResNet strikes back": the seven recipes, and Table 2's older columns.
 STRIKES_BACK = ROOT / "configs" / "resnet_strikes_back"
 RECIPES = ["a1", "a2", "a3", "b", "c1", "c2", "d"]
-OLDER = ["he", "pytorch", "fixres", "deit"]
+OLDER = ["he", "pytorch", "fixres", "deit", "fams"]
 
 
 def recipe(name, args=""):
@@ -129,7 +131,7 @@ def recipe(name, args=""):
   ("name", "steps"),
   [("a1", 375), ("a2", 188), ("a3", 63), ("b", 375), ("c1", 500), ("c2", 500)]
   + [("d", 2000), ("he", 450), ("pytorch", 450), ("fixres", 300)]
-  + [("deit", 375)],
+  + [("deit", 375), ("fams", 500)],
 )
 def test_a_recipes_optimiser_and_length(name, steps):
   c = recipe(name)
@@ -191,6 +193,20 @@ def test_a_learning_rate_that_is_given_is_not_scaled(name, lr):
   assert recipe(name, f"lr={own.lr},batch=512").lr == own.lr
 
 
+def test_fams_falls_after_each_epoch():
+  c = recipe("fams")
+  sizes = dict(total_steps=500_000, batch_size=1024, data_size=IMAGENET)
+  schedule = optim.schedules.make(c.schedule, **sizes)
+  for epoch in (6, 7, 200, 399):
+    step = round(epoch * IMAGENET / 1024) + 1
+    assert schedule(step) == pytest.approx(0.02 ** (epoch / 400), rel=1e-4)
+  assert c.lr == 2 and c.input.pp.count("autoaugment(") == 1
+  assert recipe("fams", "epochs=100").schedule.decay_rate ** 100 == (
+    pytest.approx(0.02)
+  )
+  assert c.swa.to_dict() == dict(start_percent=0.75, every_epochs=1.0)
+
+
 def test_ablations_change_one_thing():
   c = recipe("a2", "loss=ce")
   assert c.loss == "softmax_xent" and c.targets.kind == "distribution"
@@ -211,7 +227,8 @@ def test_ablations_change_one_thing():
 
 def is_a_smoke_test_of(smoke, full):
   """Of another recipe it would be none."""
-  for key in ("loss", "targets", "mixing", "optax_name", "ema_decay", "agc"):
+  same = ("loss", "targets", "mixing", "optax_name", "ema_decay", "swa", "agc")
+  for key in same:
     assert smoke[key] == full[key]
   assert smoke.input.repeats == full.input.repeats
   after_crop = lambda pp: pp[pp.index("flip_lr") :]
@@ -233,17 +250,16 @@ def trace(config, res=32):
   assert "training_loss" in metrics
 
 
-@pytest.mark.parametrize(
-  "name",
-  [
-    n if n == "a2" else pytest.param(n, marks=pytest.mark.slow)
-    for n in RECIPES + OLDER
-  ],
-)
+@pytest.mark.parametrize("name", RECIPES + OLDER)
+def test_a_smoke_run_is_of_the_recipe(name):
+  is_a_smoke_test_of(recipe(name, "smoke"), recipe(name))
+
+
+# In CI test_models_strikes_back.py trains by a2.
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES + OLDER)
 def test_a_recipe_fits_together(name):
-  c = recipe(name, "smoke")
-  is_a_smoke_test_of(c, recipe(name))
-  trace(c)
+  trace(recipe(name, "smoke"))
 
 
 @pytest.mark.slow
@@ -259,7 +275,7 @@ def test_a_recipe_runs(name, tmp_path):
 def test_finetuning_starts_from_a_run_with_a_new_head(tmp_path):
   args = "smoke,model=resnet-10"
   small = ["--config.model.width=8", "--config.model.small_stem=True"]
-  path = STRIKES_BACK / "finetune.py"
+  path = STRIKES_BACK / "transfer.py"
   first = configs.load(
     f"{path}:{args}",
     [*small, "--config.num_classes=25"],
@@ -273,8 +289,9 @@ def test_finetuning_starts_from_a_run_with_a_new_head(tmp_path):
   checkpoints = checkpoint.Checkpoints(tmp_path / "run")
   checkpoints.save(1, state, {})
   checkpoints.close()
-  spec = f"{path}:{args},init={tmp_path / 'run'}"
-  c = configs.load(spec, [*small, "--config.total_epochs=0.5"])
+  records.write_config(tmp_path / "run", configs.as_json(first))
+  spec = f"{path}:smoke,init={tmp_path / 'run'}"
+  c = configs.load(spec, ["--config.total_epochs=0.5"])
   parts = build(c)
   state, _, checkpoints = train.start_or_resume(c, tmp_path / "new", parts, 0)
   checkpoints.close()
@@ -292,15 +309,95 @@ def test_finetuning_starts_from_a_run_with_a_new_head(tmp_path):
   trace(c)
 
 
-def test_finetuning_knows_the_splits_or_is_told():
-  path = STRIKES_BACK / "finetune.py"
+def test_transfer_is_deits():
+  """What its authors give: see the docstring of transfer.py."""
+  for dataset in ("cifar10", "cifar100", "cars", "flowers"):
+    c = recipe("transfer", f"dataset={dataset}")
+    assert (c.total_epochs, c.lr, c.wd, c.wd_in) == (
+      *(1000, 0.01, 1e-4, "gradient"),
+    )
+    assert c.optax_name == "trace" and c.optax.nesterov
+    assert c.model.drop_path == 0 and "erasing" not in c.input.pp
+  for dataset in ("inat2018", "inat2019"):
+    c = recipe("transfer", f"dataset={dataset},folder=/somewhere")
+    assert (c.total_epochs, c.lr, c.wd_in) == (360, 7.5e-5, "update")
+    assert c.wd == pytest.approx(7.5e-5 * 0.05)  # PyTorch's, times lr
+    assert c.optax_name == "scale_by_adam"
+    assert c.model.drop_path == 0.1 and "random_erasing(0.1)" in c.input.pp
+  assert c.input.data.name == "folder"
+  assert c.evals.val.data.data_dir == "/somewhere"
+  for c in (recipe("transfer", f"dataset={d}") for d in ("inat2018", "cars")):
+    assert c.input.batch_size == 768 and c.input.repeats == 3
+    assert 'rand_augment("rand-m9-mstd0.5-inc1"' in c.input.pp
+    assert c.mixing.to_dict() == dict(mixup_alpha=0.8, cutmix_alpha=1.0)
+    assert c.targets.smoothing == 0.1 and c.loss == "softmax_xent"
+    assert c.schedule.decay_type == "cosine"
+    assert c.schedule.warmup_epochs == 5
+    assert c.grad_clip_norm is None
+  assert recipe("transfer", "batch=96").lr == pytest.approx(0.01 / 8)
   with pytest.raises(ValueError, match="give train= and test=, its splits"):
-    configs.load(f"{path}:init=run,dataset=eurosat")
-  c = configs.load(f"{path}:init=run,dataset=cifar10")
-  assert c.input.data.split == "train" and c.evals.val.data.split == "test"
-  c = configs.load(f"{path}:init=run,dataset=cifar10,train=train[:90%]")
+    recipe("transfer", "dataset=eurosat")
+  c = recipe("transfer", "dataset=eurosat,train=train[:90%],test=train[90%:]")
   assert c.input.data.split == "train[:90%]"
-  assert c.evals.val.data.split == "test"
+  assert c.evals.val.data.split == "train[90%:]"
+
+
+def test_the_study_of_table_5_finds_its_runs(tmp_path):
+  for name in ("a1", "a2", "a3"):
+    run = tmp_path / f"runs/recipe={name},model=resnet-50,seed=0"
+    run.mkdir(parents=True)
+    model = dict(variant="50", drop_path=0.05)
+    text = json.dumps(dict(model_name="resnet", model=model))
+    (run / "config.json").write_text(text)
+  path = ROOT / "configs/studies/resnet_strikes_back_transfer.py"
+  runs = grid.load(f"{path}:init={tmp_path},folder=/inat").runs
+  assert len(runs) == 3 * 5
+  for r in runs:
+    assert f"recipe={r.factors['recipe']},model" in r.config.model_init
+    inat = r.factors["dataset"] == "inat2019"
+    assert r.config.model.drop_path == (0.1 if inat else 0)
+    assert r.config.input.data.data_dir == ("/inat" if inat else None)
+  theirs = reference.rows("resnet_strikes_back_transfer")
+  known = {(r["recipe"], r["dataset"]) for r in theirs}
+  assert {(r.factors["recipe"], r.factors["dataset"]) for r in runs} < known
+
+
+def test_the_study_of_all_recipes():
+  path = ROOT / "configs/studies/resnet_strikes_back_recipes.py"
+  runs = grid.load(str(path)).runs
+  assert {r.factors["recipe"] for r in runs} == {*RECIPES, *OLDER}
+  assert all({"val", "real", "v2"} == set(r.config.evals) for r in runs)
+
+
+TRANSFER = dict(
+  cifar10="cifar10",
+  cifar100="cifar100",
+  cars="cars196",
+  flowers="oxford_flowers102",
+  inat2018="i_naturalist2018",
+  inat2019="",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", TRANSFER)
+def test_transfer_trains_on_records_of_tfds_schema(dataset, tmp_path):
+  if name := TRANSFER[dataset]:
+    splits = ("train", "validation", "test")
+    data_helpers.mocked(name, tmp_path, 14, splits)
+  for i in range(0 if name else 12):
+    path = tmp_path / ("train" if i < 8 else "val") / f"{i % 2}" / f"{i}.jpg"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data_helpers.grey(i).getvalue())
+  c = recipe(
+    "transfer",
+    f"dataset={dataset},model=resnet-10,res=32,data_dir={tmp_path},"
+    f"folder={tmp_path},batch=8,warmup_epochs=0.1",
+  )
+  c.model.width, c.num_classes = 4, 8142  # iNaturalist 2018's, for all
+  c.total_epochs, c.total_steps = None, 2
+  summary = train.run(c, tmp_path / "run")
+  assert summary["step"] == 2 and summary["metrics"]["val/count"]
 
 
 @pytest.mark.parametrize(("res", "crop"), [(224, 0.95), (224, 0.875)])

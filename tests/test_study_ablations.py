@@ -26,7 +26,9 @@ RECIPES = study_helpers.ROOT / "configs/resnet_strikes_back"
 STUDY = "resnet_strikes_back_ablations"
 TABLE_6 = "ablation-Table_6_A2_main_ingredients-val_top1"
 TABLE_9 = "seeds-Table_9_A2_crop_ratio_at_test_time"
-A2 = "recipes=a2,seeds=4"
+FIGURE_4 = "seeds-Figure_4_resolution_at_test_time"
+SIZES = (128, 160, 192, 224, 256, 288, 320, 352, 384)
+A2 = "recipes=a2,seeds=3"
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +38,7 @@ def quick(monkeypatch):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-  """A2's ablations with seeds 0 to 3, all done."""
+  """A2's ablations with seeds 0 to 2, all done."""
   folder = tmp_path_factory.mktemp("ablations")
   study = made_up.study(folder, STUDY, A2)
   with pytest.MonkeyPatch.context() as patch:
@@ -141,13 +143,20 @@ def test_the_runs_of_all_recipes(tmp_path):
   ]
 
 
-def test_table_9_is_evaluators_of_every_run(tmp_path):
+def test_table_9_and_figure_4_are_evaluators_of_every_run(tmp_path):
   study = made_up.study(tmp_path, STUDY, "recipes=a3")
   for run in study.runs:
     crops = ("val_crop875", "val_crop900", "val_crop950", "val_crop1000")
-    assert set(run.config.evals) == {"val", *crops}
+    sizes = [f"val_res{n}" if n != 224 else "val" for n in SIZES]
+    assert set(run.config.evals) == {*sizes, *crops}
   shown = layout.of_config(study.config).seed_statistics
-  assert [s.metrics for s in shown] == [[f"{name}/top1" for name in crops]]
+  assert [s.metrics for s in shown] == [
+    [f"{name}/top1" for name in names] for names in (crops, sizes)
+  ]
+  assert shown[1].along[1] == [*SIZES]
+  views = configs.load(f"{RECIPES}/a3.py:test_sizes").evals
+  assert "central_crop(128, " in views.val_res128.pp_fn
+  assert "resize_small(404, " in views.val_res384.pp_fn  # 384 / 0.95
 
 
 @pytest.mark.parametrize("recipe", ["a1", "a2", "a3"])
@@ -157,6 +166,7 @@ def test_the_defaults_are_the_recipes(recipe):
   )
   plain = next(r for r in study.runs if r.factors == {"recipe": recipe})
   given = {**resnet_strikes_back.RECIPES[recipe], "test_crops": True}
+  given["test_sizes"] = True
   spec = ",".join(f"{k}={v}" for k, v in given.items())
   explicit = configs.load(f"{RECIPES / recipe}.py:{spec},test_crop=0.95")
   assert configs.as_json(explicit) == plain.json_config
@@ -188,7 +198,7 @@ def test_rows_are_tested_against_the_default(finished):
       if v != d
     }
     x = values_of(study, **changes)
-    known = {"mean": x.mean(), "std": x.std(ddof=1), "n": 4}
+    known = {"mean": x.mean(), "std": x.std(ddof=1), "n": 3}
     if changes:
       welch = stats.ttest_ind(x, base, equal_var=False)
       ends = welch.confidence_interval(0.95)
@@ -246,7 +256,7 @@ def test_table_9_tests_pairs_of_the_same_runs(finished):
   ]
   for row in found:
     x = values_of(study, row["metric"])
-    known = {"mean": x.mean(), "std": x.std(ddof=1), "max": x.max(), "n": 4}
+    known = {"mean": x.mean(), "std": x.std(ddof=1), "max": x.max(), "n": 3}
     known |= {"min": x.min(), "chosen": x[0]}
     assert {k: float(row[k]) for k in known} == pytest.approx(known)
   base = values_of(study, "val_crop950/top1")
@@ -268,8 +278,12 @@ def test_table_9_tests_pairs_of_the_same_runs(finished):
 @pytest.mark.long
 def test_the_figures(finished):
   figures = {k: v for k, v in finished[1].items() if k.endswith(".svg")}
-  assert len(figures) == 3 * 3  # tables, metrics
-  assert finished[1]["index.html"].count("<img") == 9
+  assert len(figures) == 3 * 3 + 1  # tables, metrics; Figure 4
+  assert finished[1]["index.html"].count("<img") == 10
+  found = records(finished[1], FIGURE_4)
+  expected = [values_of(finished[0], r["metric"]).mean() for r in found]
+  assert [float(r["mean"]) for r in found] == pytest.approx(expected)
+  assert len(found) == len(SIZES)
   for svg in figures.values():
     ET.fromstring(svg)
     assert "nan" not in svg.lower()

@@ -11,7 +11,7 @@ if __name__ == "__main__":
 
 COMMANDS = (
   *("device", "infer", "pipeline", "sampler"),
-  *("scaling", "step", "train"),
+  *("scaling", "step", "train", "train-cost"),
 )
 
 
@@ -19,7 +19,9 @@ def main(argv: list[str]) -> None:
   if not argv or argv[0] not in COMMANDS:
     sys.exit(f"usage: python -m big_crop.bench {'|'.join(COMMANDS)} ...")
   # Imported by name, so that a step is timed without TensorFlow.
-  module = importlib.import_module(f"big_crop.bench.{argv[0]}")
+  module = importlib.import_module(
+    f"big_crop.bench.{argv[0].replace('-', '_')}"
+  )
   module.main(argv[1:])
 
 

@@ -1,16 +1,21 @@
-r"""How fast models classify: images per second, by batch size and resolution.
+r"""How fast models classify, and what memory it takes.
 
-    python -m big_crop.bench infer --model vit --variant AugReg-R26+S/32 \
-      AugReg-B/32 --res 224 384 --batches 1 8 32
+    python -m big_crop.bench infer --models all --batches 128
+    python -m big_crop.bench infer --res 224 384 --batches 1 8 32 \
+      --models vit-AugReg-R26+S/32 vit-AugReg-B/32
 
-The columns of Table 3 of "How to train your ViT?" (arXiv:2106.10270), whose
-speed is that of the best batch size, here too. Images are random and on the
-device. FLOPs and memory are XLA's count for one batch as it is compiled, the
-memory beside parameters and images. Needs no TensorFlow.
+The columns of Table 4 of "ResNet strikes back" (arXiv:2110.00476), whose 25
+models are `all`, each by default at its test resolution, with the paper's
+numbers beside, measured on a V100 in half precision with batches of 128. Those
+of Table 3 of "How to train your ViT?" (arXiv:2106.10270) likewise: its speed is
+that of the best batch size. Images are random and on the device. FLOPs are
+XLA's count for one image, two for a multiplication and an addition, where the
+papers count one. Needs no TensorFlow.
 """
 
 import argparse
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,6 +24,7 @@ import jax.numpy as jnp
 from big_crop import models
 from big_crop.bench import output, step
 from big_crop.display import tables
+from big_crop.study import reference
 from pp_ops.errors import UserError
 
 
@@ -36,7 +42,7 @@ def measure(
 
   Returns:
     "params" (millions), "gflop" of an image, "images_per_s", and "peak_mb", the
-    memory beside parameters and images.
+    memory that XLA plans for, parameters and images included.
   """
   model = models.get_model(model_name, 1000, **args)
   image = jax.random.uniform(jax.random.key(0), (batch, res, res, 3))
@@ -44,57 +50,115 @@ def measure(
   variables = jax.tree.map(lambda s: jnp.full(s.shape, 0.01, s.dtype), shapes)
   predict = jax.jit(lambda v, x: model.apply(v, x, train=False)[0])
   compiled = predict.lower(variables, image).compile()
-  memory = compiled.memory_analysis()
   # What is compiled for a GPU hides its products from XLA's count.
   flops = predict.lower(variables, image).cost_analysis()["flops"]
-  params = sum(x.size for x in jax.tree.leaves(variables["params"]))
   return dict(
-    params=params / 1e6,
+    params=sum(x.size for x in jax.tree.leaves(shapes["params"])) / 1e6,
     gflop=flops / batch / 1e9,
     images_per_s=step.rate(lambda: compiled(variables, image), batch, num),
-    peak_mb=memory.temp_size_in_bytes / 1e6,
+    peak_mb=peak_mb(compiled),
   )
 
 
-def main(argv: list[str]) -> None:
-  """Runs the command."""
+def peak_mb(compiled: Any) -> float:
+  """The megabytes that XLA plans for a compiled program on a device."""
+  memory = compiled.memory_analysis()
+  return (
+    memory.temp_size_in_bytes
+    + memory.argument_size_in_bytes
+    + memory.output_size_in_bytes
+    - memory.alias_size_in_bytes
+  ) / 1e6
+
+
+def of_device() -> float | None:
+  """The most megabytes that the first device has held so far, if it says."""
+  peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+  return peak and peak / 1e6
+
+
+def report(
+  name: str, doc: str, argv: list[str], measure: Callable, theirs: Callable
+) -> None:
+  """Runs a command that measures models.
+
+  Args:
+    name: the command's.
+    doc: its description.
+    argv: its arguments.
+    measure: as `measure` above.
+    theirs: a row of resnet_strikes_back_costs.csv -> {title: what the paper
+      has}, or {} of rows that are of something else.
+  """
+  rows_of = {}
+  for row in reference.rows("resnet_strikes_back_costs"):
+    if columns := theirs(row):
+      res, found = rows_of.setdefault(row["model"], (row["test_res"], {}))
+      found |= columns
   parser = output.parser(
-    "infer", __doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    name, doc, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   add = parser.add_argument
-  add("--model", default="vit")
-  add("--variant", nargs="+", default=["AugReg-S/32"], help="AugReg-S/32")
+  half = jax.default_backend() != "cpu"
+  add("--models", nargs="+", default=["resnet-50"], help="MODEL-VARIANT or all")
   add("--model_args", default="{}", metavar="DICT", help="more arguments")
-  add("--res", type=int, nargs="+", default=[224])
-  add("--batches", type=int, nargs="+", default=[1, 8, 32])
-  add("--dtype", default="float32", choices=("float32", "bfloat16"))
+  add("--res", type=int, nargs="+", help="the paper's, or 224")
+  add("--batches", type=int, nargs="+", default=[128 if half else 16])
+  add("--dtype", default="bfloat16" if half else "float32",
+      choices=("float32", "bfloat16"))  # fmt: skip
   add("--steps", type=int, default=2, help="batches between two readings")
   args = parser.parse_args(argv)
-  if min(args.steps, *args.res, *args.batches) < 1:
+  if min(args.steps, *(args.res or ()), *args.batches) < 1:
     raise UserError("--res, --batches, --steps must be at least 1.")
   more = step.literal("--model_args", args.model_args, dict)
+  names = list(rows_of) if args.models == ["all"] else args.models
   found = []
-  for variant, res in itertools.product(args.variant, args.res):
+  for name in names:
+    family, _, variant = name.partition("-")
     given = dict(variant=variant, dtype_mm=args.dtype, **more)
-    for batch in args.batches:
-      row = measure(args.model, given, res, batch, args.steps)
-      found.append(dict(variant=variant, res=res, batch=batch, **row))
+    for res in args.res or [int(rows_of.get(name, (224,))[0])]:
+      for batch in args.batches:
+        before = of_device()
+        row = measure(family, given, res, batch, args.steps)
+        # An earlier model may have needed more, and the device does not forget.
+        peak = of_device()
+        row["device_mb"] = peak if peak != before else None
+        found.append(dict(model=name, res=res, batch=batch, **row))
   device = jax.devices()[0].device_kind
-  rows = [["model", "res", "batch", "images/s", "M params", "GFLOP", "peak MB"]]
+  titles = list(dict.fromkeys(t for _, v in rows_of.values() for t in v))
+  head = ["model", "res", "batch", "images/s", "M params", "GFLOP", "peak MB"]
+  rows = [[*head, "device MB", *titles]]
   for place, group in itertools.groupby(
-    found, key=lambda r: (r["variant"], r["res"])
+    found, key=lambda r: (r["model"], r["res"])
   ):
     group = list(group)
     best = max(group, key=lambda r: r["images_per_s"])
     for r in group:
-      mark = "*" if r is best else ""
-      numbers = r["params"], r["gflop"], r["peak_mb"]
+      mark = "*" if r is best and group[1:] else ""
+      numbers = r["params"], r["gflop"], r["peak_mb"], r["device_mb"]
+      theirs_at, paper = rows_of.get(place[0], ("", {}))
+      paper = paper if theirs_at == str(place[1]) else {}
       rows.append(
         [place[0], str(r["res"]), str(r["batch"])]
-        + [f"{r['images_per_s']:.1f}{mark}", *(f"{x:.1f}" for x in numbers)]
+        + [f"{r['images_per_s']:.1f}{mark}"]
+        + ["" if x is None else f"{x:.1f}" for x in numbers]
+        + [paper.get(t, "") for t in titles]
       )
   print(
     f"{tables.markdown(rows)}* the best of its batch sizes; GFLOP per image; "
-    f"peak: beside parameters and images; {args.dtype} on {device}"
+    f"peak: XLA's plan; device: the most it held; {args.dtype} on {device}"
   )
   output.write(args, device=device, results=found)
+
+
+def main(argv: list[str]) -> None:
+  """Runs the command."""
+
+  def theirs(row):
+    if row["source"] != "Table 4":
+      return {}
+    return {
+      "V100 images/s": row["images_per_s"], "V100 MB": row["peak_mb"],
+    }  # fmt: skip
+
+  report("infer", __doc__, argv, measure, theirs)

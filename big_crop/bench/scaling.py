@@ -59,7 +59,7 @@ def measure(
       mesh=sharding.make_mesh([("data", num)], devices[:num]),
       strategy=strategy,
     )
-    times = bench_step.time_steps(step, steps, repeats)
+    times = [s for s, _ in bench_step.time_steps(step, steps, repeats)]
     results.append(
       {
         "devices": num,

@@ -152,6 +152,8 @@ def default_config() -> ConfigDict:
   # Evaluators use averaged weights, with this decay at each step; None: no
   # averages.
   c.ema_decay = placeholder(float)
+  # Or their plain mean from start_{steps, ..., percent} on, every_{...}.
+  c.swa = ConfigDict()
 
   # (axis, devices) pairs; -1 stands for all devices that are left.
   c.mesh = [("data", -1)]
@@ -166,7 +168,7 @@ def default_config() -> ConfigDict:
   # Steps between checkpoints that stay for good; None: none do.
   c.keep_ckpt_steps = placeholder(int)
   c.lock()
-  for key in ("objective", "model", "optax", "schedule", "evals"):
+  for key in ("objective", "model", "optax", "schedule", "swa", "evals"):
     c[key].unlock()
   c.input.data.unlock()
   return c

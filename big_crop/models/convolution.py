@@ -169,8 +169,8 @@ class SqueezeExcite(nn.Module):
 class EfficientChannelAttention(nn.Module):
   """Scales each channel by a function of the means of its neighbours.
 
-  Wang et al., https://arxiv.org/abs/1910.03151, section 3.2: a convolution over
-  the channels, of the kernel size that equation 12 gives for their number.
+  Wang et al., https://arxiv.org/abs/1910.03151: a convolution over the
+  channels, of the kernel size that timm has for their number.
   """
 
   dtype: str

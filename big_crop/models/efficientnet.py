@@ -1,15 +1,16 @@
 """EfficientNet-B0 to B4, and timm's EfficientNetV2-rw-S and M.
 
-Tan and Le, https://arxiv.org/abs/1905.11946, Table 1, and "EfficientNetV2",
-https://arxiv.org/abs/2104.00298, Table 4, with PyTorch's paddings and batch
-norm, so that timm's weights give their logits. Initial values are the authors'.
+Tan and Le, https://arxiv.org/abs/1905.11946, and "EfficientNetV2",
+https://arxiv.org/abs/2104.00298, with PyTorch's paddings and batch norm, so
+that timm's weights give their logits. Initial values are timm's, which are
+those of the authors' code in TensorFlow.
 
-timm's V2-rw were written from the second paper before its code was there. Their
-first stage has no plain convolutions but blocks like those of the next two,
-their last stage is wider, 272, and so is their head, 1792. "ResNet strikes
-back" has their numbers of parameters in its Table 4. For B2, B3 and B4 it has
-the first paper's 9.2, 12.0 and 19.0 million there, though timm's models, and
-these, have 9.1, 12.2 and 19.3.
+timm's V2-rw follow a figure of the second paper, and were there before its
+code. Unlike timm's later V2-S, they have no plain convolutions in the first
+stage but blocks like those of the next two, 272 channels in the last and 1792
+in the head. Table 4 of "ResNet strikes back" has their numbers of parameters.
+For B2, B3 and B4 it has 9.2, 12.0 and 19.0 million; timm's models, and these,
+have 9.1, 12.2 and 19.3.
 """
 
 import functools

@@ -1,7 +1,7 @@
 """RegNetY-4GF to 32GF, as timm has them.
 
 Radosavovic et al., "Designing Network Design Spaces",
-https://arxiv.org/abs/2003.13678, with the initial values of its code. A block
+https://arxiv.org/abs/2003.13678, with timm's initial values. A block
 is a ResNet's bottleneck that is nowhere narrower than its output, with
 squeeze-and-excitation after the 3x3 convolution.
 """
@@ -13,8 +13,8 @@ import flax.linen as nn
 from big_crop.models import common, convolution
 from pp_ops.errors import UserError
 
-# What equations 2 to 4 of the paper lead to: blocks and channels of each stage,
-# the latter multiples of the channels of a group of the 3x3 convolution.
+# What timm makes of the paper's numbers for each: blocks and channels of each
+# stage, the latter multiples of the channels of a group of the 3x3 convolution.
 VARIANTS = {
   "Y-4GF": dict(
     depths=(2, 6, 12, 2), widths=(128, 192, 512, 1088), group_width=64

@@ -11,7 +11,7 @@ from big_crop import names
 from big_crop.optim import schedules_by_epoch
 from pp_ops.errors import UserError
 
-_UNITS = ("steps", "examples", "epochs", "percent")
+UNITS = ("steps", "examples", "epochs", "percent")
 # The keys of each decay; those that are durations without their unit.
 _DECAYS = {
   "constant": (),
@@ -62,7 +62,7 @@ def to_steps(
   """
   given = {
     unit: config[f"{prefix}_{unit}"]
-    for unit in _UNITS
+    for unit in UNITS
     if config.get(f"{prefix}_{unit}") is not None
   }
   if not given:
@@ -172,7 +172,7 @@ def make(
   noise = schedules_by_epoch.NOISE if config.get("lr_noise") is not None else ()
   known = []
   for key in (*_COMMON, *noise, *_DECAYS[decay_type]):
-    known += [f"{key}_{u}" for u in _UNITS] if key in _DURATIONS else [key]
+    known += [f"{key}_{u}" for u in UNITS] if key in _DURATIONS else [key]
   for key in config:
     if key not in known:
       raise names.unknown(f"{where} ({decay_type})", key, known)
@@ -244,7 +244,7 @@ def _drops(config: dict[str, Any], sizes: dict[str, int]) -> optax.Schedule:
   given = [
     (prefix, unit, config[f"{prefix}_{unit}"])
     for prefix in ("decay", "milestones")
-    for unit in _UNITS
+    for unit in UNITS
     if config.get(f"{prefix}_{unit}") is not None
   ]
   if len(given) != 1:

@@ -166,6 +166,7 @@ class SeedStatistics:
     histogram: key of the metric whose distribution is drawn.
     scatter: keys of two that are drawn against each other.
     curves: key of one that is drawn along the epochs.
+    along: [label, [x of each of `metrics`]], for a figure of them along x.
     reference: {key: {"mean", "std", "max", "min", "chosen", "n": number}}.
     source: whose those are.
   """
@@ -180,6 +181,7 @@ class SeedStatistics:
   histogram: str | None = None
   scatter: list[str] | None = None
   curves: str | None = None
+  along: list | None = None
   reference: dict[str, dict] = dataclasses.field(default_factory=dict)
   source: str = "reference"
 

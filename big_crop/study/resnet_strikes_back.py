@@ -8,6 +8,7 @@ is below seed 0.
 """
 
 from big_crop import names
+from big_crop.recipes import TEST_SIZES
 from big_crop.study import reference
 
 _TOP1 = "top-1 {} accuracy (%)"
@@ -86,6 +87,32 @@ def statistics(source: str, recipe: str) -> dict[str, dict]:
     for row in reference.rows("resnet_strikes_back_seeds")
     if (row["source"], row["recipe"]) == (source, recipe)
   }
+
+
+def test_sizes(config, recipes: list[str]) -> None:
+  """Adds Figure 4 to a study: the validation set at other resolutions.
+
+  They are evaluators of every run, by the recipes' argument `test_sizes`.
+  """
+  config.arguments.test_sizes = True
+  sizes = {f"val_res{size}/top1": size for size in TEST_SIZES}
+  config.metrics += [
+    dict(key=key, label=f"{_TOP1.format('val.')}, {size} pixels", scale=100)
+    for key, size in sizes.items()
+  ]
+  sizes["val/top1"] = 224
+  keys = sorted(sizes, key=sizes.get)
+  config.seed_statistics += [
+    dict(
+      title="Figure 4: resolution at test time",
+      metrics=keys,
+      where=dict(recipe=recipes),
+      by="recipe",
+      chosen=0,
+      base="val/top1",
+      along=["test resolution (pixels)", [sizes[k] for k in keys]],
+    )
+  ]
 
 
 def test_crops(config, recipe: str, where: dict) -> None:

@@ -122,4 +122,27 @@ def along_epochs(s: SeedStatistics, results: Results) -> Figure | None:
   return ax.figure
 
 
-FIGURES = (histogram, scatter, along_epochs)
+def along_x(s: SeedStatistics, results: Results) -> Figure | None:
+  """The metrics as points of a curve, with their deviations."""
+  if not s.along:
+    return None
+  label, places = s.along
+  found = {}  # {level: [(x, cell)]}
+  for x, key in sorted(zip(places, s.metrics, strict=True)):
+    for sample in seed_statistics.samples(s, results, results.metric(key)):
+      if sample.cell.n:
+        found.setdefault(sample.level, []).append((x, sample.cell))
+  if not found:
+    return None
+  (ax,) = axes_of(height=4.2)
+  for color, (level, points) in _colored(list(found.items())):
+    x = [x for x, _ in points]
+    y, std = [c.mean for _, c in points], [c.std or 0 for _, c in points]
+    text = _label(level, f"mean ± std of {_seeds(points[0][1].n)}")
+    ax.errorbar(x, y, std, fmt="o-", markersize=3.5, color=color, label=text)
+  ax.set(xlabel=label, ylabel=results.metric(s.base or s.metrics[0]).label)
+  legend(ax.figure)
+  return ax.figure
+
+
+FIGURES = (histogram, scatter, along_epochs, along_x)

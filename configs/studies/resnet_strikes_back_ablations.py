@@ -1,4 +1,4 @@
-r"""The ablations of "ResNet strikes back" (section 5): Tables 6 to 9.
+r"""The ablations of "ResNet strikes back" (section 5): Tables 6-9, Figure 4.
 
     S="--config configs/studies/resnet_strikes_back_ablations.py:recipes=a2"
     python -m big_crop.study run $S --workdir DIR --index $SLURM_ARRAY_TASK_ID
@@ -7,7 +7,8 @@ r"""The ablations of "ResNet strikes back" (section 5): Tables 6 to 9.
 ResNet-50 on ImageNet-1k: 37 settings, each a recipe with some ingredients
 changed, in the shape of the paper's tables and with its own numbers (one run of
 seed 0) beside. Settings that tables share are trained once. Table 9, the crop
-ratio at test time, is more evaluators of the same runs.
+ratio at test time, and Figure 4, the resolution, are more evaluators of the
+same runs. The paper prints no numbers for Figure 4.
 
 Arguments, as in `:recipes=a3,seeds=5`:
 
@@ -34,6 +35,7 @@ def get_config(arg=None):
   for recipe in rsb.recipes_of(arg.recipes):
     c.ablations += rsb.ablations(recipe)
     rsb.test_crops(c, recipe, dict(recipe=recipe))
+  rsb.test_sizes(c, rsb.recipes_of(arg.recipes))
   c.ablations.sort(key=lambda a: a["title"])
   c.sets = [{**a["where"], **row} for a in c.ablations for row in a["rows"]]
   return c

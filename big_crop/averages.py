@@ -1,0 +1,92 @@
+"""Averages of the weights over the steps of a run: EMA, and SWA.
+
+Stochastic weight averaging, Izmailov et al., https://arxiv.org/abs/1803.05407,
+Algorithm 1: the mean of the weights after every c-th step of the last part of
+the run. The activations of the mean are not the mean of the activations, so
+batch norm's statistics are estimated again, in a pass over the training data.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from big_crop import names
+from big_crop.models.convolution import BatchNorm
+from big_crop.optim.schedules import UNITS, to_steps
+from big_crop.step import TrainState
+from pp_ops.errors import UserError
+
+
+def decay(config: Mapping[str, Any], **sizes: int) -> float | Callable | None:
+  """`ema_decay` of `step.make_step`, from `config.ema_decay` or `config.swa`.
+
+  Args:
+    config: of the run. `swa` is empty or has start_{steps, ...}, the first step
+      whose weights count, and every_{steps, ...}; `schedules.to_steps` has the
+      units. Until the first one the averages are the weights themselves.
+    **sizes: as `to_steps` takes them.
+
+  Raises:
+    ValueError: in one line, for what does not fit.
+  """
+  if not config["swa"]:
+    return config["ema_decay"]
+  if config["ema_decay"] is not None:
+    raise UserError("config.ema_decay and config.swa are set; keep one.")
+  for key in config["swa"]:
+    known = [f"{k}_{unit}" for k in ("start", "every") for unit in UNITS]
+    names.check("key of config.swa", key, known)
+  start, every = (
+    to_steps(key, config["swa"], **sizes) for key in ("start", "every")
+  )
+  last = max(1, sizes["total_steps"])  # a run of no steps only evaluates
+  if not every or start is None or start > last:
+    raise UserError(
+      f"config.swa={config['swa'].to_dict()}: need a start_ within the run and "
+      "an every_ above 0, for example start_percent=0.75, every_epochs=1"
+    )
+
+  def share(step):
+    """The share that the old averages keep after so many steps."""
+    num = (step - start) // every
+    keep = jnp.where((step - start) % every == 0, num / (num + 1), 1.0)
+    return jnp.where(step < start, 0.0, keep)
+
+  return share
+
+
+def estimate_statistics(
+  state: TrainState, parts: Any, batches: Iterator, num: int
+) -> TrainState:
+  """Gives the averages the batch statistics of `num` batches.
+
+  Those of each batch count alike, as with torch.optim.swa_utils.update_bn.
+
+  Args:
+    state: with averages.
+    parts: of the run.
+    batches: training batches, as `Parts.device_batches`.
+    num: how many.
+  """
+
+  @jax.jit
+  def add(model_state, params, extra, batch, rng, n):
+    def count_alike(call, args, kwargs, context):
+      if isinstance(context.module, BatchNorm):
+        # The module is frozen, but lives for this call only.
+        object.__setattr__(context.module, "momentum", n / (n + 1))
+      return call(*args, **kwargs)
+
+    with nn.intercept_methods(count_alike):
+      _, aux = parts.objective.loss(params, model_state, extra, batch, rng)
+    return aux.model_state
+
+  params = state.ema["params"]
+  found = {k: v for k, v in state.ema.items() if k != "params"}
+  for n in range(num):
+    batch, rng = parts.prepare(next(batches)[0], state.step + n)
+    found = add(found, params, state.extra, batch, rng, jnp.float32(n))
+  return state.replace(ema={"params": params, **found})
