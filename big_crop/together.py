@@ -40,6 +40,8 @@ def difference(one, other) -> str | None:
   """What keeps two configs from being trained together, or None."""
   if one.total_steps == 0:
     return "they only evaluate"
+  if one.swa:
+    return "with config.swa a run ends in a pass of its own over the data"
   free = (*MAY_DIFFER, *configs.FREE_KEYS)
   as_json = configs.as_json
   return records.changed_key(as_json(one), as_json(other), free)

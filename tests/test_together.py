@@ -142,6 +142,11 @@ def test_what_cannot_be_trained_together(packed, tmp_path):
   made = [config(packed, "--config.total_steps=0", seed=i) for i in (0, 1)]
   with pytest.raises(ValueError, match="they only evaluate"):
     together.run(made, paths)
+  made = [config(packed, seed=i) for i in (0, 1)]
+  for c in made:
+    c.swa = dict(start_steps=5, every_steps=1)
+  with pytest.raises(ValueError, match=r"config\.swa"):
+    together.run(made, paths)
   tf_data = "--config.input.engine=tf.data"
   made = [config(packed, tf_data, seed=i) for i in (0, 1)]
   with pytest.raises(ValueError, match="engine"):

@@ -152,7 +152,8 @@ def default_config() -> ConfigDict:
   # Evaluators use averaged weights, with this decay at each step; None: no
   # averages.
   c.ema_decay = placeholder(float)
-  # Or their plain mean from start_{steps, ..., percent} on, every_{...}.
+  # Or evaluators use the plain mean of the weights (SWA): start_percent, the
+  # first that counts, and every_epochs, or both in steps, examples, ...
   c.swa = ConfigDict()
 
   # (axis, devices) pairs; -1 stands for all devices that are left.
