@@ -68,9 +68,9 @@ def get_randaug(
     magnitude: 0 to 30, the same for all ops. 10 is the top level of the tables;
       larger values extrapolate linearly as far as an op allows. Note that
       Color, Contrast, Brightness and Sharpness change nothing at 5. Two ops get
-      weaker with the magnitude, until they wrap around as in efficientnet's
-      uint8: Posterize keeps int(0.4 magnitude) bits, but one where that is 0 or
-      more than 8 (below 2.5, and from 22.5), and Solarize inverts from
+      weaker with the magnitude, until they wrap around like efficientnet's
+      uint8 arithmetic. Posterize keeps int(0.4 magnitude) bits, but one where
+      that is 0 or more than 8 (below 2.5, and from 22.5). Solarize inverts from
       int(25.6 magnitude) modulo 256 up (everything at 0, 10, 20 and 30).
     contrast: "fixed", or "legacy" for what efficientnet and big_vision compute:
       a broken contrast (`pixels.get_contrast`), and truncated grey and smoothed
