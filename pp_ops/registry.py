@@ -64,7 +64,7 @@ _CROPS = "pp_ops.crops"  # makes a law's crop op; imports TensorFlow
 # Limits far above any real string, and far below Python's limit of recursion.
 _LONGEST = 5000  # characters
 _MOST_OPS = 200
-_LARGEST = 1e9  # of a number among the arguments
+_LARGEST = 1e9  # absolute value of a number among the arguments
 
 
 class Op(NamedTuple):

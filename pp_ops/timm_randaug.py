@@ -164,8 +164,8 @@ def get_rand_augment(
       timm's t (other line-ups) and w (gone from timm) are not supported.
     fill: what comes from outside the image, a grey level or one per channel;
       round(255 * ImageNet's mean) by default, as timm's factory gives it.
-    interpolation: of the five ops that move pixels: "random" draws bilinear or
-      bicubic each time; or one of `checks.INTERPOLATIONS`.
+    interpolation: how the five ops that move pixels interpolate: "random" draws
+      bilinear or bicubic each time; or one of `checks.INTERPOLATIONS`.
 
   Returns:
     A random op on uint8 [height, width, 3 or 1].

@@ -109,7 +109,7 @@ def default_config() -> ConfigDict:
       # mixed in counts fully, for binary cross-entropy.
       kind="distribution",
       smoothing=0.0,  # label smoothing
-      # Targets become 1 above this number and 0 elsewhere; None: they stay.
+      # Targets become 1 above this number and 0 elsewhere; None: no change.
       threshold=placeholder(float),
     )
   )

@@ -28,7 +28,7 @@ _ORBAX_NOTES = "_CHECKPOINT_METADATA"
 
 
 def _be_silent():
-  """Silences Orbax, so that a failed save prints only the line of our error."""
+  """Silences other reports of a failed save, to leave only our line."""
   # Orbax's threads log the error with a traceback.
   logging.getLogger("absl").addFilter(
     lambda record: not (record.exc_info and "orbax" in record.pathname)

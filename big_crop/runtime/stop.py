@@ -30,7 +30,7 @@ _PATIENCE_S = 1.0
 _PARENT = "BIG_CROP_PARENT"
 _FORWARDED = (signal.SIGINT, signal.SIGTERM)
 
-_sigterm = _interrupted = False  # what has been asked for
+_sigterm = _interrupted = False  # whether SIGTERM, or Ctrl-C, has come
 _held = _all_hosts = _at_once = False
 _silent = _told = False
 _end_of_line = ""
