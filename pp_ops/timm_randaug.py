@@ -130,7 +130,7 @@ def line_up(
 
 
 def levels(config: dict[str, float], num: int, rng, xp):
-  """Levels for `num` ops, float64 [num]: magnitudes / 10, noise included."""
+  """Levels for `num` ops, float [num]: magnitudes / 10, noise included."""
   magnitude = np.full([num], config["m"], float)
   if config["mstd"] == math.inf:
     magnitude = config["m"] * rng.uniform([num], dtype="float64")

@@ -117,8 +117,8 @@ def open_folder(
 
   Raises:
     ValueError: in one line, if there are no such images, if there is no such
-      split, if a class has no images in `train`, or if another split has a
-      class that `train` has not.
+      split, if a class has no images (with folders of splits: none in `train`),
+      or if another split has a class that `train` has not.
   """
   skipped = collections.Counter()
   has_splits = (path / "train").is_dir() and bool(
