@@ -1,7 +1,7 @@
-"""What augmentation ops are on every engine: formulas and constants.
+"""Formulas, constants and argument checks that all engines' ops share.
 
-No TensorFlow here. Formulas take the namespace to compute in, `xp` =
-`tensorflow` or `jax.numpy`.
+This module does not import TensorFlow. A formula takes the array namespace to
+compute in as `xp`, which is `tensorflow` or `jax.numpy`.
 """
 
 import itertools
@@ -21,7 +21,8 @@ GREY = (19595, 38470, 7471)
 # All orders of three channels.
 PERMUTATIONS = tuple(itertools.permutations(range(3)))
 
-# Deviations along, and as columns, the principal axes of ImageNet's colours.
+# PCA of ImageNet's colours: the standard deviation along each principal axis,
+# and a matrix whose columns are these axes.
 EIGENVALUES = (0.2175, 0.0188, 0.0045)
 EIGENVECTORS = (
   (-0.5675, 0.7192, 0.4009),
@@ -33,7 +34,7 @@ EIGENVECTORS = (
 def check_uint8_image(name: str, image, rank: int | None) -> None:
   """Raises unless an op's image is uint8 [height, width, 3 or 1].
 
-  It is a tensor or array; its rank is None if it is not known.
+  `image` is a tensor or array; `rank` is None if its rank is not known.
   """
   dtype = image.dtype.name
   if dtype != "uint8" or rank != 3 or image.shape[-1] not in (1, 3):
@@ -65,12 +66,13 @@ def check_bool(name: str, value) -> None:
 
 
 def saturated_colours() -> np.ndarray:
-  """Distance from the highest channel for each hue of Pillow's 0..255.
+  """How far each channel lies below the highest one, for Pillow's hues 0..255.
 
   Returns:
     float32 [256, 3]: 0 in the channel that is highest, 1 in the lowest.
   """
-  # In single precision as Pillow, whose sixths begin where it rounds them to.
+  # Single precision, because its rounding decides where each sixth of the
+  # colour circle begins in Pillow.
   place = np.arange(256, dtype=np.float32) * 6.0 / 255.0
   sixth = np.floor(place).astype(int)
   rest = (place - sixth).astype(np.float32)
@@ -83,15 +85,15 @@ def saturated_colours() -> np.ndarray:
   return np.stack([np.choose(sixth % 6, by_sixth) for by_sixth in channels], -1)
 
 
-# Moves, for which see `pp_ops.geometry`.
+# Ops that move pixels: see `pp_ops.geometry`.
 
 
 def fixed_point(x, y, terms, xp, cast):
   """Where Pillow takes the nearest pixel from: floor(a x + b y + c).
 
-  Pillow rounds a, b and c to 65536ths and computes with whole numbers. Here
-  their whole part and the rest are summed apart, because a product of both
-  might not fit into 32 bits.
+  Pillow rounds a, b and c to 65536ths and computes with whole numbers. Here the
+  whole part and the fraction of each term are multiplied and summed separately,
+  because the product with the undivided term might not fit into 32 bits.
 
   Args:
     x: int32, the column, like y less than 2^14.
@@ -106,7 +108,8 @@ def fixed_point(x, y, terms, xp, cast):
   whole, rest = 0, 0
   for term, times in zip(terms, (x, y, 1), strict=True):
     floor = xp.floor(term)
-    # No image has as many pixels, so a longer step leads as far out of it.
+    # No image has 2^15 pixels along a side, so a clipped term still leads
+    # outside the image.
     within = xp.minimum(xp.maximum(floor, -(2.0**15)), 2.0**15)
     whole += cast(within) * times
     rest += cast(xp.floor((term - floor) * 65536.0 + 0.5)) * times
@@ -124,7 +127,7 @@ def check_cutout(pad_size, fill, place) -> None:
       check_number(name, at, 0, 1)
 
 
-# Gaussian blur, for which see `pp_ops.blur`.
+# Gaussian blur: see `pp_ops.blur`.
 
 
 def check_blur(kernel_size, sigma) -> tuple[float, float]:
@@ -142,7 +145,7 @@ def check_blur(kernel_size, sigma) -> tuple[float, float]:
 
 
 def check_blur_fits(kernel_size: int, *sides: int | None) -> None:
-  """Raises if a side is too short for its reflection; None is not known."""
+  """Raises if a side is too short to be reflected; None: length not known."""
   reach = kernel_size // 2
   if any(side is not None and side <= reach for side in sides):
     raise UserError(
@@ -152,17 +155,24 @@ def check_blur_fits(kernel_size: int, *sides: int | None) -> None:
 
 
 def blur_matrix(place, sigma, kernel_size: int, xp):
-  """Blurs one axis, and reflects the image at its first and last pixel.
+  """The matrix that blurs one axis, with the image reflected at its edges.
 
-  `place` is float32 [n], 0 to n - 1, and n more than half of the odd
-  kernel_size; sigma is the kernel's standard deviation in pixels. Returns
-  float32 [n, n]: row i has the weights of the pixels in the blurred pixel i.
+  The first and last pixels are not repeated by the reflection.
+
+  Args:
+    place: float32 [n], the numbers 0 to n - 1; n > kernel_size / 2.
+    sigma: the kernel's standard deviation in pixels.
+    kernel_size: odd number of taps.
+    xp: the array namespace.
+
+  Returns:
+    float32 [n, n]: row i has the weights of all pixels in blurred pixel i.
   """
   reach = kernel_size // 2
   bell = lambda distance: xp.exp(-0.5 * (distance / sigma) ** 2)
   weight = lambda d: xp.where(xp.abs(d) <= reach, bell(d), 0.0)
   out, pixel, last = place[:, None], place[None], place[-1]
-  # What a tap beyond an edge meets is the pixel as far on its other side.
+  # A tap beyond an edge reads the pixel at the same distance inside the edge.
   mirrored = lambda d, there: xp.where(there, weight(d), 0.0)
   matrix = (
     weight(out - pixel)
@@ -174,7 +184,7 @@ def blur_matrix(place, sigma, kernel_size: int, xp):
   return matrix / xp.einsum("k->", bell(taps))
 
 
-# Random Erasing, for which see `pp_ops.random_erasing`.
+# Random Erasing: see `pp_ops.random_erasing`.
 
 
 def erasing_law(
@@ -209,19 +219,20 @@ ERASING_ATTEMPTS = 10
 
 
 def erased_boxes(drawn, u, height, width, area, log_aspect, xp) -> list:
-  """Boxes to erase; timm's law, for which see `pp_ops.random_erasing`.
+  """Boxes to erase, drawn by timm's law; see `pp_ops.random_erasing`.
 
   Args:
-    drawn: float scalar, the number of boxes, at least 1.
+    drawn: float scalar, the number of boxes, from 1 to `num`.
     u: float [4, num, ERASING_ATTEMPTS], uniform in [0, 1).
-    height: float scalar, the image's.
-    width: float scalar.
-    area: (least, most) fraction of the image.
-    log_aspect: (least, most).
+    height: float scalar, the image's height in pixels.
+    width: float scalar, the image's width in pixels.
+    area: (least, most) fraction of the image that all boxes cover together.
+    log_aspect: (least, most) log of height / width.
     xp: the array namespace.
 
   Returns:
-    Floats [num]: top, left, height, width; all 0 for boxes that are not there.
+    Four arrays, float [num]: top, left, height, width in pixels. All four are 0
+    beyond the first `drawn` boxes and where no attempt fitted.
   """
   between = lambda u, low, high: low + u * (high - low)
   target = between(u[0], *area) * (height * width / drawn)
@@ -230,7 +241,7 @@ def erased_boxes(drawn, u, height, width, area, log_aspect, xp) -> list:
   w = xp.round(xp.sqrt(target / aspect))
 
   def place(u, room):
-    # The product rounds up to room + 1 in float32 now and then.
+    # In float32 the product occasionally rounds up to room + 1.
     return xp.minimum(xp.floor(u * (room + 1)), room)
 
   boxes = [place(u[2], height - h), place(u[3], width - w), h, w]

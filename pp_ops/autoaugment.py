@@ -1,13 +1,14 @@
 """TrivialAugment and AutoAugment as torchvision has them, on Pillow images.
 
-A TrivialAugment applies one op at a random strength. An AutoAugment applies two
-that were found together, by a search on one dataset, with the chances and the
-strengths that were found too. Both draw from about the same ops.
+TrivialAugment applies one op at a random strength. AutoAugment applies a pair
+of ops whose probabilities and strengths were found by a search on one dataset.
+Both draw from about the same ops.
 
-They differ from efficientnet's ops of the same names (`pp_ops.randaug`): shears
-are about the image's corner, AutoAugment translates by a part of the image and
-not by a number of pixels, brightness and the like go either way from the image
-itself, empty places are black, posterising and solarising wrap around nowhere.
+The ops differ from efficientnet's of the same names (`pp_ops.randaug`): shears
+fix the image's corner, AutoAugment translates by a fraction of the image rather
+than by a number of pixels, brightness and the like go up or down from the
+original image, empty places are black, and the levels of posterize and solarize
+never wrap around.
 """
 
 from collections.abc import Callable
@@ -26,7 +27,7 @@ AUTOAUGMENT_BINS = 10  # magnitudes, numbered 0 to 9 in the policies
 
 
 def _linspace(start: float, end: float, num: int) -> np.ndarray:
-  """`torch.linspace`, whose float32 steps lead from both ends to the middle."""
+  """`torch.linspace` to the bit: float32 steps from both ends to the middle."""
   start, end = np.float32(start), np.float32(end)
   i, step = np.arange(num, dtype=float), (end - start) / np.float32(num - 1)
   values = np.where(i < num // 2, start + step * i, end - step * i[::-1])
@@ -45,18 +46,18 @@ def _line_up(num, most, translate, fill, interpolation, cast):
     num: how many magnitudes.
     most: (shear, degrees, distance of a factor from 1, bits that are lost) at
       the greatest magnitude.
-    translate: (k, side of the image) -> pixels to the right or down.
-    fill: of the ops that move pixels.
-    interpolation: likewise.
+    translate: (k, side of the image in pixels) -> pixels to the right or down.
+    fill: what the ops that move pixels fill empty places with.
+    interpolation: what the ops that move pixels interpolate by.
     cast: see `Engine`.
 
   Returns:
-    What is drawn is k, the number of the magnitude, and `num` more for the
-    opposite direction.
+    A line-up, see `Engine`. The policy draws k: the number of the magnitude for
+    one direction, that number plus `num` for the opposite direction.
   """
   check_fill(fill)
   check_interpolation(interpolation, ("nearest", "bilinear", "bicubic"))
-  # Which gives torchvision's pixels.
+  # "nearest_pillow" gives torchvision's pixels.
   how = fill, {"nearest": "nearest_pillow"}.get(interpolation, interpolation)
   shear, degrees, distance, lost = most
   twice = lambda table: np.concatenate([table, table])
@@ -67,7 +68,7 @@ def _line_up(num, most, translate, fill, interpolation, cast):
   factors = (1.0 + distances.astype(np.float64)).astype(np.float32)
   lost = np.arange(num, dtype=np.float32) / np.float32((num - 1) / lost)
   bits = twice(8 - np.round(lost).astype(np.int32))
-  # A whole grey level is below 246.5 if it is below 247.
+  # Rounded up, because a whole grey level is below 246.5 iff it is below 247.
   thresholds = twice(np.ceil(_linspace(255, 0, num)).astype(np.int32))
 
   by = lambda table, *more: lambda k, side: (_pick(table, k, cast), *more)
@@ -89,7 +90,7 @@ def _line_up(num, most, translate, fill, interpolation, cast):
 
 
 def wide_line_up(num: int, fill, interpolation, cast) -> dict[str, Callable]:
-  """The ops of `trivial_augment_wide` but for the identity; see `_line_up`."""
+  """The ops of `trivial_augment_wide` except the identity; see `_line_up`."""
   check_number("num_magnitude_bins", num, 2, 1000, whole=True)
   pixels = _linspace(0, 32, num).astype(np.int32)
   pixels = np.concatenate([pixels, -pixels])
@@ -104,7 +105,8 @@ def autoaugment_line_up(fill, interpolation, cast) -> dict[str, Callable]:
   signs = np.repeat(np.int32([1, -1]), num)
   bins = np.tile(np.arange(num, dtype=np.int32), 2)
 
-  def translate(k, side):  # at most by 150 pixels of 331, a NASNet's image
+  # The most is 150 pixels of 331, the side of NASNet's images.
+  def translate(k, side):
     whole = _pick(bins, k, cast) * (150 * side) // (331 * (num - 1))
     return _pick(signs, k, cast) * whole
 
@@ -114,11 +116,12 @@ def autoaugment_line_up(fill, interpolation, cast) -> dict[str, Callable]:
 
 
 def autoaugment_tables(policy: str) -> tuple[np.ndarray, ...]:
-  """Which ops an AutoAugment policy applies, and how: three arrays [25, 2].
+  """Which ops an AutoAugment policy applies, and how.
 
-  For the two ops of each of 25 sub-policies: int32, the op's place in
-  `autoaugment_line_up`; float32, the chance that it is applied; int32, the
-  number of its magnitude.
+  Returns:
+    Three arrays [25, 2], for the two ops of each of 25 sub-policies: the op's
+    place in `autoaugment_line_up`, int32; the probability that it is applied,
+    float32; the number of its magnitude, int32.
   """
   check_choice("policy", policy, [*AUTOAUGMENT])
   names = [*autoaugment_line_up(0, "nearest", None)]
@@ -143,7 +146,7 @@ def get_trivial_augment_wide(
   Identity, ShearX and ShearY (by up to 0.99), TranslateX and TranslateY (32
   pixels), Rotate (135 degrees), Brightness, Color, Contrast and Sharpness
   (factor 1 +- 0.99), Posterize (to 2 bits), Solarize, AutoContrast and Equalize
-  are equally likely, and so are the magnitudes. What has a direction goes
+  are equally likely, and so are the magnitudes. Ops that have a direction go
   either way with probability one half. Mueller and Hutter, 2021, table 1.
 
   Args:
@@ -174,13 +177,13 @@ def get_autoaugment(
 ):
   """Two ops, by one of a policy's 25 sub-policies; torchvision's `AutoAugment`.
 
-  Each op of the sub-policy is applied with the chance given there, and what has
-  a direction goes either way with probability one half. Cubuk et al., 2019;
+  The sub-policy gives the probability that each of its ops is applied. Ops that
+  have a direction go either way with probability one half. Cubuk et al., 2019;
   the tables are in `pp_ops.autoaugment_tables`.
 
   Args:
     engine: see `pp_ops.engines`.
-    policy: what it was found for: "imagenet", "cifar10" or "svhn".
+    policy: the dataset that it was found on: "imagenet", "cifar10" or "svhn".
     fill: what comes from outside the image, a grey level or one per channel.
     interpolation: "nearest", "bilinear" or "bicubic".
 

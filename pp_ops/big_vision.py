@@ -6,17 +6,17 @@ One line in a big_vision config,
 
 and its pp strings may say `inception_crop_fixed(224)`, `beta_crop(224, 2)`,
 `randaug(2, 10)` and so on, also fused with decoding, `decode_jpeg_and_...`.
-Names that big_vision has keep its meaning. docs/from_big_vision.md has the
-details.
+Ops that big_vision already has keep its implementation.
+docs/from_big_vision.md has the details.
 
-A crop changes the law alone: it cuts the window that our law draws, and the
-rest is what big_vision's own crop op does. JPEGs are decoded by TensorFlow's
-default, the fast DCT, and `ops_image.get_resize` truncates to whole grey
-levels. (The same names in a big_crop run decode as Pillow does, and round.)
-The arguments have big_vision's order as well, see `_arguments`.
+A crop op here differs from big_vision's own only by its law, which draws the
+window. JPEGs are decoded by TensorFlow's default, the fast DCT, and
+`ops_image.get_resize` truncates to whole grey levels. (In a big_crop run the
+ops of the same names decode as Pillow does, and round.) The arguments have
+big_vision's order as well, see `_arguments`.
 
-`randaug` is big_vision's, `contrast="legacy"`, unless the string says
-otherwise. It is ours only where big_vision's own cannot be imported.
+`randaug` is big_vision's own op. If that cannot be imported, it is ours with
+`contrast="legacy"` as the default, which computes what big_vision's does.
 
 The tests run beside big_vision's own code if the environment variable
 BIG_VISION_PATH names a checkout of it, the folder that holds `big_vision/`.
@@ -29,8 +29,9 @@ import sys
 import tensorflow as tf
 from absl import logging
 
-# Its ops refuse a name that is taken, and a config is read before train.py
-# imports them: they have to come first.
+# Imported here, so that big_vision's ops are registered before ours: its
+# registry refuses a name that is taken, and its train.py reads the config, and
+# so imports this module, before it imports the ops.
 from big_vision.pp import (
   ops_general,  # noqa: F401
   ops_image,
@@ -47,11 +48,11 @@ _RESIZE = {"method": "bilinear", "antialias": False}
 
 
 def _arguments(name, law):
-  """The signature of a crop: big_vision's `inception_crop`, then the rest.
+  """The signature of a crop, in the order of big_vision's `inception_crop`.
 
   A law's own arguments come after `size`: `beta_crop(size, alpha, beta,
-  area_min, area_max, method, antialias, ratio_min, ...)`. Fused with decoding
-  the ratios come before `method`, as in big_vision.
+  area_min, area_max, method, antialias, ratio_min, ...)`. In an op fused with
+  decoding the ratios come before `method`, as in big_vision.
   """
   parameters = dict(inspect.signature(law).parameters)
   resize = [parameters.pop(k).replace(default=v) for k, v in _RESIZE.items()]
@@ -65,7 +66,7 @@ def _arguments(name, law):
 
 
 def _adapt_crop(name):
-  """One of our laws inside of what big_vision's own crop does."""
+  """A crop op whose window our law draws; the rest is big_vision's crop."""
   get_law = registry.lookup(name).law
   signature = _arguments(name, get_law)
 
@@ -120,10 +121,11 @@ def _adapt(name):
 
 
 def _import_randaug():
-  """Lets big_vision register its own `randaug`, if what it imports is there.
+  """Lets big_vision register its own `randaug`, if that can be imported.
 
-  It needs tensorflow_addons, which ended with TensorFlow 2.15. Its configs
-  name its module in `pp_modules`; ours then stands in for that module.
+  big_vision's module needs tensorflow_addons, which ended with TensorFlow 2.15.
+  If the import fails, this module takes its place in `sys.modules`, because
+  big_vision's configs name it in `pp_modules` and would fail to import it.
   """
   module = "big_vision.pp.archive.randaug"
   try:

@@ -14,11 +14,12 @@ def get_gaussian_blur(kernel_size: int = 23, sigma=(0.1, 2.0)):
   the nearest grey level, halves to even. `random_apply` makes it occasional.
 
   MoCo's own code blurs with Pillow's `ImageFilter.GaussianBlur(sigma)` instead:
-  three box blurs, each rounded to grey levels, of an image that its edge pixels
-  continue.
+  three box blurs, each rounded to grey levels, with the edge pixels repeated
+  beyond the edges.
 
   Args:
-    kernel_size: pixels, odd; the image needs more than half of it each way.
+    kernel_size: odd number of pixels. Both sides of the image must be longer
+      than half of it.
     sigma: standard deviation in pixels, 0.01 or more: uniform in (least, most),
       or one number.
 

@@ -1,6 +1,7 @@
-"""Checks of ops' arguments, for the ops of every engine; no TensorFlow here.
+"""Checks of ops' arguments, for the ops of every engine.
 
-Each raises a one-line ValueError that says what would be right.
+Each check raises a one-line ValueError that says what would be right. This
+module does not import TensorFlow.
 """
 
 import math
@@ -21,18 +22,18 @@ METHODS = (
 INTERPOLATIONS = ("nearest", "nearest_pillow", "bilinear", "bicubic")
 ROUNDINGS = ("big_vision", "torchvision")
 
-_LARGEST_SIDE = 1 << 14  # a square of it has 3 GB as float32
+_LARGEST_SIDE = 1 << 14  # a square RGB image of this side has 3 GB as float32
 
 
 def check_choice(what: str, value, choices) -> None:
-  """Raises unless `value` is one of `choices`, naming the nearest."""
+  """Raises unless `value` is one of `choices`; the error names the nearest."""
   if value not in choices:
     near = did_you_mean(str(value), choices)
     raise UserError(f"unknown {what} {value!r}: {near}")
 
 
 def check_method(method: str, random: bool = False) -> None:
-  """Raises unless `method` is a resize's, or "random" where that is one."""
+  """Raises unless `method` is one of `METHODS`, or "random" if `random`."""
   check_choice("resize method", method, [*METHODS, *(["random"] * random)])
 
 
@@ -61,9 +62,10 @@ def check_size(size, name: str = "size") -> tuple[int, int]:
 def check_number(
   name: str, value, low: float, high: float = math.inf, whole: bool = False
 ) -> None:
-  """Raises unless low <= value <= high, and an int if it must be whole.
+  """Raises unless low <= value <= high, and value is an int if `whole`.
 
-  A tensor or array passes: what is drawn for an image is not known yet.
+  A tensor or array always passes, because a policy draws its value only when an
+  image is processed.
   """
   if hasattr(value, "dtype"):
     return
@@ -90,7 +92,7 @@ def check_fill(fill) -> None:
 
 
 def check_there(features, keys, op):
-  """Raises unless an op's features are there."""
+  """Raises unless `features` has all of the `keys` that an op reads."""
   missing = [k for k in keys if k not in features]
   if missing:
     raise UserError(
@@ -107,9 +109,10 @@ def check_random_apply(p, ops) -> None:
 
 
 def check_same_features(ops: str, before: dict, after: dict) -> None:
-  """Raises unless the ops of `random_apply` leave what is there without them.
+  """Raises unless the ops of `random_apply` keep all features and their kinds.
 
-  `before` and `after` are {name of a feature: its kind, in words}.
+  `before` and `after` are {name of a feature: its dtype and rank, in words},
+  without and with the ops.
   """
   for name in [*after, *before]:
     old, new = (kinds.get(name, "missing") for kinds in (before, after))
@@ -121,21 +124,21 @@ def check_same_features(ops: str, before: dict, after: dict) -> None:
 
 
 def check_names(keys, what):
-  """Raises unless `keys` are features' names."""
+  """Raises unless `keys` is a non-empty list of strings."""
   good = isinstance(keys, (list, tuple)) and len(keys) > 0
   if not good or not all(isinstance(k, str) for k in keys):
     raise UserError(f"{what}={keys!r}: need the names of features")
 
 
 def check_shape(shape, what, none_too=False):
-  """Raises unless `shape` is one."""
+  """Raises unless `shape` is a list of ints; None is an entry if `none_too`."""
   whole = lambda n: type(n) is int or (none_too and n is None)
   if not isinstance(shape, (list, tuple)) or not all(map(whole, shape)):
     raise UserError(f"{what}={shape!r}: need a list of whole numbers")
 
 
 def check_onehot(depth, key, key_result, inkey, outkey) -> None:
-  """Raises unless the arguments of `onehot` fit each other."""
+  """Raises unless the arguments of `onehot` are valid and compatible."""
   if type(depth) is not int or depth < 1:
     raise UserError(f"depth={depth}: need a number of classes, at least one")
   if (key or key_result) and (inkey or outkey):
@@ -145,7 +148,7 @@ def check_onehot(depth, key, key_result, inkey, outkey) -> None:
 
 
 def check_views(features, names, op) -> None:
-  """Checks that features are images of one size, known in the graph."""
+  """Raises unless two features are images of one size, known statically."""
   check_there(features, names, op)
   shapes = [tuple(getattr(features[k], "shape", ())) for k in names]
   if shapes[0] != shapes[1] or len(shapes[0]) != 3 or None in shapes[0]:

@@ -16,13 +16,14 @@ from pp_ops.uint8_op import register_uint8
 
 
 def _hue_and_saturation(image):
-  """Pillow's, of uint8 [n, 3]: int32 [n] 0..255 and float32 [n] 0..255."""
+  """Pillow's H and S of uint8 [n, 3]: int32 [n] and float32 [n], in 0..255."""
   r, g, b = tf.unstack(tf.cast(image, tf.float32), axis=-1)
   high = tf.maximum(tf.maximum(r, g), b)
   span = high - tf.minimum(tf.minimum(r, g), b)
   divisor = tf.maximum(span, 1.0)
   red, green, blue = ((high - c) / divisor for c in (r, g, b))
-  # Truncated below: doubles where Pillow has doubles, floats where floats.
+  # Each step has Pillow's precision, float64 or float32, because truncation
+  # below turns a difference in the last digit into a grey level.
   double = lambda x: tf.cast(x, tf.float64)
   to_float = lambda x: tf.cast(x, tf.float32)
   hue = tf.where(
@@ -43,16 +44,17 @@ def _hue_and_saturation(image):
 
 @register_uint8("hue")
 def get_hue(factor: float):
-  """Turns the hue; torchvision's `adjust_hue` of a Pillow image.
+  """Shifts the hue; torchvision's `adjust_hue` of a Pillow image.
 
-  That goes by Pillow's integer HSV, which loses some grey levels even at factor
-  0, and turns by int(255 factor) steps, modulo 256 although 255 are a circle.
+  torchvision converts to Pillow's integer HSV and back, which loses some grey
+  levels even at factor 0. It shifts the hue by int(255 factor) steps modulo
+  256, although 255 steps are a full circle.
 
   Args:
-    factor: part of the circle, -0.5 to 0.5.
+    factor: fraction of the colour circle, -0.5 to 0.5.
 
   Returns:
-    The op. An image of one channel stays as it is.
+    The op. It leaves an image of one channel unchanged.
   """
   check_number("factor", factor, -0.5, 0.5)
   colours = saturated_colours()
@@ -80,10 +82,10 @@ def permute_channels(image: tf.Tensor, which: tf.Tensor) -> tf.Tensor:
 
 @register("channel_permute")
 def get_channel_permute():
-  """Puts the three channels into one of their six orders, equally likely.
+  """Permutes the three channels: all six orders are equally likely.
 
-  The order may be the one that they have. An image of one channel stays as it
-  is; its dtype does not matter.
+  The identity is one of the six. An image of one channel is left unchanged. Any
+  dtype will do.
   """
 
   def channel_permute(image, rng):
@@ -99,14 +101,15 @@ def get_channel_permute():
 def get_lighting(alphastd: float = 0.1):
   """Adds one colour to all pixels, along ImageNet's principal axes.
 
-  AlexNet's (Krizhevsky et al., 2012, section 4.1), with the constants that are
-  in use since fb.resnet.torch.
+  AlexNet's colour augmentation (Krizhevsky et al., 2012, section 4.1), with the
+  constants that are in use since fb.resnet.torch.
 
   Args:
     alphastd: standard deviation of the three normal factors.
 
   Returns:
-    A random op on float [..., 3] in [0, 1], for before its normalisation.
+    A random op on float [..., 3] in [0, 1]; use it before the image is
+    normalised.
   """
   check_number("alphastd", alphastd, 0)
 

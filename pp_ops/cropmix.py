@@ -1,7 +1,7 @@
-"""CropMix: several crops of one image, mixed; from one decode.
+"""CropMix: mixes several crops of an image, which is decoded once.
 
 "CropMix: Sampling a Rich Input Distribution via Multi-Scale Cropping", section
-3.2. What is drawn is defined in `pp_ops.laws.cropmix`.
+3.2. `pp_ops.laws.cropmix` defines the distribution of windows and weights.
 """
 
 import functools
@@ -23,13 +23,15 @@ from pp_ops.uint8_op import one_of
 
 
 class Plan(NamedTuple):
-  """What is drawn for an image, with `most` the largest number of views.
+  """What is drawn for one image.
+
+  `most`, the largest number of views that the law allows, fixes the shapes.
 
   Attributes:
     num: int32 scalar, the number of views.
     windows: int32 [most, 4], (y, x, h, w) of the views in the order of mixing;
-      beyond `num` they repeat the first one.
-    steps: float32, of length most - 1; zero beyond `num` - 1.
+      rows beyond `num` repeat the first one.
+    steps: float32 arrays of length most - 1; zero beyond `num` - 1.
   """
 
   num: tf.Tensor
@@ -43,7 +45,7 @@ def get_planner(
   """Returns a function from an image's shape, (height, width, ...), to a plan.
 
   Args:
-    law: what to draw, of two views or more.
+    law: what to draw; its largest number of views is at least two.
     size: (height, width) of the views.
   """
 
@@ -97,23 +99,25 @@ def mix_views(
   """Mixes the views of one image.
 
   Args:
-    view: from k to view k in the order of mixing, float32 [W, C, H]. In this
-      layout, the resizes' own, channels are long enough to be gathered fast.
-    plan: what was drawn.
-    law: what it was drawn from.
-    before: what is done to the lighter image of each step before its channels
-      are permuted.
+    view: function from k to view k in the order of mixing, float32 [W, C, H].
+      The resizes give this layout. It makes permuting channels fast, because
+      each piece that is gathered has H consecutive values.
+    plan: what was drawn for the image.
+    law: the law that `plan` was drawn from.
+    before: augmentation of the lighter image of each step, applied before its
+      channels are permuted.
 
   Returns:
-    Like each of the views.
+    The mixed image, float32 [W, C, H].
   """
   mixed = view(0)
   permute = law.permute and mixed.shape[1] == 3
 
   def step(mixed, k):
     newer, weight, box, permutation = (x[k - 1] for x in plan.steps)
-    # One view after the other: on several threads, which other images keep
-    # busy, handing over the decoded image costs more than it gains.
+    # Makes TensorFlow compute one view after the other. Other images keep the
+    # threads busy anyway, and handing the decoded image to another thread costs
+    # more than it gains.
     with tf.control_dependencies([mixed]):
       new = view(k)
     lighter, heavier = tf.cond(
@@ -144,7 +148,11 @@ def mix_views(
 
 
 def _decode(data, planner, rng):
-  """Decodes what the views need: that part of the image, and the plan in it."""
+  """Decodes the part of the image that the views need.
+
+  Returns:
+    That part, uint8 [h, w, 3], and the plan with windows relative to it.
+  """
   is_jpeg = tf.image.is_jpeg(data)
 
   def from_other():
@@ -172,7 +180,8 @@ def _decode(data, planner, rng):
 def get_cropmix(*args, **kwargs) -> Callable[..., tf.Tensor]:
   """Crops an image several times, at several scales, and mixes the crops.
 
-  CropMix, section 3.2. Of an encoded image only the crops are decoded.
+  CropMix, section 3.2. Of a JPEG, only the smallest box that holds all crops is
+  decoded.
 
   Args:
     *args: see `pp_ops.laws.cropmix.read_arguments`.
@@ -203,7 +212,8 @@ def get_cropmix(*args, **kwargs) -> Callable[..., tf.Tensor]:
     return columns_first(tf.cast(resize(view), tf.float32))
 
   def finish(image, dtype):
-    # A mixture of nearest pixels is as much an average as a bilinear one.
+    # Mixing averages pixels even if the method is "nearest", so the result must
+    # be rounded like a bilinear one.
     kind = "bilinear" if method == "nearest" else method
     out = rows_first(image_ops.to_dtype(image, dtype, kind))
     return tf.ensure_shape(out, [*size, image.shape[1]])

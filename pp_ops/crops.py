@@ -2,7 +2,7 @@
 
 `inception_crop` is TensorFlow's own op; every other law of `pp_ops.laws.LAWS`
 runs in the graph as array maths, and so does `inception_crop_coupled`, which
-has TensorFlow's law. Each comes fused with decoding as well,
+has TensorFlow's law. Each op also exists fused with decoding, as
 `decode_jpeg_and_...`, which decodes no more of a JPEG than the window needs and
 gives the same pixels.
 """
@@ -61,13 +61,14 @@ def native_sampler(law: NativeLaw) -> Sampler:
 
 
 def get_sampler(law: Law, coupled: bool = False) -> Sampler:
-  """What draws a law's windows.
+  """The function that draws a law's windows.
 
   Args:
     law: the law.
-    coupled: draw even TensorFlow's own law as all others, by its array maths.
+    coupled: draw TensorFlow's law by array maths too, instead of by its kernel,
+      so that it uses the same uniforms as the other laws.
   """
-  # The kernel knows TensorFlow's own law, not what a subclass makes of it.
+  # Exactly NativeLaw, because the kernel cannot do what a subclass changes.
   native = type(law) is NativeLaw and not coupled
   return native_sampler(law) if native else law_sampler(law)
 
@@ -75,7 +76,7 @@ def get_sampler(law: Law, coupled: bool = False) -> Sampler:
 def cut(image: tf.Tensor, window) -> tf.Tensor:
   """The window (y, x, h, w) of an image [H, W, C]."""
   y, x, h, w = tf.unstack(window)
-  # Slicing by tensors forgets how many channels there are.
+  # Slicing by tensors loses the static number of channels.
   return tf.ensure_shape(
     tf.slice(image, [y, x, 0], [h, w, -1]), [None, None, image.shape[-1]]
   )
@@ -84,8 +85,8 @@ def cut(image: tf.Tensor, window) -> tf.Tensor:
 def decode_window(data: tf.Tensor, window, width: tf.Tensor) -> tf.Tensor:
   """Decodes the window (y, x, h, w) of a JPEG that is `width` pixels wide."""
   y, x, h, w = tf.unstack(window)
-  # A column more on each side: the decoder interpolates chroma from the
-  # neighbours, and would fill in the window's edges differently.
+  # One more column on each side, because the decoder interpolates chroma from
+  # neighbours: without them the window's edge columns would differ.
   left = tf.minimum(x, 1)
   wide = tf.minimum(w + left + 1, width - x + left)
   window = tf.stack([y, x - left, h, wide])
@@ -107,7 +108,8 @@ def _decode_and_crop(sample):
     if data.dtype == tf.uint8:  # packed data are decoded
       return _crop_image(sample)(image_ops.decode(data), rng)
 
-    # Both branches draw alike, so that a window does not depend on the format.
+    # Both branches draw from copies of rng, so that the window does not depend
+    # on the format.
     def from_jpeg():
       shape = tf.image.extract_jpeg_shape(data)
       window = sample(shape[0], shape[1], copy.copy(rng))
@@ -125,9 +127,11 @@ def _decode_and_crop(sample):
 def get_crop(name: str, law: Law, size, resize: dict) -> Callable:
   """The function of a crop op: (image or encoded image, rng) -> image.
 
-  The op's name says whether to decode as well. `size` is that of the result,
-  see `pp_ops.image.get_resize`, or None for the window's; `resize` has the
-  `method` and `antialias` of it.
+  Args:
+    name: the op's name, whose prefix says whether to decode as well.
+    law: the crop's law.
+    size: of the result in pixels, or (height, width); None keeps the window's.
+    resize: {"method": ..., "antialias": ...} of `pp_ops.image.get_resize`.
   """
   check_method(resize["method"], random=True)
   sampler = get_sampler(law, coupled=name.removeprefix(FUSED) == COUPLED)
@@ -141,7 +145,7 @@ def get_crop(name: str, law: Law, size, resize: dict) -> Callable:
 
   def crop_and_resize(image, rng):
     own = copy.copy(rng)
-    rng.seed()  # the resize's, so that the crop draws other numbers
+    rng.seed()  # skips the draw that the resize uses
     return resize_op(crop(image, rng), own)
 
   return crop_and_resize

@@ -1,6 +1,7 @@
 """The fixed law behind the signature of TensorFlow's own crop sampler.
 
-For callers of `tf.image.sample_distorted_bounding_box`: change the name.
+Callers of `tf.image.sample_distorted_bounding_box` need only change the module
+that they call it from.
 """
 
 import tensorflow as tf
@@ -28,26 +29,27 @@ def sample_distorted_bounding_box(
     image_size: [..., 3] integers: height, width, channels of one image or of a
       batch of them.
     bounding_boxes: [..., N, 4] float32 in [0, 1], (y_min, x_min, y_max, x_max);
-      N may be 0. For one image any leading axes count as more boxes.
-    seed: as TensorFlow's; None or 0 for a random one.
-    min_object_covered: a crop that covers no box to at least this fraction is
-      rejected, as TensorFlow does. Note its default, 0.1: with the whole image
-      as the box it removes all crops below a tenth of the image.
+      N may be 0. For one image all leading axes are flattened into N.
+    seed: as in TensorFlow; None or 0 for a random one.
+    min_object_covered: a crop is rejected unless it covers at least this
+      fraction of some box, as in TensorFlow. Note the default, 0.1: if the box
+      is the whole image, all crops below a tenth of the image are rejected.
     aspect_ratio_range: width / height. Default (3/4, 4/3); TensorFlow's is
       (0.75, 1.33).
     area_range: fractions of the image. Default (0.05, 1).
     max_attempts: default 100, like TensorFlow's.
-    use_image_if_no_bounding_boxes: must be true when N is 0, likewise.
-    name: of the ops.
-    law: another law than the fixed one, which then brings the ranges.
+    use_image_if_no_bounding_boxes: must be true when N is 0, as in TensorFlow.
+    name: name scope of the graph ops.
+    law: a law to use instead of the fixed one. It brings its own ranges, so
+      aspect_ratio_range, area_range and max_attempts must be left out.
 
   Returns:
     begin [..., 3] and size [..., 3], of image_size's dtype, for `tf.slice` (the
-    channels are 0 and -1), and bboxes [..., 1, 4] float32; for one image
-    [1, 1, 4], as TensorFlow's.
+    channel entries are 0 and -1), and bboxes [..., 1, 4] float32; for one image
+    [1, 1, 4], as in TensorFlow.
 
   Raises:
-    ValueError: bad ranges, or no boxes and no leave to use the image.
+    ValueError: bad ranges, or no boxes without use_image_if_no_bounding_boxes.
   """
   draw = lambda shape: tf.random.uniform(
     shape, dtype=tf.float64, seed=seed or None
@@ -76,7 +78,10 @@ def stateless_sample_distorted_bounding_box(
   name=None,
   law: Law | None = None,
 ):
-  """As above, a function of `seed` [2] alone, as TensorFlow's of this name."""
+  """`sample_distorted_bounding_box` as a pure function of `seed`, int [2].
+
+  It stands in for TensorFlow's function of the same name.
+  """
   rng = Rng(tf.cast(tf.convert_to_tensor(seed), tf.int64))
   law = _make_law(law, aspect_ratio_range, area_range, max_attempts)
   with tf.name_scope(name or "stateless_sample_distorted_bounding_box"):
@@ -138,7 +143,10 @@ def _sample(image_size, boxes, draw, min_covered, use_image, law):
 
 
 def _covers(y, x, h, w, boxes, height, width, min_covered):
-  """[..., attempts]: whether a window covers enough of any box, in pixels."""
+  """bool [..., attempts]: whether a window covers enough of some box.
+
+  y, x, h, w are in pixels, [..., attempts]; boxes are fractions, [..., N, 4].
+  """
   boxes = tf.cast(boxes, tf.float64)[..., None, :, :]  # [..., 1, N, 4]
   # TensorFlow truncates the corners to pixels.
   top, left, bottom, right = (

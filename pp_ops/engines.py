@@ -1,8 +1,9 @@
-"""What an op that is written once needs of the engine that runs it.
+"""What an op that is written once for all engines needs of its engine.
 
 Policies choose among other ops and draw their strengths. That is the same
-arithmetic in a graph of TensorFlow and on an accelerator, so their factories
-take the `Engine` as their first argument. No TensorFlow here.
+arithmetic in a TensorFlow graph and on an accelerator, so a policy's factory
+takes the `Engine` as its first argument. This module does not import
+TensorFlow.
 """
 
 import functools
@@ -12,18 +13,20 @@ from typing import Any, NamedTuple
 
 
 class Engine(NamedTuple):
-  """An engine, as far as ops that are written once know it.
+  """The parts of an engine that ops written once for all engines use.
 
-  A line-up is a dict, in the order in which a policy numbers its ops: name of
-  the op -> function that gives the op's arguments, from the scalars that the
-  policy draws and a function from axis to the image's size along it.
+  A line-up is a dict from an op's name to a function that gives the op's
+  arguments. A policy numbers the ops in the order of the dict. The function
+  takes the scalars that the policy draws, and a function from an axis to the
+  image's size along it.
 
   Attributes:
     xp: the array namespace, `tensorflow` or `jax.numpy`.
-    cast: function from a number or array and a dtype to that dtype.
-    chooser: function from a line-up and the dtypes of what is drawn to a
-      function (which, image, *drawn) -> image. It applies the op of that number
-      in the line-up, and leaves the image as it is where there is none.
+    cast: function (number or array, dtype) -> array of that dtype.
+    chooser: function from a line-up and the dtypes of what the policy draws to
+      a function (which, image, *drawn) -> image. That function applies op
+      number `which` of the line-up; if `which` is beyond the line-up, it
+      returns the image unchanged.
   """
 
   xp: Any
@@ -31,7 +34,7 @@ class Engine(NamedTuple):
   chooser: Callable
 
   def bind(self, get_op: Callable) -> Callable:
-    """A factory whose first argument is the engine, for this engine."""
+    """The factory `get_op(engine, ...)` as a factory `get_op(...)`."""
 
     @functools.wraps(get_op)
     def factory(*args, **kwargs):

@@ -1,4 +1,4 @@
-"""Ops on an example's features, of whatever kind: which, and in what shape."""
+"""Ops that choose, combine and reshape an example's features, of any kind."""
 
 import tensorflow as tf
 
@@ -9,7 +9,7 @@ from pp_ops.registry import register
 
 @register("concat", inkey=None)
 def get_concat(inkeys, outkey: str | None = None, axis: int = -1):
-  """Concatenates the features `inkeys` to `outkey`, by default the first."""
+  """Concatenates features `inkeys` into `outkey`, by default `inkeys[0]`."""
   check_names(inkeys, "inkeys")
 
   def concat(features):
@@ -22,10 +22,10 @@ def get_concat(inkeys, outkey: str | None = None, axis: int = -1):
 
 @register("flatten", inkey=None)
 def get_flatten(keys=None):
-  """Nested features become `outer/inner`; of lists, `outer/0` and so on.
+  """Flattens nested features: `outer/inner` for dicts, `outer/0` for lists.
 
   Args:
-    keys: the outermost names, all by default.
+    keys: names of the outermost features to flatten, all by default.
 
   Returns:
     An op on the features.
@@ -59,7 +59,7 @@ def get_setdefault(key: str, value):
     if old is None:
       return {**features, key: tf.constant(value)}
     new = tf.constant(value, old.dtype)
-    # An axis of length 0, or of one that the graph does not know, becomes 1.
+    # An axis whose length is 0, or not known statically, becomes 1.
     new = tf.broadcast_to(new, [s or 1 for s in old.shape])
     new = tf.cond(tf.size(old) > 0, lambda: old, lambda: new)
     return {**features, key: new}
@@ -79,15 +79,18 @@ def get_choice(
   inkey=None,
   outkey=None,
 ):
-  """Chooses the same random entries of some features, in their order.
+  """Chooses random entries along the first axis, the same of all features.
+
+  The chosen entries stay in their order.
 
   Args:
     n: how many different entries; (least, most) for a uniform number of them;
-      or "single" for one, without its leading axis.
-    key: a feature or several, which have the same length.
-    fewer_ok: whether there may be fewer than n, all of which are then chosen.
+      or "single" for one entry without its leading axis.
+    key: one feature or a list of features of the same length.
+    fewer_ok: allow features of fewer than n entries, all of which are chosen.
     inkey: the features to read, if they are not those to write.
-    outkey: the features to write; `{key}` in them is the one that is read.
+    outkey: the features to write; `{key}` in a name stands for the feature that
+      is read.
 
   Returns:
     A random op on the features.

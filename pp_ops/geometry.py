@@ -1,16 +1,17 @@
 """Augmentation ops that move pixels: rotate, shear, translate, cutout.
 
-uint8 [height, width, channels], 3 channels or 1, to uint8 of the same shape.
-What comes from outside the image is `fill`, a grey level or one per channel.
-Numbers may be scalar tensors, so that a policy can draw them per image.
+They map uint8 [height, width, channels], 3 channels or 1, to uint8 of the same
+shape. What comes from outside the image is `fill`, a grey level or one per
+channel. Numbers may be scalar tensors, so that a policy can draw them per
+image.
 
-By default all pick the nearest pixel, as TensorFlow's RandAugment
-(tensorflow/tpu, efficientnet) does by way of `ImageProjectiveTransformV3`, and
-give what that op gives. With `interpolation="nearest_pillow"`, "bilinear" or
-"bicubic" they give what Pillow gives; its nearest pixel is another one where a
-position is close to the border of two. Shears are about the centre of the
-first pixel as efficientnet's, unless `corner=True` puts them where Pillow has
-them.
+By default all pick the nearest pixel, and the result equals that of
+TensorFlow's RandAugment (tensorflow/tpu, efficientnet), which uses
+`ImageProjectiveTransformV3`. With `interpolation="nearest_pillow"`, "bilinear"
+or "bicubic" the result equals Pillow's. Pillow's nearest pixel may be the other
+one where a position is close to the border between two. Shears keep the centre
+of the first pixel in place, like efficientnet's; with `corner=True` they keep
+the image's corner in place, like Pillow's.
 """
 
 import math
@@ -24,10 +25,10 @@ from pp_ops.uint8_op import filled, register_uint8
 
 
 def _pick(image, x, y, fill):
-  """The pixels of `image` that are nearest to positions, else `fill`.
+  """The pixels of `image` nearest to (x, y), or `fill` for those outside.
 
   The columns x and rows y are float32 and broadcast to [height, width]; pixel
-  centres are at whole numbers. Halves go up, but -0.5 is outside.
+  centres are at whole numbers. Halves round up, but -0.5 is outside.
   """
   shape = tf.shape(image)
   height, width = tf.cast(shape[0], tf.float32), tf.cast(shape[1], tf.float32)
@@ -39,9 +40,10 @@ def _pick(image, x, y, fill):
 def _gather(image, row, column, inside, fill):
   """The pixels at int32 rows and columns, or `fill` where not `inside`."""
   shape = tf.shape(image)
-  # Outside is one pixel more, at the end. Gathering pixels is several times
-  # faster than the projective transform, which goes by channel, and of so
-  # few bytes gather_nd twice as fast as gather.
+  # One extra pixel at the end holds `fill` for all positions outside. Gathering
+  # whole pixels is several times faster than the projective transform, which
+  # works channel by channel. For entries of so few bytes gather_nd is twice as
+  # fast as gather.
   pixels = tf.reshape(image, [-1, image.shape[-1]])
   pixels = tf.concat([pixels, filled(1, 1, image, fill)[0]], 0)
   index = tf.where(inside, row * shape[1] + column, shape[0] * shape[1])
@@ -49,7 +51,7 @@ def _gather(image, row, column, inside, fill):
 
 
 def _pick_as_pillow(image, column_terms, row_terms, fill):
-  """The pixels that `Image.transform` picks; the terms of `fixed_point`."""
+  """The pixels that `Image.transform` picks; see `fixed_point` for terms."""
   shape = tf.shape(image)
   x, y = _positions(image, tf.int32)
   column, row = (
@@ -61,13 +63,13 @@ def _pick_as_pillow(image, column_terms, row_terms, fill):
 
 
 def _positions(image, dtype):
-  """Columns [width] and rows [height, 1], of a dtype."""
+  """Column numbers [width] and row numbers [height, 1], of a dtype."""
   shape = tf.cast(tf.shape(image), dtype)
   return tf.range(shape[1]), tf.range(shape[0])[:, None]
 
 
 def _rotation(degrees, right, bottom):
-  """cos, sin, and where (0, 0) comes from, turned about (right, bottom) / 2."""
+  """cos, sin, and the source of (0, 0) in a turn about (right, bottom) / 2."""
   angle = tf.cast(degrees, right.dtype) * (math.pi / 180)
   cos, sin = tf.cos(angle), tf.sin(angle)
   if right.dtype == tf.float64:  # to the digits that Pillow keeps
@@ -80,13 +82,13 @@ def _rotation(degrees, right, bottom):
 def _turned(degrees, x, y, right, bottom):
   """Where pixels at (x, y) come from, turned about (right, bottom) / 2."""
   cos, sin, from_x, from_y = _rotation(degrees, right, bottom)
-  # Not as a sum of three: graph optimisation would add those in another
-  # order, and their last digit decides between two pixels.
+  # The difference first, not a sum of three terms: graph optimisation would
+  # reorder such a sum, and the last digit decides between two pixels.
   return cos * x - sin * y + from_x, sin * x - (-cos) * y + from_y
 
 
 def _either(get_op, bicubic):
-  """The op of a policy that draws the interpolation: bicubic or bilinear."""
+  """The op whose interpolation a policy draws: bicubic or else bilinear."""
   return lambda image: tf.cond(
     bicubic,
     lambda: get_op("bicubic")(image),
@@ -140,15 +142,16 @@ def _register_shear(name, axis):
     """Shears the image: shifts each row left, or each column up.
 
     `shear_x` shifts row y by level * y pixels, `shear_y` column x by level * x,
-    so that the first one stays.
+    so that the first row or column stays in place.
 
     Args:
-      level: pixels per pixel.
+      level: shift in pixels from one row or column to the next.
       fill: grey level, or one per channel.
       interpolation: see `rotate`.
-      corner: False: about the centre of the first pixel, as efficientnet. True:
-        about the top left corner of the image, half of `level` pixels further,
-        as `Image.transform(size, AFFINE, (1, level, 0, 0, 1, 0))`.
+      corner: False keeps the centre of the first pixel in place, like
+        efficientnet. True keeps the top left corner of the image in place, like
+        `Image.transform(size, AFFINE, (1, level, 0, 0, 1, 0))`, which shifts
+        everything by half of `level` pixels more.
 
     Returns:
       The op.
@@ -215,7 +218,8 @@ def _register_translate(name, axis):
 
     With interpolation="nearest" it moves by whole pixels; halves round up.
     `translate_x` is Pillow's `Image.transform(size, AFFINE,
-    (1, 0, pixels, 0, 1, 0))`, `translate_y` with (1, 0, 0, 0, 1, pixels).
+    (1, 0, pixels, 0, 1, 0))`, `translate_y` the same with
+    (1, 0, 0, 0, 1, pixels).
     """
     if tf.is_tensor(interpolation):
       return _either(
@@ -224,7 +228,8 @@ def _register_translate(name, axis):
     check_number("pixels", pixels, -math.inf)
     check_fill(fill)
     check_interpolation(interpolation)
-    if interpolation.startswith("nearest"):  # Whole pixels leave no choice.
+    # Both kinds of "nearest" give the same pixels for a shift by whole pixels.
+    if interpolation.startswith("nearest"):
       return lambda image: _shift(image, pixels, axis, fill)
 
     def translate(image):
@@ -240,7 +245,7 @@ _register_translate("translate_y", 0)
 
 
 def paste(image, patch, top, left):
-  """A new image with `patch`, which must fit, over it from (top, left) on."""
+  """A copy of the image with `patch` at (top, left); the patch must fit."""
   bottom, right = top + tf.shape(patch)[0], left + tf.shape(patch)[1]
   rows = image[top:bottom]
   rows = tf.concat([rows[:, :left], patch, rows[:, right:]], 1)
@@ -252,15 +257,17 @@ def get_cutout(pad_size: int, fill=128, place=None):
   """Covers a square of 2 pad_size pixels.
 
   Cutout (DeVries & Taylor, 2017), as efficientnet has it: the square's rows are
-  centre - pad_size to centre + pad_size - 1, as far as they are in the image.
+  centre - pad_size to centre + pad_size - 1, as far as they are in the image,
+  and likewise its columns.
 
   Args:
-    pad_size: half of the side.
+    pad_size: half of the square's side, pixels.
     fill: grey level, or one per channel.
-    place: of the centre, (y, x) in [0, 1) of the image; by default uniform.
+    place: centre of the square, (y, x), as fractions of the image in [0, 1). By
+      default it is drawn uniformly for each image.
 
   Returns:
-    The op, a random one without a place.
+    The op, a random one unless `place` is given.
   """
   check_cutout(pad_size, fill, place)
 

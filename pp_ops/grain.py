@@ -30,8 +30,8 @@ _RESAMPLING = {
   "bilinear": Image.Resampling.BILINEAR,
   "bicubic": Image.Resampling.BICUBIC,
 }
-# What a crop op takes besides its law's arguments. `registry.law_of` skips
-# these, and a size that is skipped without a word would be a trap.
+# What a crop op takes besides its law's arguments. In a string they are an
+# error, because `registry.law_of` would ignore them silently.
 _NOT_THE_LAWS = ("size", "method", "antialias", "key", "inkey", "outkey")
 
 
@@ -39,9 +39,10 @@ _NOT_THE_LAWS = ("size", "method", "antialias", "key", "inkey", "outkey")
 class RandomResizedCrop(grain.transforms.RandomMap):
   """Crops one feature of an element by a law, and resizes the crop.
 
-  The window is a function of the random generator that Grain passes in, and of
+  The window is a function of the random generator that Grain passes in and of
   the image's shape. TensorFlow's own law, `"inception_crop"`, is computed in
-  NumPy like the others: the same distribution, other random numbers.
+  NumPy like the others: it has the distribution of TensorFlow's op but uses
+  other random numbers.
 
   Attributes:
     law: a `pp_ops.laws` law, or a crop op's string without a size, as in
@@ -49,9 +50,10 @@ class RandomResizedCrop(grain.transforms.RandomMap):
     size: of the result in pixels, an int for a square or (height, width); None
       keeps the window's.
     method: "bilinear" or "bicubic", always antialiased, because Pillow's
-      resize has no other way.
-    key: the feature. It holds a uint8 array [height, width, 1 or 3] or the
-      bytes of an encoded image (JPEG, PNG, ...), which Pillow decodes to RGB.
+      resize always antialiases.
+    key: name of the feature, which holds a uint8 array [height, width, 1 or 3]
+      or the bytes of an encoded image (JPEG, PNG, ...) that Pillow decodes to
+      RGB.
 
   Raises:
     ValueError: in one line, for a wrong argument, and from `random_map` for an
@@ -75,7 +77,7 @@ class RandomResizedCrop(grain.transforms.RandomMap):
   def random_map(
     self, element: dict[str, Any], rng: np.random.Generator
   ) -> dict[str, Any]:
-    """Returns a copy of `element` whose image is cropped, uint8 [h, w, C]."""
+    """Returns a copy of `element` with its image cropped, uint8 [h, w, C]."""
     image = self._image(element)
     encoded = isinstance(image, Image.Image)
     shape = (image.height, image.width) if encoded else image.shape[:2]
@@ -93,8 +95,9 @@ class RandomResizedCrop(grain.transforms.RandomMap):
     return {**element, self.key: crop if crop.ndim == 3 else crop[..., None]}
 
   def _window(self, height, width, rng):
-    # The place is drawn first, so that a law of ten attempts and a law of a
-    # hundred share the place and the first ten attempts: common random numbers.
+    # The place is drawn before the attempts, so that a law of ten attempts and
+    # a law of a hundred use the same numbers for the place and for the first
+    # ten attempts: common random numbers, for paired comparisons.
     v = rng.random(2)
     u = rng.random((self.law.max_attempts, self.law.draws))
     shape = np.float64(height), np.float64(width)
@@ -131,7 +134,7 @@ class RandomResizedCrop(grain.transforms.RandomMap):
         f"{len(data)} bytes: {e}"
       ) from e
     if image.mode[0] in "IF":
-      # Pillow would clip all above 255 to white.
+      # Pillow's conversion to RGB would clip all values above 255 to white.
       raise UserError(
         f"RandomResizedCrop: feature {self.key!r} has Pillow's mode "
         f"{image.mode!r}: need 8 bits a channel"
@@ -140,7 +143,7 @@ class RandomResizedCrop(grain.transforms.RandomMap):
 
 
 def _kind(value):
-  """What a wrong value is, in a few words."""
+  """Describes a wrong value in a few words, for an error message."""
   if isinstance(value, np.ndarray):
     return f"{value.dtype} {list(value.shape)}"
   return type(value).__name__

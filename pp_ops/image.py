@@ -19,8 +19,8 @@ from pp_ops.resize import (
 
 _Op = Callable[..., tf.Tensor]
 
-# TensorFlow's default DCT is off by up to 17 grey levels and hardly faster;
-# this one gives the pixels of Pillow and torchvision.
+# This DCT gives the pixels of Pillow and torchvision. TensorFlow's default is
+# off by up to 17 grey levels and hardly faster.
 JPEG = {"dct_method": "INTEGER_ACCURATE"}
 
 
@@ -32,8 +32,9 @@ def decode(
   Greyscale and CMYK images become RGB; an alpha channel is dropped.
 
   Args:
-    data: scalar string tensor; or a decoded uint8 [height, width, channels]
-      image, which packed data hold and which is returned as it is.
+    data: scalar string tensor; or an already decoded image, uint8 [height,
+      width, channels], which packed datasets hold and which is returned
+      unchanged.
     channels: 3 or 1.
     precise: decode JPEGs as Pillow does. False is TensorFlow's default, the
       fast DCT, which is big_vision's default too.
@@ -85,10 +86,10 @@ def _resize(image, size, method, antialias, as_pillow=False):
 
 
 def to_dtype(out, dtype, method):
-  """What a resize by `method` gave, in the dtype that the image had."""
+  """Casts what a resize by `method` gave to the dtype of the original image."""
   if dtype.is_floating or method == "nearest":
     return tf.cast(out, dtype)
-  # Plain casting would darken the image by half a grey level.
+  # Rounded, because casting truncates, which darkens by half a grey level.
   out = tf.round(out)
   if method in ("bilinear", "area"):  # Averages stay in range.
     return tf.cast(out, dtype)
@@ -96,7 +97,7 @@ def to_dtype(out, dtype, method):
 
 
 def _random_method(resize, rng):
-  """resize(method), bilinear or bicubic with probability one half each."""
+  """resize("bilinear") or resize("bicubic"), each with probability 1/2."""
   return tf.cond(
     rng.uniform() < 0.5, lambda: resize("bilinear"), lambda: resize("bicubic")
   )
@@ -109,8 +110,8 @@ def get_resize(size, method: str = "bilinear", antialias: bool = False) -> _Op:
   Args:
     size: pixels, or (height, width).
     method: bilinear, bicubic, nearest, area, lanczos3, lanczos5, gaussian or
-      mitchellcubic; or random, one of the first two for each image, timm's
-      default for training.
+      mitchellcubic; or random, which draws bilinear or bicubic for each image,
+      timm's default for training.
     antialias: widen the filter when shrinking, as Pillow and torchvision do.
 
   Returns:
@@ -127,13 +128,13 @@ def get_resize(size, method: str = "bilinear", antialias: bool = False) -> _Op:
 
 
 def _resize_side(image, side, size, method, antialias, rounding="big_vision"):
-  """Resizes so that the min or max side (a tf.reduce_*) equals `size`."""
+  """Resizes so that `side`, tf.reduce_min or reduce_max, becomes `size`."""
   shape = tf.shape(image)[:2]
   if rounding == "torchvision":
     target = tf.maximum(shape * size // side(shape), 1)
     return _resize(image, target, method, antialias, as_pillow=True)
-  # float32, as big_vision: one image in ten thousand has a side that lies
-  # midway between two pixel counts, and rounding decides.
+  # float32, like big_vision, because for one image in ten thousand the side
+  # lies midway between two pixel counts, where the precision decides.
   factor = tf.cast(size, tf.float32) / tf.cast(side(shape), tf.float32)
   target = tf.maximum(tf.round(tf.cast(shape, tf.float32) * factor), 1)
   return _resize(image, tf.cast(target, tf.int32), method, antialias)
@@ -152,10 +153,11 @@ def get_resize_small(
     size: pixels.
     method: as in `resize`.
     antialias: as in `resize`.
-    rounding: of the longer side: big_vision rounds it to the nearest pixel,
-      torchvision's `Resize(size)` down. With torchvision, what an antialiased
-      bilinear or bicubic method makes of a uint8 image is also rounded between
-      its two passes, as Pillow does.
+    rounding: how the longer side becomes whole: "big_vision" rounds it to the
+      nearest pixel, "torchvision" rounds it down, as torchvision's
+      `Resize(size)` does. "torchvision" also makes an antialiased bilinear or
+      bicubic resize of a uint8 image round between its two passes, as Pillow
+      does.
 
   Returns:
     image -> image of the same dtype.
@@ -186,9 +188,9 @@ def get_random_resize_small(
 ) -> _Op:
   """Resizes so that the shorter side is uniform on [min_size, max_size].
 
-  With `random_crop` the scale augmentation of He et al.
-  (https://arxiv.org/abs/1512.03385, section 3.4), there 256 to 480 pixels. The
-  method may be "random", as in `resize`.
+  Together with `random_crop` this is the scale augmentation of He et al.
+  (https://arxiv.org/abs/1512.03385, section 3.4), who use 256 to 480 pixels.
+  The method may be "random", as in `resize`.
   """
   check_size((min_size, max_size), "(min_size, max_size)")
   check_method(method, random=True)
@@ -206,7 +208,7 @@ def get_random_resize_small(
 
 
 def _slice_window(image, size, offset_of):
-  """The [h, w] window whose offset is `offset_of` the room left for it."""
+  """The window of `size` at offset_of(image's size - window's size)."""
   room = tf.shape(image)[:2] - tf.constant(size)
   check = tf.debugging.assert_greater_equal(
     room, 0, f"the image is smaller than the crop of {size}"
@@ -231,8 +233,9 @@ def get_central_crop(size=None, rounding: str = "big_vision") -> _Op:
 
   Args:
     size: pixels, or (height, width). Default the largest square.
-    rounding: of half the room that is left, where this is odd: big_vision
-      rounds it down, torchvision's `CenterCrop` to the even number.
+    rounding: how the window's offset is rounded if the image is larger by an
+      odd number of pixels: "big_vision" rounds down, "torchvision" to the even
+      number, as torchvision's `CenterCrop` does.
 
   Returns:
     image -> image of the same dtype.
@@ -248,7 +251,7 @@ def get_central_crop(size=None, rounding: str = "big_vision") -> _Op:
 
 @register("random_crop")
 def get_random_crop(size) -> _Op:
-  """A window of `size` pixels, or (height, width), at a uniform place."""
+  """Cuts out a uniformly placed window of `size` pixels, or (height, width)."""
   size = check_size(size)
 
   def crop(image, rng):
@@ -300,8 +303,8 @@ def get_value_range(
   Args:
     vmin: lowest output.
     vmax: highest output.
-    in_min: input that becomes vmin, one number or a list of one per channel.
-    in_max: input that becomes vmax, likewise.
+    in_min: input that becomes vmin: a number, or a list of one per channel.
+    in_max: input that becomes vmax: a number, or a list of one per channel.
     clip_values: clip the output to [vmin, vmax].
 
   Returns:
@@ -317,7 +320,10 @@ def get_value_range(
 def get_vgg_value_range(
   mean=ranges.IMAGENET_MEAN, std=ranges.IMAGENET_STD
 ) -> _Op:
-  """(image - mean) / std per channel, as float32; ImageNet's by default."""
+  """(image - mean) / std per channel, as float32.
+
+  Mean and standard deviation are ImageNet's by default, in grey levels 0..255.
+  """
   return _affine(*ranges.standard(mean, std))
 
 

@@ -1,32 +1,33 @@
-"""Pixels between pixels: Pillow's bilinear and bicubic affine transform.
+"""Interpolation between pixels: Pillow's bilinear and bicubic affine transform.
 
-What `Image.transform(size, AFFINE, ...)` and `Image.rotate` compute, in a
-graph: positions in double precision, the kernel over the nearest 2x2 or 4x4
-pixels, those beyond an edge replaced by the pixels on it, the result truncated
-to whole grey levels. A position outside the image becomes `fill`.
+This computes what `Image.transform(size, AFFINE, ...)` and `Image.rotate` do,
+in a graph. Positions are in double precision, the kernel covers the nearest 2x2
+or 4x4 pixels, pixels beyond an edge are replaced by those on it, and the result
+is truncated to whole grey levels. A position outside the image becomes `fill`.
 
-Positions are Pillow's: the image goes from 0 to its width or height, the first
-pixel's centre is at 0.5.
+Positions are Pillow's: the image goes from 0 to its width or height, and the
+first pixel's centre is at 0.5.
 """
 
 import tensorflow as tf
 
 from pp_ops.uint8_op import filled
 
-# float32 sums of weights that are 1 in truth; truncating needs them not below.
+# Added before truncating, because the weights sum to 1 only up to float32's
+# rounding: a sum slightly below a grey level must become that level.
 _ROUNDING = 2.0**-10
 
 
 def _kernel(d, method):
-  """Weights of consecutive pixels, and where the first is.
+  """Weights of consecutive pixels, and which pixel is the first.
 
   Args:
-    d: float32, how far beyond a pixel, 0 <= d < 1.
+    d: float32, distance of the position beyond the pixel before it, 0 <= d < 1.
     method: "bilinear" or "bicubic".
 
   Returns:
-    (offset of the first from that pixel, list of weights like `d`). The cubic
-    is that of Keys (1981) with a = -1.
+    (offset of the first weighted pixel from the pixel before the position, list
+    of weights shaped like `d`). The cubic is that of Keys (1981) with a = -1.
   """
   if method == "bilinear":
     return 0, [1.0 - d, d]
@@ -41,7 +42,7 @@ def _kernel(d, method):
 
 
 def _whole_and_rest(position):
-  """floor as int32, and what is left over as float32."""
+  """The floor as int32, and the fraction as float32."""
   floor = tf.floor(position)
   return tf.cast(floor, tf.int32), tf.cast(position - floor, tf.float32)
 
@@ -53,29 +54,29 @@ def _grey_levels(values, method):
 
 
 def _places(image, row, column):
-  """For rows and columns clipped to the image, what `_pixels` adds up."""
+  """Rows and columns, clipped to the image, as `_pixels` takes them."""
   height, width = tf.unstack(tf.shape(image)[:2])
   row = tf.clip_by_value(row, 0, height - 1) * width
   return row, tf.clip_by_value(column, 0, width - 1)
 
 
 def _pixels(flat, row, column):
-  """The pixels at places of `_places`, which broadcast: [..., C].
+  """The pixels at places that `_places` made.
 
   Args:
     flat: [height * width, C].
-    row: int32, the number of the row's first pixel.
-    column: int32.
+    row: int32, index in `flat` of the row's first pixel.
+    column: int32; broadcasts against `row`.
 
   Returns:
-    Like `flat`.
+    [..., C], of the dtype of `flat`.
   """
-  # For so few bytes at a time gather_nd is twice as fast as gather.
+  # For entries of so few bytes gather_nd is twice as fast as gather.
   return tf.gather_nd(flat, tf.expand_dims(row + column, -1))
 
 
 def _repeat(values, times):
-  """`tf.repeat` of [n] values, which builds five times as large a graph."""
+  """`tf.repeat` of [n] values in a graph of a fifth of the size."""
   return tf.reshape(tf.tile(values[:, None], [1, times]), [-1])
 
 
@@ -84,7 +85,7 @@ def _inside(position, size):
 
 
 def slide(image, offset, axis: int, fill, method: str) -> tf.Tensor:
-  """Samples every row, or column, at a distance of its own.
+  """Shifts every row, or every column, by an offset of its own.
 
   Args:
     image: uint8 [height, width, channels].
@@ -99,13 +100,15 @@ def slide(image, offset, axis: int, fill, method: str) -> tf.Tensor:
   """
   shape, channels = tf.shape(image), image.shape[-1]
   size = shape[axis]
-  # Along the axis [n] or [n, 1], the other way around across it.
+  # Vectors along the axis are [n] for axis 1 and [n, 1] for axis 0; those
+  # across it are the other way around.
   along = (lambda v: v) if axis else (lambda v: v[:, None])
   across = (lambda v: v[:, None]) if axis else (lambda v: v)
   per_pixel = (lambda v: v) if axis else (lambda v: _repeat(v, channels))
   whole, rest = _whole_and_rest(offset)
   first, weights = _kernel(rest, method)
-  # The pixels for one and the next position overlap: fetched once each.
+  # Neighbouring positions use overlapping pixels, so each is fetched once and
+  # the taps below are slices of the result.
   more = len(weights) - 1
   reach = tf.range(first, size + (first + more))
   place = along(reach) + across(whole)
@@ -131,12 +134,12 @@ def slide(image, offset, axis: int, fill, method: str) -> tf.Tensor:
 
 
 def sample(image, x, y, fill, method: str) -> tf.Tensor:
-  """The image at any positions.
+  """Samples the image at any positions.
 
   Args:
     image: uint8 [height, width, channels].
-    x: float64 [height, width], the columns.
-    y: float64 [height, width], the rows.
+    x: float64 [height, width], the column of each result pixel's position.
+    y: float64 [height, width], the row.
     fill: grey level or one per channel.
     method: "bilinear" or "bicubic".
 
@@ -145,7 +148,8 @@ def sample(image, x, y, fill, method: str) -> tf.Tensor:
   """
   shape, channels = tf.shape(image), image.shape[-1]
   inside = _inside(x, shape[1]) & _inside(y, shape[0])
-  # All in the shape of the pixels: broadcasting over channels is slow.
+  # Everything is expanded to [pixels * channels], because broadcasting over
+  # channels is slow.
   spread = lambda v: _repeat(tf.reshape(v, [-1]), channels)
   (column, right), (row, down) = map(_whole_and_rest, (x - 0.5, y - 0.5))
   first, across = _kernel(spread(right), method)

@@ -1,4 +1,4 @@
-"""Colour jitter and random grey: torchvision's, of Pillow images."""
+"""torchvision's ColorJitter and RandomGrayscale, as on Pillow images."""
 
 import math
 
@@ -21,14 +21,16 @@ def _range(name, value, centre, low, high):
 
 
 def get_color_jitter(engine, brightness=0, contrast=0, saturation=0, hue=0):
-  """Changes four things by random factors, in random order; torchvision's.
+  """Jitters brightness, contrast, saturation and hue in random order.
+
+  This is torchvision's `ColorJitter`.
 
   Args:
     engine: see `pp_ops.engines`.
-    brightness: the factor is uniform in [max(0, 1 - brightness),
-      1 + brightness], or in a given (least, most).
-    contrast: likewise.
-    saturation: likewise, of the op `color`.
+    brightness: the factor of the op `brightness` is uniform in
+      [max(0, 1 - brightness), 1 + brightness], or in a given (least, most).
+    contrast: the same for the op `contrast`.
+    saturation: the same for the op `color`.
     hue: the factor of the op `hue` is uniform in [-hue, hue], at most 0.5, or
       in a given (least, most).
 
@@ -41,7 +43,8 @@ def get_color_jitter(engine, brightness=0, contrast=0, saturation=0, hue=0):
     "color": _range("saturation", saturation, 1, 0, math.inf),
     "hue": _range("hue", hue, 0, -0.5, 0.5),
   }
-  # These ranges leave the image alone, which `hue` at factor 0 would not.
+  # Ops with these ranges are left out. They would change nothing, except that
+  # `hue` loses grey levels even at factor 0.
   nothing = dict.fromkeys(ranges, (1, 1)) | {"hue": (0, 0)}
   used = {k: v for k, v in ranges.items() if v != nothing[k]}
   ops = dict.fromkeys(used, lambda factor, side: (factor,))
@@ -61,9 +64,10 @@ def get_color_jitter(engine, brightness=0, contrast=0, saturation=0, hue=0):
 
 
 def get_random_grayscale(engine, p: float = 0.1):
-  """Grey in all channels, with probability `p`; torchvision's.
+  """Makes the image grey with probability `p`; torchvision's `RandomGrayscale`.
 
-  The grey is Pillow's. An image of one channel stays as it is.
+  All three channels become Pillow's grey. An image of one channel stays as it
+  is.
   """
   check_number("p", p, 0, 1)
   choose = engine.chooser({"color": lambda side: (0,)})

@@ -24,14 +24,14 @@ def get_onehot(
   Args:
     depth: number of classes.
     key: the feature to read. By default `labels`, as in big_vision, or `label`
-      if there is no `labels`; the result is then `labels`.
+      if there is no `labels`; the result is then written to `labels`.
     key_result: the feature to write, `key` itself by default.
-    multi: whether a vector of labels becomes one multi-hot [depth] vector, as
+    multi: whether a vector of n labels becomes one multi-hot [depth] vector, as
       ImageNet-ReaL's label sets need, rather than [n, depth].
-    on: value of the labels that are there.
-    off: value of the others.
-    inkey: another word for `key`.
-    outkey: another word for `key_result`; `labels` by default.
+    on: value at the classes of the labels.
+    off: value at all other classes.
+    inkey: another name for `key`, whose result is written to `labels`.
+    outkey: another name for `key_result`; `labels` by default.
 
   Returns:
     An op on the features: int, scalar or [n] -> float32 [depth] or [n, depth].
@@ -57,11 +57,11 @@ def get_lookup(mapping: str, npzkey: str = "fnames", sep: str | None = None):
   """Replaces a string by its number in a file, or by -1 if it is not there.
 
   Args:
-    mapping: a text file, whose line i (from 0) is the string of number i; or
-      an .npz.
-    npzkey: which array of an .npz holds the strings.
-    sep: each line of the text file is instead a string, this separator and the
-      number.
+    mapping: a text file, whose line i (from 0) is the string of number i; or an
+      .npz file with an array of strings.
+    npzkey: name of the array in the .npz file.
+    sep: if given, each line of the text file is a string, this separator and
+      the string's number.
 
   Returns:
     string tensor -> int64 tensor.

@@ -1,8 +1,8 @@
-"""Augmentation ops on pixel values: Pillow's, in a graph.
+"""Augmentation ops on pixel values, as Pillow's, in a graph.
 
-uint8 [height, width, channels], 3 channels or 1, to uint8 of the same shape.
-They are what RandAugment (`pp_ops.randaug`) chooses from; its level tables are
-there. Numbers may be scalar tensors, so that a policy can draw them per image.
+They map uint8 [height, width, channels], 3 channels or 1, to uint8 of the same
+shape. RandAugment (`pp_ops.randaug`) chooses from them and defines its level
+tables. Numbers may be scalar tensors, so that a policy can draw them per image.
 
 Where Pillow and TensorFlow's own RandAugment (tensorflow/tpu, efficientnet;
 big_vision has a copy) differ, these ops follow Pillow, unless `legacy=True`.
@@ -16,20 +16,21 @@ from pp_ops.uint8_op import register_uint8
 
 
 def _flat(image, dtype=tf.float32):
-  """[height, width * channels]: what broadcasts over its rows is fast."""
+  """[height, width * channels], because broadcasting over long rows is fast."""
   return tf.cast(tf.reshape(image, [tf.shape(image)[0], -1]), dtype)
 
 
 def _per_channel(values, image):
-  """[channels] values as the [width * channels] of a `_flat` image."""
+  """Repeats values [channels] to [width * channels], a row of `_flat`."""
   return tf.tile(values, [tf.shape(image)[1]])
 
 
 def _blend(degenerate, image, factor):
-  """degenerate + factor (image - degenerate), clipped, truncated, as Pillow.
+  """Pillow's blend: degenerate + factor (image - degenerate) as uint8.
 
-  Both are float32, of whole grey levels, and broadcast. Factor 0 gives
-  `degenerate`, 1 the image, and more than 1 goes beyond it.
+  The result is clipped to 0..255 and truncated. Both inputs are float32, of
+  whole grey levels, and broadcast. Factor 0 gives `degenerate`, 1 the image,
+  and more than 1 extrapolates beyond the image.
   """
   out = degenerate + factor * (image - degenerate)
   return tf.cast(tf.minimum(tf.maximum(out, 0.0), 255.0), tf.uint8)
@@ -42,8 +43,9 @@ _GREY = [w / 65536 for w in GREY]  # exact in float32
 def get_autocontrast():
   """Stretches each channel linearly to 0..255; a flat one stays as it is.
 
-  `ImageOps.autocontrast`: floor(255 (x - low) / (high - low)), computed exactly
-  here, whereas Pillow and efficientnet may lose a grey level by rounding.
+  Pillow's `ImageOps.autocontrast`: floor(255 (x - low) / (high - low)). It is
+  computed exactly here, whereas Pillow and efficientnet may lose a grey level
+  by rounding.
   """
 
   def autocontrast(image):
@@ -51,7 +53,7 @@ def get_autocontrast():
     channels = image.shape[-1]
 
     def extreme(reduce):
-      # By column first, which runs over whole rows of the memory.
+      # Over rows first, because that reads whole rows of memory.
       columns = tf.reshape(reduce(flat, 0), [-1, channels])
       return tf.cast(reduce(columns, 0), tf.float32)
 
@@ -68,18 +70,18 @@ def get_autocontrast():
 
 @register_uint8("equalize")
 def get_equalize():
-  """Flattens the histogram of each channel; `ImageOps.equalize`, exactly."""
+  """Flattens each channel's histogram, exactly as `ImageOps.equalize`."""
 
   def equalize(image):
     channels = image.shape[-1]
-    # One histogram, and one table, for all channels side by side.
+    # One histogram and one lookup table hold all channels side by side.
     offsets = _per_channel(tf.range(channels) * 256, image)
     place = _flat(image, tf.int32) + offsets
     bins = 256 * channels
     counts = tf.histogram_fixed_width(place, [0, bins - 1], bins)
     counts = tf.reshape(counts, [channels, 256])
     upto = tf.cumsum(counts, 1)
-    # All pixels but those of the highest level that occurs.
+    # The number of pixels below the highest level that occurs.
     but_highest = tf.where(upto < upto[:, -1:], upto, 0)
     step = tf.reduce_max(but_highest, 1, keepdims=True) // 255
     table = (upto - counts + step // 2) // tf.maximum(step, 1)
@@ -120,16 +122,16 @@ def _all_ones_where(condition):
 
 def _below(image, threshold):
   """uint8 255 where image < threshold, 0 <= threshold <= 256, else 0."""
-  # 256 is no uint8.
+  # A threshold of 256, which no uint8 can hold, is handled by the second term.
   limit = tf.cast(tf.minimum(threshold, 255), tf.uint8)
   return _all_ones_where(image < limit) | _all_ones_where(threshold > 255)
 
 
 @register_uint8("solarize")
 def get_solarize(threshold: int = 128):
-  """Inverts what is at or above `threshold`; `ImageOps.solarize`.
+  """Inverts values at or above `threshold`; Pillow's `ImageOps.solarize`.
 
-  Threshold 0 inverts everything and 256 nothing. (efficientnet takes 256 as 0,
+  Threshold 0 inverts everything and 256 nothing. (efficientnet treats 256 as 0,
   see `randaug`.)
   """
   check_number("threshold", threshold, 0, 256, whole=True)
@@ -142,7 +144,7 @@ def get_solarize(threshold: int = 128):
 
 @register_uint8("solarize_add")
 def get_solarize_add(addition: int, threshold: int = 128):
-  """Adds to what is below `threshold`, and clips to 0..255; efficientnet's."""
+  """Adds to values below `threshold`, clipped to 0..255; efficientnet's op."""
   check_number("addition", addition, -255, 255, whole=True)
   check_number("threshold", threshold, 0, 256, whole=True)
 
@@ -163,8 +165,8 @@ def get_color(factor: float, legacy: bool = False):
 
   Args:
     factor: at least 0.
-    legacy: efficientnet's grey, which is TensorFlow's, instead of Pillow's. It
-      is a level lower for about half of all colours.
+    legacy: use the grey of efficientnet, which is TensorFlow's, instead of
+      Pillow's. It is a level lower for about half of all colours.
 
   Returns:
     The op. An image of one channel stays as it is.
@@ -180,7 +182,8 @@ def get_color(factor: float, legacy: bool = False):
       grey = tf.reshape(tf.image.rgb_to_grayscale(image), [-1, 1])
       grey = tf.cast(grey, tf.float32)
     else:
-      # Grey in all three channels at once: broadcasting one is slow.
+      # The matrix makes all three channels grey, because broadcasting a single
+      # grey channel is slow.
       grey = tf.floor(pixels @ tf.constant([[w] * 3 for w in _GREY]) + 0.5)
     return tf.reshape(_blend(grey, pixels, factor), tf.shape(image))
 
@@ -188,7 +191,7 @@ def get_color(factor: float, legacy: bool = False):
 
 
 def _mean_grey(image):
-  """Pillow's: the mean of rounded greys, float32, rounded."""
+  """Pillow's mean grey, float32 scalar: greys and their mean are rounded."""
   if image.shape[-1] == 1:
     grey = image
   else:
@@ -213,10 +216,10 @@ def get_contrast(factor: float, legacy: bool = False):
 
   Args:
     factor: at least 0.
-    legacy: what efficientnet and big_vision compute: the "mean" is the number
-      of pixels / 256, at most 255, whatever the image shows, so that the op
-      brightens or darkens ("You May Be Running the Wrong Inception Crop",
-      appendix D). For 224x224 pixels it is 196.
+    legacy: compute what efficientnet and big_vision do: their "mean" is the
+      number of pixels / 256, at most 255, whatever the image shows, so that the
+      op brightens or darkens ("You May Be Running the Wrong Inception Crop",
+      appendix D). For 224x224 pixels that "mean" is 196.
   """
   check_number("factor", factor, 0)
   check_bool("legacy", legacy)
@@ -240,7 +243,11 @@ def get_brightness(factor: float):
 
 
 def _smooth(image):
-  """Pillow's, of all but the outermost pixels: flat, rounded float32."""
+  """Pillow's smoothing, rounded, of all but the outermost pixels.
+
+  Returns:
+    float32 [height - 2, (width - 2) * channels].
+  """
   c = image.shape[-1]
   flat = _flat(image)
   rows = flat[:-2] + flat[1:-1] + flat[2:]
@@ -249,7 +256,11 @@ def _smooth(image):
 
 
 def _smooth_legacy(image):
-  """efficientnet's: a convolution, whose sums lie beside whole numbers."""
+  """efficientnet's smoothing, shaped like `_smooth`'s: truncated, not rounded.
+
+  It is the same convolution as efficientnet's, because truncation depends on
+  the rounding of sums that should be whole numbers.
+  """
   c = image.shape[-1]
   kernel = tf.constant([[1, 1, 1], [1, 5, 1], [1, 1, 1]], tf.float32) / 13.0
   out = tf.nn.depthwise_conv2d(
@@ -269,8 +280,8 @@ def get_sharpness(factor: float, legacy: bool = False):
 
   Args:
     factor: at least 0.
-    legacy: truncate the smoothed values, as efficientnet, which makes half of
-      them a level lower. Pillow, and the default, round.
+    legacy: truncate the smoothed values, like efficientnet, which makes half of
+      them a level lower. Pillow and the default round them.
 
   Returns:
     The op. It smooths with the kernel ((1, 1, 1), (1, 5, 1), (1, 1, 1)) / 13;
@@ -283,8 +294,8 @@ def get_sharpness(factor: float, legacy: bool = False):
   def sharpness(image):
     c = image.shape[-1]
     out = _blend(smooth(image), _flat(image)[1:-1, c:-c], factor)
-    # Put together by copying, in an order that leaves an image of one or two
-    # pixels whole.
+    # These slices also reassemble an image whose height or width is only one or
+    # two pixels, where there is no middle.
     edge = _flat(image, tf.uint8)
     sides = edge[1:-1]
     middle = tf.concat([sides[:, :c], out, sides[:, c:][:, -c:]], 1)

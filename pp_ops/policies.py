@@ -1,6 +1,6 @@
-"""In a graph: policies, and other ops written once for all engines.
+"""Registers, for tf.data, the ops that are written once for all engines.
 
-Each is in a file of its own.
+The ops themselves, policies and ops on two views, are in files of their own.
 """
 
 import tensorflow as tf
@@ -12,7 +12,7 @@ from pp_ops.uint8_op import one_of, ops_of, register_uint8
 
 
 def _chooser(line_up, *dtypes):
-  # Not `one_of` the line-up alone, because `which` may be beyond it.
+  # One op more than the line-up: the identity, for `which` beyond the line-up.
   ops = [*ops_of(line_up), lambda image, *drawn: image]
   return one_of(ops, *(tf.TensorSpec([], dtype) for dtype in dtypes))
 

@@ -2,31 +2,31 @@
 
 The line-up and the levels are those of the authors' efficientnet code
 (tensorflow/tpu), which big_vision uses too: 16 ops, two more than in the paper
-(Cubuk et al., 2020) and without its identity. "You May Be Running the Wrong
-Inception Crop", appendix D, lists them and what is wrong with the contrast.
+(Cubuk et al., 2020), and no identity. "You May Be Running the Wrong Inception
+Crop", appendix D, lists them and says what is wrong with the contrast.
 """
 
 from collections.abc import Callable
 
 from pp_ops.checks import check_choice, check_number
 
-MAX_LEVEL = 10  # of the tables; magnitudes above it are in use nevertheless
+MAX_LEVEL = 10  # the tables' top level; larger magnitudes are in use, too
 
 
 def line_up(magnitude: float, legacy: bool) -> dict[str, Callable]:
-  """The 16 ops, see `pp_ops.engines`.
+  """The line-up of 16 ops, see `pp_ops.engines`.
 
   Args:
-    magnitude: the level.
-    legacy: whether as big_vision rounds, and with its contrast.
+    magnitude: 0 to 30, the same for all ops.
+    legacy: round as big_vision does, and use its contrast.
 
   Returns:
-    What is drawn is the sign, 1.0 or -1.0: which way the directed ops go; and y
-    and x, in [0, 1), the place of the cutout.
+    A line-up. The policy draws the sign, 1.0 or -1.0, which gives the direction
+    of the ops that have one, and y and x in [0, 1), the place of the cutout.
   """
   level = magnitude / MAX_LEVEL
-  # efficientnet's arithmetic is on uint8: it counts thresholds modulo 256, and
-  # any shift that is not 0 to 7, by 8 - bits, is one by 7.
+  # efficientnet computes in uint8: solarize's threshold is modulo 256, and
+  # posterize's shift by 8 - bits becomes a shift by 7 if it is not in 0..7.
   bits = int(level * 4)
   bits = bits if 0 < bits <= 8 else 1
   always = lambda *args: lambda sign, y, x, side: args
@@ -64,17 +64,17 @@ def get_randaug(
 
   Args:
     engine: see `pp_ops.engines`.
-    num_layers: how many, 0 or more.
-    magnitude: 0 to 30, of all ops alike; 10 is the top level of the tables,
-      from where it goes on linearly until an op has no more room. Note that
-      Color, Contrast, Brightness and Sharpness change nothing at 5, and that
-      two ops get weaker with it, until they wrap around as in efficientnet's
-      uint8: Posterize keeps int(0.4 magnitude) bits, but one where that is 0 or
-      more than 8 (below 2.5, and from 22.5), and Solarize inverts from
+    num_layers: number of ops per image, 0 or more.
+    magnitude: 0 to 30, the same for all ops. 10 is the top level of the tables;
+      larger values extrapolate linearly as far as an op allows. Note that
+      Color, Contrast, Brightness and Sharpness change nothing at 5. Two ops get
+      weaker with the magnitude, until they wrap around like efficientnet's
+      uint8 arithmetic. Posterize keeps int(0.4 magnitude) bits, but one where
+      that is 0 or more than 8 (below 2.5, and from 22.5). Solarize inverts from
       int(25.6 magnitude) modulo 256 up (everything at 0, 10, 20 and 30).
     contrast: "fixed", or "legacy" for what efficientnet and big_vision compute:
-      a broken contrast (`pixels.get_contrast`), and grey values and smoothed
-      ones that are truncated (`pixels.get_color`, `pixels.get_sharpness`).
+      a broken contrast (`pixels.get_contrast`), and truncated grey and smoothed
+      values (`pixels.get_color`, `pixels.get_sharpness`).
 
   Returns:
     A random op on uint8 [height, width, 3 or 1].

@@ -1,9 +1,10 @@
-"""Randomness of an op: a function of (run, epoch, example, op, draw) or none.
+"""Random numbers of ops: functions of (run, epoch, example, op, draw).
 
 An example carries one stateless seed, an int64 pair into which run seed, epoch
 and example index are packed without loss. Op position and draw are packed into
-its free low bits. TensorFlow's stateless ops scramble all 128 bits with Philox,
-so that any two different seeds give independent streams.
+the pair's free low bits. TensorFlow's stateless ops scramble all 128 bits with
+Philox, so that any two different seeds give independent streams. Without a
+seed, ops draw from TensorFlow's stateful generator.
 """
 
 import tensorflow as tf
@@ -16,7 +17,7 @@ def example_seed(
 ):
   """The seed of one example in one epoch: int64 [2], for the feature `"_seed"`.
 
-  For the arguments, int64 scalars, see `seeds.pack`.
+  The arguments are int64 scalars; `seeds.pack` explains them.
   """
   high, low = seeds.pack(
     run_seed, *(tf.cast(x, tf.int64) for x in (epoch, index, repeat))
@@ -25,7 +26,7 @@ def example_seed(
 
 
 class Rng(seeds.Draws):
-  """What a random op draws from; each call gives fresh numbers."""
+  """The source of a random op's numbers; each call gives fresh ones."""
 
   def __init__(self, seed: tf.Tensor | None = None, position: int = 0):
     """Draws for the op at `position` of its pp string.
@@ -43,7 +44,11 @@ class Rng(seeds.Draws):
     return self.reserve(1)
 
   def reserve(self, num: int) -> tf.Tensor | None:
-    """The seed with which another `Rng` makes this one's next `num` draws."""
+    """Reserves the next `num` draws for another `Rng`, and returns its seed.
+
+    Returns:
+      int64 [2], or None if this `Rng` has no seed.
+    """
     first = self.next_bits(num)
     if self._seed is None:
       return None

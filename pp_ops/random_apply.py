@@ -1,4 +1,4 @@
-"""Ops in an op: a pp string that is applied to some of the examples."""
+"""The op `random_apply`: applies a whole pp string to some of the examples."""
 
 import tensorflow as tf
 
@@ -13,7 +13,7 @@ def _tensors(features):
 
 
 def _kinds(features):
-  """Name of a feature -> dtype and rank in words; a dict of such if nested."""
+  """Describes each feature's dtype and rank in words; keeps the nesting."""
   return tf.nest.map_structure(
     lambda x: f"{x.dtype.name} of rank {x.shape.rank}", features
   )
@@ -23,13 +23,13 @@ def _kinds(features):
 def get_random_apply(p: float, ops: str):
   """Applies a pp string with probability `p`; torchvision's `RandomApply`.
 
-  The ops work on the example's features, as if they stood alone, and take their
-  own `key`. With or without them, there must be the same features, of the same
-  dtypes and ranks.
+  The ops read and write the example's features as they would in the outer pp
+  string, and may have a `key` of their own. They must not add or remove
+  features, nor change a feature's dtype or rank.
 
   Args:
     p: the probability.
-    ops: the string, such as "color_jitter(0.4, 0.4, 0.4, 0.1)|gaussian_blur".
+    ops: a pp string, such as "color_jitter(0.4, 0.4, 0.4, 0.1)|gaussian_blur".
 
   Returns:
     A random op on the features.
@@ -43,7 +43,7 @@ def get_random_apply(p: float, ops: str):
     def with_ops():
       out = features
       for function in functions:
-        # They draw from the outer op's Rng, one after the other.
+        # All inner ops draw from the outer op's Rng, one after the other.
         out = function(out, lambda position: rng)
       out = _tensors(out)
       check_same_features(ops, _kinds(features), _kinds(out))
@@ -53,7 +53,9 @@ def get_random_apply(p: float, ops: str):
       return tf.cond(rng.uniform() < p, with_ops, lambda: features)
 
     if tf.executing_eagerly():
-      # In a graph both branches are traced, and so the draws of both counted.
+      # An eager `tf.cond` would run one branch, and count draws of that branch
+      # alone. In a graph function both branches are traced and counted, so that
+      # later draws are the same in either case.
       either = tf.function(either, autograph=False)
     return either()
 

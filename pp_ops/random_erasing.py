@@ -1,4 +1,4 @@
-"""Random Erasing (Zhong et al., 2020) with timm's boxes and timm's noise."""
+"""Random Erasing (Zhong et al., 2020) with timm's boxes and noise."""
 
 import tensorflow as tf
 
@@ -11,17 +11,21 @@ from pp_ops.registry import register
 def draw_boxes(
   height: tf.Tensor, width: tf.Tensor, rng, *, area, log_aspect, count
 ) -> tf.Tensor:
-  """Boxes to erase, int32 [count[1], 4]: top, left, height, width; timm's law.
+  """Draws boxes to erase by timm's law.
 
-  The number of boxes is uniform in `count`. Each box has up to ten attempts:
-  its area is uniform in `area` of the image's, divided by the number of boxes,
-  its height / width log-uniform; both sides are rounded, and the box taken if
-  both are less than the image's, at a uniform place. It may overlap the others.
-  Boxes that are not there have no height and width. The ranges are pairs
-  (least, most).
+  The number of boxes is uniform in `count`. Each box has up to ten attempts.
+  Its area is uniform in `area` (fractions of the image) divided by the number
+  of boxes, its height / width is log-uniform, and both sides are rounded. An
+  attempt succeeds if both sides are less than the image's; the box is then
+  placed uniformly and may overlap others. `area`, `log_aspect` and `count` are
+  pairs (least, most).
+
+  Returns:
+    int32 [count[1], 4]: top, left, height, width in pixels; all 0 beyond the
+    drawn number and for boxes without a successful attempt.
   """
   num = count[1]
-  # One draw each: of the number, and of all boxes and attempts.
+  # Two draws: one of the number, one for all boxes and attempts together.
   drawn = rng.uniform([], count[0], num + 1, tf.int32)
   u = rng.uniform([4, num, ERASING_ATTEMPTS], dtype=tf.float64)
   drawn, height, width = (
@@ -42,21 +46,21 @@ def get_random_erasing(
   min_count: int = 1,
   max_count: int | None = None,
 ):
-  """Covers boxes of an image with noise; for after its normalisation.
+  """Covers boxes of an image with noise; use it after normalisation.
 
   timm's `--reprob 0.35 --remode pixel --recount 3` is
   `random_erasing(0.35, max_count=3)`.
 
   Args:
-    probability: chance that an image loses any box.
-    mode: "pixel": normal noise, mean 0 and variance 1, anew for each value;
+    probability: probability that an image loses any box.
+    mode: "pixel": normal noise of mean 0 and variance 1, drawn for each value;
       "rand": one such colour per box; "const": 0.
     min_area: least area of all boxes together, as a fraction of the image.
-    max_area: most.
+    max_area: greatest area of all boxes together, likewise.
     min_aspect: least height / width.
-    max_aspect: most; 1 / min_aspect by default.
+    max_aspect: greatest height / width; 1 / min_aspect by default.
     min_count: least number of boxes.
-    max_count: most; min_count by default.
+    max_count: greatest number of boxes; min_count by default.
 
   Returns:
     A random op on float [height, width, channels].

@@ -1,4 +1,4 @@
-"""Value ranges as scale and offset, for the ops of every engine."""
+"""Value ranges as (scale, offset) of x * scale + offset, for all engines."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from pp_ops.errors import UserError
 
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
-# What CLIP trains with.
+# The mean and standard deviation that CLIP trains with.
 CLIP_MEAN = (0.48145466 * 255, 0.4578275 * 255, 0.40821073 * 255)
 CLIP_STD = (0.26862954 * 255, 0.26130258 * 255, 0.27577711 * 255)
 
@@ -14,7 +14,8 @@ CLIP_STD = (0.26862954 * 255, 0.26130258 * 255, 0.27577711 * 255)
 def linear(vmin: float, vmax: float, in_min, in_max) -> tuple:
   """The map from [in_min, in_max] to [vmin, vmax], as x * scale + offset.
 
-  The inputs are a number or one per channel. Returns (scale, offset), float32.
+  in_min and in_max are each a number or one per channel. Returns float32
+  (scale, offset).
   """
   if vmin == vmax:
     raise UserError(f"vmin and vmax are both {vmin:g}: need a range")

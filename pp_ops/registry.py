@@ -10,12 +10,13 @@ returns a function of one feature:
     def get_fade(factor=0.5):
       return lambda image: image * factor
 
-which the string reaches as `fade`, `fade(0.1)` or `fade(key="mask")`. A
-function with a parameter named `rng` is random and gets a `pp_ops.random.Rng`.
+A string calls this op by `fade`, `fade(0.1)` or `fade(key="mask")`. A function
+with a parameter named `rng` is random and gets a `pp_ops.random.Rng`.
 
-Importing this module, parsing a string and asking for a crop's law load no
-TensorFlow, so that programs without it can read pp strings. The modules that
-define ops load it; they are imported when the first of their ops is needed.
+Importing this module, parsing a string and asking for a crop's law do not
+import TensorFlow, so that programs without TensorFlow can read pp strings. The
+modules that define ops do import it; they are loaded when an op of theirs is
+first needed.
 """
 
 import ast
@@ -37,8 +38,8 @@ Features = dict[str, Any]
 SEED = "_seed"  # The feature that `pp_ops.random.example_seed` travels in.
 _KEY_ARGS = ("key", "inkey", "outkey")
 
-# The modules whose import registers the ops that come with the package. Crops
-# are not among these ops: each law is one, see `pp_ops.laws.names`.
+# The modules whose import registers the ops that come with the package. Crop
+# ops are not registered, because each law is one, see `pp_ops.laws.names`.
 _MODULES = (
   "pp_ops.autoaugment",
   "pp_ops.blur",
@@ -59,11 +60,11 @@ _MODULES = (
   "pp_ops.timm_randaug",
   "pp_ops.vtab_labels",
 )
-_CROPS = "pp_ops.crops"  # what a law's crop is made by; loads TensorFlow
-# Far above any real string, and far below what Python's parser recurses into.
+_CROPS = "pp_ops.crops"  # makes a law's crop op; imports TensorFlow
+# Limits far above any real string, and far below Python's limit of recursion.
 _LONGEST = 5000  # characters
 _MOST_OPS = 200
-_LARGEST = 1e9  # of a number among the arguments
+_LARGEST = 1e9  # absolute value of a number among the arguments
 
 
 class Op(NamedTuple):
@@ -106,7 +107,7 @@ def register(
   def add(factory):
     old = _OPS.get(name)
     if factory.__module__ not in _MODULES:
-      _import_ops()  # so that a name of theirs is known to be taken
+      _import_ops()  # so that a clash with a name of theirs is noticed
       old = _OPS.get(name) or _law_op(name)
     # A reloaded module may register again.
     if old and _origin(old.factory) != _origin(factory):
@@ -129,7 +130,7 @@ def _origin(factory):
 
 
 def _law_op(name):
-  """The crop op that a law is, or None if no law has the name."""
+  """The crop op of the law of this name, or None if there is no such law."""
   law_class = law_names.law_class_of(name)
   if law_class is None:
     return None
@@ -155,7 +156,10 @@ def names() -> list[str]:
 
 
 def did_you_mean(name: str, choices) -> str:
-  """`did you mean 'x'? choices: ...`: the nearest, and all or the next ones."""
+  """The hint `did you mean 'x'? choices: ...`, for an unknown name.
+
+  It lists all choices, or only the nearest ones if there are many.
+  """
   choices = sorted(choices)
   near = difflib.get_close_matches(name[:40], choices, n=8, cutoff=0.0)
   listed = ", ".join(choices) or "none"
@@ -169,7 +173,7 @@ def lookup(name: str) -> Op:
   """The op of a name.
 
   Raises:
-    ValueError: if there is none, naming the nearest, or if there are two.
+    ValueError: if no op has the name, or if two have it.
   """
   crop = _law_op(name)
   if not crop:
@@ -191,7 +195,7 @@ def parse(spec: str) -> list[tuple[str, list, dict]]:
 
   Args:
     spec: such as `"decode|resize(224, antialias=True)"`, of at most 5,000
-      characters and 200 ops. Nothing between two bars is no op, as in
+      characters and 200 ops. Empty places between two bars are skipped, as in
       big_vision, whose configs leave out ops in this way.
 
   Returns:
@@ -211,16 +215,16 @@ def parse(spec: str) -> list[tuple[str, list, dict]]:
   text = _without_gaps(spec)
   if not text:
     raise wrong("has no op; write name or name(literal, key=literal)")
-  text = f"({text}\n)"  # in parentheses it may run over several lines
+  text = f"({text}\n)"  # parentheses allow it to run over several lines
   try:
     with warnings.catch_warnings():
-      # They are of code that nobody will run.
+      # SyntaxWarnings do not matter, because the code is never run.
       warnings.simplefilter("ignore")
       node = ast.parse(text, mode="eval").body
   except (SyntaxError, ValueError) as e:
     reason = _short(str(getattr(e, "msg", e)))
     raise wrong(f"does not parse: {reason}") from None
-  except (MemoryError, RecursionError):  # what Python's parser raises then
+  except (MemoryError, RecursionError):  # from Python's parser, if too deep
     raise wrong("is nested too deeply") from None
   ops = []
   while isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
@@ -265,7 +269,7 @@ def _parse_op(node, text, wrong_string):
 
 
 def _check_kind(op, key, value, default):
-  """Raises for what no op can mean by an argument, whatever the op."""
+  """Raises for a value that makes no sense as an argument of any op."""
   good, need = True, ""
   if isinstance(value, list | tuple):
     for item in value:
@@ -285,8 +289,8 @@ def _check_kind(op, key, value, default):
 def call_factory(name: str, factory: Callable, args, kwargs) -> Any:
   """Calls `factory`; mismatched arguments give a one-line ValueError.
 
-  An argument whose default is True or False takes only these, and one whose
-  default is a number takes neither. Numbers are finite and at most 1e9.
+  An argument whose default is a bool takes only bools; one whose default is a
+  number takes no bools. Numbers must be finite and at most 1e9.
   """
   parameters = inspect.signature(factory).parameters
   try:
@@ -319,7 +323,7 @@ def import_modules(modules) -> None:
     try:
       importlib.import_module(name)
     except ModuleNotFoundError as e:
-      # A module that is there may itself lack one; that is another fault.
+      # If it exists but an import inside it fails, that is not this mistake.
       if e.name != name and not name.startswith(f"{e.name}."):
         raise
       raise UserError(f"pp_modules: no module {name!r} on the path") from None
@@ -329,9 +333,12 @@ def law_of(spec: str, several: bool = False) -> Any:
   """The crop law that one op's spec declares, e.g. `"beta_crop(alpha=2)"`.
 
   Args:
-    spec: the op.
-    several: whether it may also be `CropMix`, which is the law of several
+    spec: a pp string of one op.
+    several: whether the law may also be a `CropMix`, which draws several
       windows.
+
+  Returns:
+    The law, a `Law` or `CropMix`.
 
   Raises:
     ValueError: if the op is unknown, has wrong arguments, or is not a crop.
@@ -352,18 +359,19 @@ def law_of(spec: str, several: bool = False) -> Any:
 
 
 def law_alone(law: Any, others: tuple[str, ...], whose: str) -> Any:
-  """The law that an argument `law` gives, where all else is given elsewhere.
+  """The law of a caller's argument `law`, which may give nothing but the law.
 
   Args:
     law: a `pp_ops.laws` law, or a crop op's string.
-    others: the op's arguments that the string may not give.
-    whose: to what these belong, for the error.
+    others: the crop op's arguments that the string may not give, because the
+      caller has arguments for them.
+    whose: what has these arguments, for the error message.
 
   Returns:
     The law.
 
   Raises:
-    ValueError: in one line, if it is neither, or gives one of `others`.
+    ValueError: in one line, if `law` is neither, or gives one of `others`.
   """
   if isinstance(law, laws.Law):
     return law
@@ -412,7 +420,7 @@ def _build(op, name, args, kwargs, position):
     try:
       out = function(value, **extra)
     except (TypeError, ValueError) as e:
-      # One of a user's own op's may be a fault of its code.
+      # In a user's own op such an error may be a bug: leave it as it is.
       if isinstance(e, UserError) or not _is_ours(op):
         raise
       raise UserError(_misfit(name, inkey, value, e)) from e
@@ -422,12 +430,12 @@ def _build(op, name, args, kwargs, position):
 
 
 def _is_ours(op):
-  module = op.factory.__module__  # a crop's is its law's
+  module = op.factory.__module__  # for a crop op, the module of its law
   return module.startswith(("pp_ops.", "big_crop.device_ops."))
 
 
 def _misfit(name, inkey, value, error):
-  """What to say of an op that does not take what the ops before it leave."""
+  """The error message for an op that can't take what the ops before it give."""
   dtype = getattr(value, "dtype", None)
   if isinstance(value, bytes) or getattr(dtype, "name", "") == "string":
     return f"op {name!r} gets {inkey!r} as it is encoded: put decode before it"
@@ -443,11 +451,11 @@ def build(spec: str, lookup: Callable[[str], Op] = lookup) -> list[Callable]:
 
   Args:
     spec: the pp string.
-    lookup: name -> op; an engine of its own gives its own ops.
+    lookup: name -> op; engines other than tf.data pass their own lookup.
 
   Returns:
     Functions (features, make_rng) -> features, in order; `make_rng` takes an
-    op's place in the string and returns what a random op draws from.
+    op's place in the string and returns the Rng that a random op draws from.
 
   Raises:
     ValueError: unknown op, wrong argument or bad syntax, in one line.
@@ -471,10 +479,10 @@ def get_preprocess_fn(spec: str) -> Callable[[Features], Features]:
     spec: the pp string.
 
   Returns:
-    A graph function from a dict of features, the tensors of one example, to
+    A graph function from the features of one example, a dict of tensors, to
     such a dict, for `tf.data.Dataset.map`. If the dict has the feature
-    `"_seed"` (`pp_ops.random.example_seed`), every random op draws from it
-    alone; without it from TensorFlow's own stateful generator.
+    `"_seed"` (`pp_ops.random.example_seed`), all random ops draw from that seed
+    alone; otherwise they draw from TensorFlow's stateful generator.
 
   Raises:
     ValueError: unknown op, wrong argument or bad syntax, in one line.
@@ -486,7 +494,7 @@ def get_preprocess_fn(spec: str) -> Callable[[Features], Features]:
 
   from pp_ops.random import Rng
 
-  # Ops are graph code already; converting them would only blur their errors.
+  # Ops are graph code already; AutoGraph would only obscure their errors.
   @tf.autograph.experimental.do_not_convert
   def preprocess(features: Features) -> Features:
     features = dict(features)

@@ -1,4 +1,4 @@
-"""`tf.image.resize`, faster."""
+"""Faster equivalents of `tf.image.resize`, and Pillow's resize."""
 
 import tensorflow as tf
 
@@ -11,13 +11,14 @@ def resize_by_tensorflow(
   method: str,
   antialias: bool = False,
 ) -> tf.Tensor:
-  """`tf.image.resize`, faster for integers that are not antialiased.
+  """`tf.image.resize`, faster for integer images that are not antialiased.
 
-  Images are [H, W, C] of any real dtype, the size (height, width) or such a
-  tensor. Returns [height, width, C]; float32 unless the method is "nearest".
+  Images are [H, W, C] of any real dtype; the size is (height, width) or an
+  int32 [2] tensor. Returns [height, width, C]; float32 unless the method is
+  "nearest", which keeps the dtype.
   """
   if image.dtype.is_integer and method != "nearest" and not antialias:
-    # The kernel would convert a pixel each time that it reads one.
+    # The kernel would convert a pixel to float each time that it reads it.
     image = tf.cast(image, tf.float32)
   return tf.image.resize(image, size, method, antialias=antialias)
 
@@ -30,16 +31,17 @@ def resize_antialiased(
 ) -> tf.Tensor:
   """`tf.image.resize(image, size, method, antialias=True)` in half the time.
 
-  TensorFlow's kernel spends most of it on one pixel of three channels after
-  the other. Here both passes run over whole rows, with transposes in between,
-  and a window that needs no antialiasing goes to the plain bilinear kernel.
+  TensorFlow's kernel spends most of its time on loops over pixels of three
+  channels each. Here both passes run over whole rows, with transposes in
+  between, and a window that needs no antialiasing goes to the plain bilinear
+  kernel.
 
   Args:
     image: [H, W, C], any real dtype.
     size: (height, width), or an int32 [2] tensor.
     method: "bilinear" or "bicubic".
-    transposed: leave out the last transpose, for callers that have more to do
-      with the image.
+    transposed: leave out the last transpose, for callers that process the image
+      further in that layout.
 
   Returns:
     float32 [height, width, C], or [width, C, height] if transposed.
@@ -82,7 +84,7 @@ def resize_antialiased(
 def columns_first(image: tf.Tensor) -> tf.Tensor:
   """[height, width, C] -> [width, C, height]."""
   height, width, channels = tf.unstack(tf.shape(image))
-  # As a matrix, whose transpose is faster than that of three axes.
+  # Transposed as a matrix, which is faster than transposing three axes.
   flat = tf.transpose(tf.reshape(image, [height, -1]))
   return tf.reshape(flat, [width, channels, height])
 
@@ -100,8 +102,15 @@ def resize_as_pillow(
   """Pillow's `resize`, and so torchvision's of Pillow images, not yet rounded.
 
   Pillow resizes the width first, and between the two passes it rounds to uint8,
-  which moves one pixel in five by a grey level. The image is uint8 [H, W, C],
-  the method "bilinear" or "bicubic", the result float32.
+  which moves one pixel in five by a grey level.
+
+  Args:
+    image: uint8 [H, W, C].
+    size: int32 [2], (height, width).
+    method: "bilinear" or "bicubic".
+
+  Returns:
+    float32 [height, width, C].
   """
   shape = tf.shape(image)
   height, channels = shape[0], shape[2]
@@ -118,8 +127,8 @@ def resize_as_pillow(
 def _resize_rows(x, rows, method):
   """Resizes [n, m] to [rows, m] along its first axis, antialiased."""
   count = tf.shape(x)[0]
-  # As one column of n "pixels" with m "channels": the kernel's first pass then
-  # adds whole rows, and its second one has only the result left to copy.
+  # The kernel sees an image of n rows, one column and m channels. Its first
+  # pass then adds whole rows of x, and its second only copies the result.
   line = tf.reshape(x, [1, count, 1, -1])
   scale = tf.cast(rows, tf.float32) / tf.cast(count, tf.float32)
   out = tf.raw_ops.ScaleAndTranslate(

@@ -1,12 +1,12 @@
 """How run, epoch, example, op and draw are packed into 128 bits of seed.
 
-Engines share it, and no TensorFlow is imported here: the tf.data ops draw from
-it by TensorFlow's stateless generators (`pp_ops.random`), those on an
+All engines use this packing, so this module does not import TensorFlow. tf.data
+ops draw by TensorFlow's stateless generators (`pp_ops.random`), ops on an
 accelerator by the same generator in JAX (`big_crop.device_ops.philox`).
 
-Two int64 numbers hold run seed and epoch, and repeat, example index, op
-position and draw, in this order from the top, so that different places have
-different seeds.
+The first of two int64 numbers holds run seed and epoch, the second repeat,
+example index, op position and draw, each from the highest bits down. Different
+draws therefore have different seeds.
 """
 
 from typing import Any
@@ -23,12 +23,13 @@ def pack(run_seed: int, epoch: Any, index: Any, repeat: Any) -> tuple[Any, Any]:
 
   Args:
     run_seed: the run's seed, 0 <= run_seed < 2^39.
-    epoch: int64, below 2^24; a number, or an array of whatever library.
-    index: int64: the example's place in its dataset, below 2^37.
-    repeat: int64, below 2^8: which of its repeats in this epoch.
+    epoch: int64, below 2^24; a number, or an array of any library.
+    index: int64, below 2^37: the example's place in its dataset.
+    repeat: int64, below 2^8: which of the example's repeats in this epoch.
 
   Returns:
-    int64 like these. The lowest 18 bits of the second are free for `op_bits`.
+    (high, low), int64, shaped like the arguments. The lowest 18 bits of `low`
+    are free for op position and draw, see `Draws`.
   """
   if not 0 <= run_seed < MOST_SEEDS:
     raise UserError(f"seed={run_seed}: need 0 <= seed < 2^{63 - EPOCH_BITS}")
@@ -46,11 +47,11 @@ class Draws:
     self._end = self._next + (1 << DRAW_BITS)
 
   def next_bits(self, num: int = 1) -> int:
-    """What the next draw adds to the second half of the example's seed.
+    """The number that the next draw adds to the low half of the example's seed.
 
     Args:
-      num: how many draws this counts for; those after the first add one more
-        each.
+      num: how many draws to reserve; each one after the first adds one more
+        than the draw before it.
     """
     if self._next + num > self._end:
       raise UserError(f"an op may draw {1 << DRAW_BITS} times at most")

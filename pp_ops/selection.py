@@ -1,6 +1,6 @@
 """Ops that choose among an example's features, for every engine.
 
-They look at names alone, and load no TensorFlow.
+They work on names alone, so this module does not import TensorFlow.
 """
 
 from pp_ops.checks import check_names, check_there

@@ -1,11 +1,10 @@
-"""timm's RandAugment: ops that grow with the magnitude, and noise on it.
+"""timm's RandAugment: ops get stronger with the magnitude, which has noise.
 
 "ResNet strikes back" (Wightman et al., 2021), appendix A, says how it differs
-from the one of the RandAugment paper, for which see `pp_ops.randaug`: each op
-is applied with probability one half, each time at a magnitude of its own, the
-levels of `inc1` all go from weak to strong, what moves pixels interpolates,
-empty places get the mean colour, and there is no Cutout. Definitions are those
-of timm 1.0.31.
+from the RandAugment paper's (`pp_ops.randaug`): each op is applied with
+probability one half and at a magnitude of its own, the levels of `inc1` all go
+from weak to strong, ops that move pixels interpolate, empty places get the mean
+colour, and there is no Cutout. Definitions are those of timm 1.0.31.
 """
 
 import math
@@ -24,7 +23,7 @@ from pp_ops.errors import UserError
 from pp_ops.randaug import MAX_LEVEL
 from pp_ops.registry import did_you_mean
 
-_UNIFORM_ABOVE = 100  # a standard deviation of more means uniform
+_UNIFORM_ABOVE = 100  # a larger mstd means a uniform magnitude
 
 # Key -> (default, least, most, whole).
 _KEYS = {
@@ -40,8 +39,8 @@ _KEYS = {
 def parse_config(config: str) -> dict[str, float]:
   """A value for each key of a string such as "rand-m7-mstd0.5-inc1".
 
-  That is "rand" and sections, a key of `rand_augment` and a number each. mstd
-  is infinite for "inf" and above 100.
+  Sections after "rand" are a key of `rand_augment` followed by a number. mstd
+  becomes infinite if it is "inf" or above 100.
   """
   first, *sections = str(config).split("-")
   if first != "rand":
@@ -70,18 +69,19 @@ def parse_config(config: str) -> dict[str, float]:
 def line_up(
   increasing: bool, fill, interpolation, xp, cast: Callable
 ) -> dict[str, Callable[..., tuple]]:
-  """The 15 ops, the five that move pixels last; see `pp_ops.engines`.
+  """The line-up (`pp_ops.engines`) of 15 ops, the five that move pixels last.
 
   Args:
     increasing: whether a higher level is always a stronger change.
-    fill: of the ops that move pixels.
-    interpolation: likewise; "random" for what is drawn.
+    fill: what the ops that move pixels fill empty places with.
+    interpolation: what the ops that move pixels interpolate by; "random" for
+      the method that is drawn.
     xp: the array namespace.
     cast: see `Engine`.
 
   Returns:
-    What is drawn is the level, 1 for the tables' 10; the sign, 1 or -1; and
-    whether the interpolation is bicubic rather than bilinear, a bool.
+    A line-up. The policy draws the level, where 1 is the tables' magnitude 10;
+    the sign, 1 or -1; and a bool, True for bicubic and False for bilinear.
   """
 
   def whole(level, most, cap):
@@ -93,7 +93,8 @@ def line_up(
     return (xp.minimum(xp.maximum(up(4, whole(level, 4, 8)), 0), 8),)
 
   def enhance(level, sign, cubic, side):
-    # Away from the image's own, 1, either way; or from 0.1 up.
+    # inc1: up or down from the original image, which is factor 1. Otherwise the
+    # factor grows from 0.1.
     if increasing:
       factor = xp.maximum(1.0 + sign * (level * 0.9), 0.1)
     else:
@@ -122,14 +123,14 @@ def line_up(
     "rotate": move(30),
     "shear_x": move(0.3, True),
     "shear_y": move(0.3, True),
-    # At the tables' highest level by 0.45 of the side.
+    # At magnitude 10, the shift is 0.45 of the side.
     "translate_x": move(0.45, axis=1),
     "translate_y": move(0.45, axis=0),
   }
 
 
 def levels(config: dict[str, float], num: int, rng, xp):
-  """Magnitudes for `num` ops, [num], as fractions of the tables' 10."""
+  """Levels for `num` ops, float [num]: magnitudes / 10, noise included."""
   magnitude = np.full([num], config["m"], float)
   if config["mstd"] == math.inf:
     magnitude = config["m"] * rng.uniform([num], dtype="float64")
@@ -150,20 +151,21 @@ def get_rand_augment(
   Args:
     engine: see `pp_ops.engines`.
     config: "rand", and any of these sections, joined by "-":
-      m: magnitude, 10 by default, where the tables end. (timm: whole numbers.)
+      m: magnitude, by default 10, the tables' top level. (timm takes only whole
+        numbers.)
       n: ops per image, 2 by default.
-      p: chance that an op that was drawn is applied, 0.5 by default.
+      p: probability that a drawn op is applied, 0.5 by default.
       mstd: standard deviation of each op's magnitude, 0 by default. "inf", or
         more than 100, means uniform from 0 to m; timm knows only the latter.
       mmax: bounds the magnitude from above, noise included; 10 by default.
       inc: 1: all levels get stronger with the magnitude, and Color, Contrast,
         Brightness and Sharpness go either way from the image itself; 0, the
         default: as in `randaug`.
-      timm's t (other line-ups) and w (gone from timm) are not there.
+      timm's t (other line-ups) and w (gone from timm) are not supported.
     fill: what comes from outside the image, a grey level or one per channel;
       round(255 * ImageNet's mean) by default, as timm's factory gives it.
-    interpolation: of the five ops that move pixels: "random" draws bilinear or
-      bicubic each time; or one of `checks.INTERPOLATIONS`.
+    interpolation: how the five ops that move pixels interpolate: "random" draws
+      bilinear or bicubic each time; or one of `checks.INTERPOLATIONS`.
 
   Returns:
     A random op on uint8 [height, width, 3 or 1].

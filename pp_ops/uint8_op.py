@@ -1,4 +1,4 @@
-"""What ops on uint8 images share: registration, fill, choosing one of many."""
+"""Helpers of ops on uint8 images: registration, fill, choosing one of many."""
 
 import functools
 from collections.abc import Callable
@@ -13,8 +13,8 @@ def register_uint8(name: str) -> Callable[[Callable], Callable]:
   """Decorator: registers a factory of ops on uint8 images.
 
   Each op, called by a pp string or directly, then maps a uint8 [height, width,
-  channels] image, 3 channels or 1, to one of the same shape, and says so in one
-  line if it gets anything else.
+  channels] image, 3 channels or 1, to one of the same shape. For anything else
+  it raises a one-line error.
 
   Args:
     name: what the pp string calls it.
@@ -39,7 +39,7 @@ def register_uint8(name: str) -> Callable[[Callable], Callable]:
 
 
 def filled(height, width, image: tf.Tensor, fill) -> tf.Tensor:
-  """uint8 [height, width, channels of `image`] of nothing but `fill`."""
+  """A uint8 image [height, width, channels of `image`] filled with `fill`."""
   channels = image.shape[-1]
   check_fill_fits(fill, channels)
   shape = [height, width, channels]
@@ -49,14 +49,14 @@ def filled(height, width, image: tf.Tensor, fill) -> tf.Tensor:
 
 
 def ops_of(line_up: dict[str, Callable[..., tuple]]) -> list[Callable]:
-  """The ops of a line-up of `pp_ops.policies`.
+  """The ops of a policy's line-up, see `pp_ops.engines.Engine`.
 
   Args:
     line_up: name -> function that gives the op's arguments, from what a policy
-      draws and a function from axis to the image's size, int32.
+      draws and a function from an axis to the image's size along it, int32.
 
   Returns:
-    Functions from a uint8 image and what is drawn to an image.
+    Functions (uint8 image, *drawn) -> image, in the line-up's order.
   """
 
   def op(name, args_at):
@@ -73,18 +73,18 @@ def one_of(ops, *args: tf.TensorSpec):
   """Prepares the choice of one op per image.
 
   Args:
-    ops: functions from (image, *args) to an image, or to nested tensors; what
-      they return has the same dtypes and static shapes.
-    *args: what the further arguments look like.
+    ops: functions from (image, *args) to an image, or to nested tensors. All
+      return the same dtypes and static shapes.
+    *args: dtypes and shapes of the further arguments.
 
   Returns:
     A function from (int32 scalar tensor i, image, *args) to
-    ops[i](image, *args), of which only that op runs.
+    ops[i](image, *args), which runs only that op.
   """
 
-  # Kept, because tracing some twenty ops takes seconds and a pipeline asks for
-  # them more than once: for the shapes of its elements, for its epochs, and at
-  # every image where it runs eagerly.
+  # Cached, because tracing some twenty ops takes seconds and a pipeline traces
+  # more than once: for its element's shapes, for its epochs, and for every
+  # image when it runs eagerly.
   @functools.lru_cache(maxsize=4)
   def branches(shape, dtype):
     spec = [tf.TensorSpec(shape, dtype), *args]
@@ -96,7 +96,7 @@ def one_of(ops, *args: tf.TensorSpec):
   def choose(which, image, *inputs):
     found = branches(image.shape, image.dtype)
     like = tf.nest.flatten(found[0].structured_outputs)
-    # Not tf.switch_case, which lays all branches side by side in the graph:
+    # Not tf.switch_case, because it inlines all branches in the graph, where
     # skipping 15 of them took an eighth of the time.
     out = tf.raw_ops.Case(
       branch_index=which,

@@ -1,4 +1,4 @@
-"""Ops on two views of an image, as contrastive queries are made of."""
+"""Ops that mix two views of an image, for example into a contrastive query."""
 
 from pp_ops.checks import check_number, check_views
 from pp_ops.errors import UserError
@@ -8,9 +8,10 @@ from pp_ops.laws import cropmix
 def get_cut_in(engine, other: str, key: str = "image"):
   """Puts a box of the view `other` into the view `key`: CutMix of two views.
 
-  The box covers a uniform part of the image, about a uniform centre, and is cut
-  off at the edges. CropMix (arXiv:2205.15955) makes a contrastive query so:
-  `other` is the view of the larger scale, and both are fully augmented.
+  The box covers a uniformly drawn fraction of the image around a uniform
+  centre, and is cut off at the edges. CropMix (arXiv:2205.15955) makes
+  contrastive queries in this way: `other` is the view of the larger scale, and
+  both are fully augmented.
 
   Args:
     engine: see `pp_ops.engines`.
@@ -34,13 +35,14 @@ def get_cut_in(engine, other: str, key: str = "image"):
 def get_mix_in(engine, other: str, alpha: float = 0.2, key: str = "image"):
   """Mixes the view `other` into the view `key`: Mixup of two views.
 
-  CropMix compares with it (Table 8). Its weights are those of CropMix's Mixup
-  of two views, Beta(0.4 / 2, 0.4 / 2), as the paper says no other.
+  CropMix compares with this (Table 8). The weights' distribution is that of
+  CropMix's Mixup of two views, Beta(0.4 / 2, 0.4 / 2), because the paper names
+  no other.
 
   Args:
     engine: see `pp_ops.engines`.
     other: name of the view that is mixed in; it stays as it is.
-    alpha: the weights are of Beta(alpha, alpha).
+    alpha: the weights are drawn from Beta(alpha, alpha).
     key: name of the view that receives it, of a float dtype.
 
   Returns:

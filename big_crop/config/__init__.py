@@ -1,4 +1,4 @@
-"""Configs: what every one starts from, and how the command line changes one."""
+"""Configs: the common defaults, loading, overrides on the command line."""
 
 import argparse
 import ast
@@ -22,8 +22,8 @@ from big_crop.config import big_vision, checks
 from pp_ops.errors import UserError
 from pp_ops.registry import did_you_mean
 
-# What may differ between restarts of one run: it does not change the result,
-# or only its last bits.
+# Keys that may differ between restarts of one run, because they change the
+# result not at all or only in its last bits.
 FREE_KEYS = (
   "mesh",
   "sharding_strategy",
@@ -37,19 +37,20 @@ FREE_KEYS = (
 def default_config() -> ConfigDict:
   """The keys that the trainer reads, with their defaults.
 
-  A config file changes them and may not invent others: the dict is locked,
-  except for parts whose keys belong to what they are handed to (a model, an
-  optimiser), which checks them itself. `placeholder(type)` stands for None
-  until the key gets a value of that type.
+  A config file changes their values and may not add keys: the dict is locked.
+  Dicts of arguments, of the model or the optimiser for example, are not locked,
+  because their receiver checks them. `placeholder(type)` stands for None until
+  the key gets a value of that type.
 
   docs/config_reference.md shows the comment of each key.
   """
   c = ConfigDict(type_safe=False)
-  # Of parameters, the order of examples, crops, dropout: of everything random.
+  # Seed of everything random: initial weights, order of examples, crops,
+  # dropout.
   c.seed = 0
   # How long to train: give this, total_steps or total_examples.
   c.total_epochs = placeholder(float)
-  # Updates. 0 evaluates the initial weights and trains nothing.
+  # Number of updates. 0 evaluates the initial weights and trains nothing.
   c.total_steps = placeholder(int)
   c.total_examples = placeholder(int)  # images shown, over all epochs
   c.num_classes = placeholder(int)  # None: as many as the training data have
@@ -69,19 +70,19 @@ def default_config() -> ConfigDict:
   # JAX on the accelerator and needs packed data.
   c.input.engine = "tf.data"
   c.input.batch_size = 128  # images in one update, over all devices and hosts
-  # How often an image comes in a row, each time with another augmentation
-  # (repeated augmentation). An epoch keeps its length.
+  # Repeated augmentation: how many times in a row an image comes, each time
+  # augmented anew. An epoch keeps its length and shows one image in `repeats`.
   c.input.repeats = 1
-  # Images among which tf.data draws the next one, for TFDS datasets. Folders,
+  # Size of tf.data's shuffle buffer in images, for TFDS datasets. Folders,
   # packed data and critters are shuffled as a whole.
   c.input.shuffle_buffer_size = 50_000
-  # Images that tf.data preprocesses at a time; None: TensorFlow decides.
+  # Images that tf.data preprocesses in parallel; None: TensorFlow decides.
   c.input.num_parallel_calls = placeholder(int)
-  # For the device engine: whether the devices hold the dataset, each an equal
-  # part. None: they do if that takes at most half of their memory.
+  # For the device engine: whether to keep the dataset in the devices' memory,
+  # an equal part on each. None: yes if it takes at most half of their memory.
   c.input.hold = placeholder(bool)
   c.input.skip_corrupt = False  # leave out images that do not decode
-  c.pp_modules = []  # modules to import, which register ops and laws of yours
+  c.pp_modules = []  # modules of yours to import, which register ops and laws
 
   # What is minimised: classification, contrastive, masked_autoencoding, or the
   # dotted path of a module of your own.
@@ -108,7 +109,7 @@ def default_config() -> ConfigDict:
       # mixed in counts fully, for binary cross-entropy.
       kind="distribution",
       smoothing=0.0,  # label smoothing
-      # Targets become 1 above this number and 0 elsewhere; None: they stay.
+      # Targets become 1 above this number and 0 elsewhere; None: no change.
       threshold=placeholder(float),
     )
   )
@@ -121,8 +122,11 @@ def default_config() -> ConfigDict:
   c.mixing = ConfigDict(  # timm's mixup and CutMix.
     dict(
       mixup_alpha=0.0,  # Mixup's weights come from Beta(a, a); 0: no mixup
-      cutmix_alpha=0.0,  # likewise CutMix's; if both are on they take turns
-      mode="batch",  # who shares a weight and a box: batch, elem, pair, half
+      # CutMix's weights come from Beta(a, a); 0: no CutMix. If both are on,
+      # each is chosen with probability one half.
+      cutmix_alpha=0.0,
+      # Which examples share a weight and a box: batch, elem, pair, half.
+      mode="batch",
     )
   )
 
@@ -134,7 +138,7 @@ def default_config() -> ConfigDict:
   c.lr = 1e-3  # the learning rate that the schedule multiplies
   c.wd = 0.0  # weight decay
   # Where weight decay acts. update: added to the update, scaled by the schedule
-  # but not by lr (big_vision). gradient: L2. rule: as the update rule has it.
+  # but not by lr (big_vision). gradient: L2. rule: left to the update rule.
   c.wd_in = "update"
   # (regex of parameters, factor of lr); 1 where none matches.
   c.lr_mults = []
@@ -147,10 +151,10 @@ def default_config() -> ConfigDict:
   c.grad_clip_norm = placeholder(float)
   # Adaptive gradient clipping by this factor; None: none.
   c.agc = placeholder(float)
-  c.agc_exclude = ["head/.*"]  # regexes of parameters that agc leaves alone
-  c.grad_accum = 1  # parts in which a batch passes through the model
-  # Evaluators use averaged weights, with this decay at each step; None: no
-  # averages.
+  c.agc_exclude = ["head/.*"]  # regexes of parameters that agc does not clip
+  c.grad_accum = 1  # parts of a batch that pass through the model one by one
+  # Decay per step of a moving average of the weights, which evaluators then
+  # use; None: no average.
   c.ema_decay = placeholder(float)
   # Or evaluators use the plain mean of the weights (SWA): start_percent, the
   # first that counts, and every_epochs, or both in steps, examples, ...
@@ -164,9 +168,9 @@ def default_config() -> ConfigDict:
   # {name: {type, data, pp_fn, log_steps or log_epochs or log_percent, ...}}.
   c.evals = ConfigDict()
   c.log_training_steps = 50  # steps between lines of metrics.jsonl
-  # Steps between checkpoints, of which the last two stay.
+  # Steps between checkpoints, of which the last two are kept.
   c.ckpt_steps = 1000
-  # Steps between checkpoints that stay for good; None: none do.
+  # Steps between checkpoints that are kept for good; None: none are.
   c.keep_ckpt_steps = placeholder(int)
   c.lock()
   for key in ("objective", "model", "optax", "schedule", "swa", "evals"):
@@ -181,15 +185,15 @@ def parse_arg(
   """Parses what follows the colon in `--config file.py:a=1,b=x,flag`.
 
   Args:
-    arg: that text, or None.
-    forms: {flag: {argument: default}}: arguments that are True or False, and
-      the defaults that each changes; a later flag has the last word.
-    **defaults: the arguments there are; a value has its default's type, a
-      bare name stands for True, a None default takes any literal or text. The
+    arg: the text after the colon, or None.
+    forms: {flag: {argument: default}}: flags, and the defaults that each
+      changes if it is given; a later entry overrides an earlier one.
+    **defaults: {argument: default}. A value must have its default's type; a
+      bare name stands for True; a None default takes any literal or text. The
       default `placeholder(float)` of ml_collections is None and takes a float.
 
   Returns:
-    The arguments.
+    The values of all flags and arguments.
   """
   forms = forms or {}
   defaults |= dict.fromkeys(forms, False)
@@ -201,7 +205,8 @@ def parse_arg(
 
 
 def _parse_arg(arg, defaults):
-  out = ConfigDict(copy.deepcopy(defaults))  # a placeholder holds its value
+  # Copied, because a placeholder object holds the value that it is given.
+  out = ConfigDict(copy.deepcopy(defaults))
   for item in filter(None, (arg or "").split(",")):
     key, equals, text = item.partition("=")
     if key not in defaults:
@@ -216,7 +221,7 @@ def _parse_arg(arg, defaults):
 def _literal(text):
   try:
     return ast.literal_eval(text)
-  # What Python's parser raises for nesting that is too deep, and for {[]: 1}.
+  # Python raises some of these for code nested too deeply, and for {[]: 1}.
   except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
     return text
 
@@ -228,7 +233,7 @@ def _parse(text: str, kind: type, key: str, optional: bool) -> Any:
   if kind is str:
     return text
   value = _literal(text)
-  if kind is type(None):  # its type is not known
+  if kind is type(None):  # the key's type is not known
     return value
   if kind is bool:
     value = {"true": True, "false": False}.get(str(value).lower())
@@ -248,9 +253,13 @@ def _parse(text: str, kind: type, key: str, optional: bool) -> Any:
 def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
   """Loads a config file, `path.py` or `path.py:argument`, with overrides.
 
-  Each of these is `--config.key.sub=value`. The config is locked. One as
-  big_vision's config files write it is laid over our defaults, see
-  `config.big_vision`.
+  Args:
+    spec: the file, with arguments of its get_config after a colon.
+    overrides: strings `--config.key.sub=value`.
+
+  Returns:
+    The checked config. A config in the form of big_vision's config files is
+    laid over our defaults, see `config.big_vision`.
   """
   path, _, arg = spec.partition(":")
   if not pathlib.Path(path).is_file():
@@ -287,7 +296,7 @@ def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
 
 @contextlib.contextmanager
 def _one_line(path):
-  """Says which line of a config file fails, in place of a traceback."""
+  """Turns an error in a config file into one line that names the line."""
   try:
     yield
   except UserError:
@@ -297,7 +306,7 @@ def _one_line(path):
     for frame in traceback.extract_tb(e.__traceback__):
       line = frame.lineno if frame.filename == path else line
     where = f"--config: {path}, line {line}" if line else f"--config: {path}"
-    # ml_collections would list the whole config.
+    # Replaces ml_collections' message, which lists the whole config.
     if missing := re.match(r"""['"]*Key "(.*?)" does not exist""", str(e)):
       keys = {k.split(".")[-1] for k, _ in checks.leaves("", default_config())}
       near = did_you_mean(missing[1], keys)
@@ -306,9 +315,10 @@ def _one_line(path):
     raise UserError(f"{where}: {type(e).__name__}: {reason}") from e
 
 
-# Not ml_collections.config_flags: it cannot override a list or a value that is
-# None, set a value back to None, or give a model an argument that the config
-# file leaves out, and it answers mistakes in several lines or with a traceback.
+# Used instead of ml_collections.config_flags, which cannot override a list or a
+# value that is None, set a value back to None, or give a model an argument that
+# the config file leaves out, and which answers mistakes with several lines or a
+# traceback.
 def _override(config, text):
   key, equals, value = text.removeprefix("--config.").partition("=")
   if not text.startswith("--config.") or not equals:
@@ -329,7 +339,7 @@ def _override(config, text):
     default = default.get(part, {}) if isinstance(default, ConfigDict) else {}
     if depth < len(parents):
       place = place[part]
-  # What is None by default may be taken back.
+  # A key whose default is None may be set back to None.
   optional = default is None
   parsed = _parse(value, place.get_type(last), f"--config.{key}", optional)
   with place.ignore_type():
@@ -341,8 +351,12 @@ def parse_command_line(
 ) -> tuple[ConfigDict, argparse.Namespace]:
   """Reads `--config FILE[:arg] [--config.key=value ...]` and other flags.
 
-  These others are in the parser, which may not allow abbreviations. Returns the
-  config and their values.
+  Args:
+    parser: a parser that has the other flags and does not allow abbreviations.
+    argv: the command line, by default that of the process.
+
+  Returns:
+    The config, and the values of all flags.
   """
   parser.add_argument(
     "--config", required=True, help="config file, with arguments after a colon"

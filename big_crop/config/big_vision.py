@@ -1,9 +1,9 @@
 """Takes configs as big_vision's config files write them.
 
-Such a file makes an empty ConfigDict and sets what it needs, by names that are
-mostly ours as well. Here it is laid over our defaults; what has no effect on
-the numbers is left out, and what we do otherwise or not at all is refused in
-one line that says what to write instead.
+Such a file makes an empty ConfigDict and sets what it needs, mostly under the
+names that we use, too. This module lays it over our defaults. Keys that do not
+change results are dropped. Keys that we do not support, or that mean something
+else here, raise a one-line error that says what to write instead.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from big_crop import names
 from pp_ops.errors import UserError
 
-# Left out: caches and queues, time-outs, and what is the same with us.
+# Dropped: caches, queues, time-outs, and options that would change nothing.
 _WITHOUT_EFFECT = (
   "ckpt_timeout",
   "fewshot",  # big_vision's trainer does not read it either
@@ -22,11 +22,11 @@ _WITHOUT_EFFECT = (
   "input.cache",
   "input.cache_raw",
   "input.prefetch",
-  "input.data.skip_decode",  # what decodes is the pp string
+  "input.data.skip_decode",  # the pp string decodes
   "mixup.fold_in",  # our keys are a function of seed and step
 )
 _OF_EVALUATORS = ("cache", "cache_final", "cache_raw", "prefetch")
-# Their modules of ops; those of images we have.
+# big_vision's modules of ops, which are not imported: we have its image ops.
 _PP_MODULES = ("ops_general", "ops_image", "archive.randaug", "ops_text")
 
 _INSTEAD = {
@@ -51,19 +51,19 @@ _CHOICES = {
 
 
 def is_one(config: ConfigDict, default: ConfigDict) -> bool:
-  """Whether a config did not start from `default`, but has a run's `input`."""
+  """Whether a config has a run's `input` but did not start from `default`."""
   return "input" in config and not set(default) <= set(config)
 
 
 def over_default(config: ConfigDict, default: ConfigDict) -> ConfigDict:
-  """Lays a config of big_vision's over our default.
+  """Lays one of big_vision's configs over our default.
 
   Args:
-    config: what its `get_config` returned.
+    config: what the file's `get_config` returned.
     default: `big_crop.config.default_config()`; changed and returned.
 
   Raises:
-    ValueError: in one line, for a key or value that means nothing here.
+    ValueError: in one line, for a key or value that is not supported.
   """
   given = config.to_dict()
   for key, choices in _CHOICES.items():
@@ -89,7 +89,7 @@ def over_default(config: ConfigDict, default: ConfigDict) -> ConfigDict:
     for key in evals[name]:
       if key in _INSTEAD:
         raise _refusal(f"config.evals.{name}", key)
-  # The defaults of ours that big_vision's trainer has not.
+  # Our default schedule is removed, because big_vision's trainer has none.
   default.schedule = {}
   _lay(given, default, "config")
   return default

@@ -1,8 +1,8 @@
-"""What the values of a config must be, beside their defaults in `config`.
+"""Checks of the values of a config.
 
-A value has the kind of its default and, where `CHECKS` has its key, is in that
-range. What is handed on to a model, an optimiser or an evaluator is checked by
-these; only that it is finite, and can be written down, is checked here.
+A value must have the kind of its default in `config`, and pass the check of its
+key in `CHECKS`, if there is one. Arguments of a model, an optimiser or an
+evaluator are checked by these; here they must only be finite and fit into JSON.
 """
 
 import math
@@ -24,7 +24,7 @@ def _number(low, high=math.inf, whole=False):
 
 
 def _list_of(*kinds):
-  """A list whose items have this kind, or are tuples of these kinds."""
+  """Checks lists: items have the one kind, or are tuples of the kinds."""
   name = ", ".join(k.__name__ for k in kinds)
   name = f"({name}) pairs" if len(kinds) > 1 else f"{name} items"
 
@@ -39,7 +39,7 @@ def _list_of(*kinds):
 
 
 def check_data(where: str, data: Any) -> None:
-  """Raises unless `data` are the arguments that name a dataset's split."""
+  """Raises unless `data` is a dict with `name`, `split`, perhaps `data_dir`."""
   kinds = {"name": str, "split": str, "data_dir": str | None}
   if not isinstance(data, dict | ConfigDict):
     raise UserError(f"{where}={data!r}: need a dict of {', '.join(kinds)}")
@@ -86,12 +86,13 @@ CHECKS = {
   "ckpt_steps": _WHOLE,
   "keep_ckpt_steps": _WHOLE,
 }
-# May also be what is not of its default's kind: a list of (regex, dict).
+# The kind may differ from the default's: `schedule` may also be a list of
+# (regex, dict).
 _OF_ANY_KIND = ("schedule",)
 
 
 def leaves(where: str, value: Any) -> Iterator[tuple[str, Any]]:
-  """(dotted key, value) of all values, those in lists one by one."""
+  """(dotted key, value) of all values; items of lists come one by one."""
   if isinstance(value, dict | ConfigDict):
     for key, inner in value.items():
       if not isinstance(key, str):
@@ -110,7 +111,9 @@ def _check_kinds(where, config, default):
     if key not in config:
       if where in ("config", "config.input"):
         raise UserError(f"{dotted} is not set")
-      continue  # a file may replace a whole dict, and its reader has defaults
+      # A config file may replace a whole dict; its reader has defaults for the
+      # keys that are then missing.
+      continue
     value = config[key]
     if isinstance(default[key], ConfigDict) and isinstance(value, ConfigDict):
       _check_kinds(dotted, value, default[key])
@@ -122,7 +125,7 @@ def _check_kinds(where, config, default):
 
 
 def check_leaves(config: ConfigDict) -> None:
-  """Raises unless each value is finite, and one that config.json can hold."""
+  """Raises unless each value is finite and of a type that JSON can hold."""
   for where, value in leaves("config", config):
     if isinstance(value, float) and not math.isfinite(value):
       raise UserError(f"{where} is {value}: need a finite number")
@@ -138,7 +141,7 @@ def check(config: ConfigDict, default: ConfigDict) -> None:
 
   Args:
     config: the config.
-    default: what it starts from.
+    default: `big_crop.config.default_config()`.
   """
   check_leaves(config)
   _check_kinds("config", config, default)

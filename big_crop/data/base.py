@@ -1,7 +1,7 @@
-"""What a dataset source is, and one whose examples are reached by index.
+"""The protocol of dataset sources, and a source with access by index.
 
-TensorFlow is imported when a first epoch is made, so that sources can be opened
-and their contents read where it is not installed.
+TensorFlow is imported only when the first epoch is made, so that sources can be
+opened and their contents read where it is not installed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
   import tensorflow as tf
 
 
-# Suffixes of images that TensorFlow does not decode; `_as_png` makes them PNG.
+# Suffixes of images that TensorFlow cannot decode; `_as_png` makes them PNG.
 BY_PILLOW = (".tif", ".tiff", ".webp")
 
 
@@ -47,11 +47,11 @@ class Source(Protocol):
 
     Args:
       seed: int64 [2] that decides the order, or None for the stored one.
-      skip: int64 scalar: examples to leave out at the start; a plain number
-        where `seed` is None.
-      repeats: how often an example comes in a row. An epoch is as long as it
-        is with 1, so that only the first examples of the order, one in
-        `repeats`, are in it.
+      skip: int64 scalar: examples to leave out at the start; a Python int if
+        `seed` is None.
+      repeats: how many times in a row an example comes. The length of an epoch
+        does not change, so only the first 1 / `repeats` of the order's
+        examples are in it.
 
     Returns:
       A dataset of feature dicts, among them `"_index"` (int64) and `"_repeat"`
@@ -61,12 +61,12 @@ class Source(Protocol):
     ...
 
   def describe(self, index: int) -> str:
-    """The file, or the record of a file, that example `index` is."""
+    """Names the file, or the record of a file, that holds example `index`."""
     ...
 
 
 # One split of a spec, and one end of its slice. The patterns are those of
-# tfds.core.ReadInstruction, so that big_crop takes what TFDS takes.
+# tfds.core.ReadInstruction, so that big_crop accepts what TFDS accepts.
 _PART = re.compile(r"(?P<name>[\w-]+)(\[(?P<slice>[\w%:.-]+)\])?")
 _END = re.compile(r"((?P<value>-?[\d_.]+)(?P<unit>%|shard)?)?")
 
@@ -81,8 +81,8 @@ def check_split(
       percent, e.g. `"train[:90%]+validation[-100:]"`; or `"all"`, which is
       every split in the order of `sizes`. Percentages are rounded to the
       closest example, halves to an even one.
-    sizes: examples in each split.
-    dataset: its name, for the error.
+    sizes: {split: number of examples}.
+    dataset: the dataset's name, for the error message.
 
   Returns:
     [(split name, first, end)]; `end` <= `first` for an empty slice.
@@ -146,27 +146,28 @@ def _place(text, unit, size):
 
 
 def host_range(total: int, shard: tuple[int, int]) -> tuple[int, int]:
-  """First and end of one host's even share of `total` examples."""
+  """(first, end) of one host's contiguous, even share of `total` examples."""
   index, count = shard
   return total * index // count, total * (index + 1) // count
 
 
 class IndexedSource:
-  """A source whose examples are reached by index, shuffled as a whole.
+  """A source whose examples are reached by index and shuffled as a whole.
 
-  The order is one permutation of the split for each seed, dealt to the hosts
-  in turn, so that it does not depend on their number.
+  The order is one permutation of the split for each seed. Its examples are
+  dealt to the hosts in turn, so that the order of all hosts together does not
+  depend on their number.
 
   Attributes:
-    contents: encoded images, or their paths; example i's is `contents[i]`.
+    contents: encoded images, or their paths, of all splits, by index.
     labels: int64 [examples of all splits], the class of each.
-    indices: int64 [total_examples], which of them are in the split.
-    shard: (index, count) of this host's share: `indices[index::count]`.
-    splits: examples of each split of the dataset, in the order in which
-      `contents` has them.
-    first: the index of each split's first example.
-    class_names: of all classes, in the order of their labels, if known.
-    are_paths: whether the contents are paths to be read.
+    indices: int64 [total_examples], the indices of the split's examples.
+    shard: (index, count) of this host, whose share of an epoch's order is
+      `order[index::count]`.
+    splits: {split: number of examples}, in the order of `contents`.
+    first: {split: index of its first example}.
+    class_names: names of all classes, in the order of their labels, if known.
+    are_paths: whether the contents are paths of files.
     notes: what a person should know of the dataset, or "".
   """
 
@@ -183,9 +184,10 @@ class IndexedSource:
     are_paths: bool = False,
     notes: str = "",
   ):
-    """Makes a source of the examples in `ranges`, as `check_split` has them.
+    """Makes a source of the examples in `ranges`, which `check_split` returned.
 
-    `describe` gives the name of an index; the rest are attributes.
+    `describe` gives the name of the example at an index. The class docstring
+    explains all other arguments.
     """
     self.contents = contents
     self.labels = np.asarray(labels, np.int64)
@@ -212,7 +214,7 @@ class IndexedSource:
       yield self.describe(i), self.contents[i], int(self.labels[i])
 
   def files(self, split: str) -> Sequence[str | bytes]:
-    """What a split's examples are read from: paths, or the bytes themselves."""
+    """The contents of a split's examples: paths, or the encoded bytes."""
     first = self.first[split]
     return self.contents[first : first + self.splits[split]]
 
@@ -227,7 +229,7 @@ class IndexedSource:
     mine = tf.gather(order, places // repeats), places % repeats
     skip = tf.cast(skip, tf.int64)
     parallel = {}
-    if self._by_pillow:  # which takes as long as a pp string
+    if self._by_pillow:  # in parallel, because it takes as long as a pp string
       parallel = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
     return tf.data.Dataset.from_tensor_slices(
       tuple(x[skip:] for x in mine)
@@ -235,7 +237,7 @@ class IndexedSource:
 
   @functools.cached_property
   def _by_pillow(self):
-    """Whether some of the images are for Pillow."""
+    """Whether some of the images must be decoded by Pillow."""
     return self.are_paths and any(
       path.lower().endswith(BY_PILLOW) for path in self.contents
     )
@@ -256,10 +258,11 @@ class IndexedSource:
 
   @functools.cached_property
   def _tensors(self):
-    """What an epoch reads, by name, as eager tensors.
+    """The arrays that an epoch reads, by name, as eager tensors.
 
-    A graph that an epoch is made in captures them. Constants of the graph's own
-    would be copied into every graph, which may not exceed 2 GB.
+    A graph that makes an epoch captures these tensors. If they were constants
+    of the graph, they would be copied into every graph, and a graph may not
+    exceed 2 GB.
     """
     import tensorflow as tf
 
@@ -272,7 +275,7 @@ class IndexedSource:
       return {k: tf.constant(v) for k, v in arrays.items()}
 
   def _image(self, index):
-    """The features that come from the content of an example."""
+    """The image of an example, and its file's name if it has one."""
     content = self._tensors["contents"][index]
     if not self.are_paths:
       return {"image": content}
@@ -288,10 +291,10 @@ class IndexedSource:
 
 
 def _as_png(path):
-  """An image file that TensorFlow does not decode, as one that it does.
+  """Converts an image file that TensorFlow cannot decode to PNG bytes.
 
-  A file that Pillow cannot read either stays as it is, for `decode` to refuse
-  like any other.
+  The bytes of a file that Pillow cannot read either are returned unchanged, so
+  that `decode` refuses them like any other corrupt file.
   """
   data = epath.Path(os.fsdecode(path)).read_bytes()
   png = io.BytesIO()

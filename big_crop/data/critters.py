@@ -4,14 +4,14 @@ A photograph-like scene holds one critter: fish, bird, butterfly, beetle or
 snail, with a plain, striped, spotted or ringed coat. Its kind and coat are the
 label. Critters differ in scale (5% to 60% of the scene), place, pose and
 light, and sit among leaves, pebbles, flowers and twigs that wear the same
-coats. So a coat shows in a small crop but may belong to the clutter; a kind
-shows only if most of the critter is in the crop; and a crop that misses the
-critter is label noise. Colour helps (each kind has a favourite hue, each coat
-favourite marks) and does not suffice.
+coats. Therefore a small crop shows a coat, but one that may belong to the
+clutter; the kind is visible only if most of the critter is in the crop; and a
+crop that misses the critter is label noise. Colour helps (each kind has a
+favourite hue, each coat favourite marks) but does not suffice.
 
-Every example is a pure function of `VERSION`, the split and the index: any one
-can be drawn alone, in any process. The bytes are the same wherever NumPy and
-Pillow are the same.
+Every example is a pure function of `VERSION`, the split and the index, so any
+example can be drawn alone, in any process. Its bytes are the same wherever the
+versions of NumPy and Pillow are the same.
 """
 
 import colorsys
@@ -30,7 +30,7 @@ CLASS_NAMES = tuple(f"{coat} {kind}" for kind in KINDS for coat in COATS)
 NUM_CLASSES = len(CLASS_NAMES)
 SPLIT_SIZES = {"train": 4000, "validation": 1000}
 
-# Clutter by name: a range of hues, and the factor of its saturation.
+# Clutter: (name, lowest hue, highest hue, factor of the saturation).
 _CLUTTER = (
   ("leaf", 0.12, 0.42, 0.6),
   ("pebble", 0.0, 1.0, 0.2),
@@ -40,9 +40,11 @@ _CLUTTER = (
 _SUPERSAMPLE = 2
 _JPEG_QUALITY = 85
 _FAVOURITE = 0.8  # probability of a kind's own hue, and of a coat's own marks
-_HUE_SPREAD = 0.13  # in turns; kinds are 0.2 apart, so that neighbours overlap
+# Half range of a kind's hue, in turns; kinds are 0.2 apart, so neighbours
+# overlap.
+_HUE_SPREAD = 0.13
 
-# Aspect ratio (long side / short side) with its cumulative probability.
+# (aspect ratio as long side / short side, cumulative probability).
 _ASPECTS = ((4 / 3, 0.64), (3 / 2, 0.80), (1.0, 0.92), (16 / 9, 1.0))
 _PORTRAIT = 0.3
 
@@ -77,7 +79,8 @@ def open_critters(split: str, shard: tuple[int, int]) -> base.IndexedSource:
   names = [
     f"critters {s}[{i}]" for s, n in SPLIT_SIZES.items() for i in range(n)
   ]
-  # Only what is asked for is drawn, but an index always means the same image.
+  # Only the split's images are drawn. The others have empty places, so that an
+  # index means the same image whatever the split.
   images, labels = [b""] * len(names), [-1] * len(names)
   ranges = base.check_split(split, SPLIT_SIZES, "dataset 'critters'")
   for name, start, stop in ranges:
@@ -102,10 +105,11 @@ def _rng(split, purpose, index):
 
 
 def _label(split, index):
-  """A permutation of the classes in each run of NUM_CLASSES indices.
+  """The label of an example.
 
-  So that every class has the same count in a split, and nearly so in any
-  contiguous part of it.
+  Each run of NUM_CLASSES indices has a permutation of the classes, so that
+  every class has the same count in a split, and nearly so in any contiguous
+  part of it.
   """
   block, place = divmod(index, NUM_CLASSES)
   return int(_rng(split, "label", block).random(NUM_CLASSES).argsort()[place])
@@ -115,7 +119,8 @@ def _label(split, index):
 
 
 def _draw(rng, label):
-  # Uniforms only: their stream does not change between NumPy releases.
+  # Only uniforms are drawn, because NumPy does not change their stream between
+  # releases.
   uniform = lambda low, high: low + (high - low) * rng.random()
   kind, coat = divmod(label, len(COATS))
   width, height = _image_size(rng.random(3))
@@ -148,7 +153,8 @@ def _draw(rng, label):
   if rng.random() < _FAVOURITE:
     hue = kind / len(KINDS) + uniform(-_HUE_SPREAD, _HUE_SPREAD)
   if rng.random() < _FAVOURITE:
-    marks = (coat - 0.5) / 3  # plain has none to colour
+    # The coat "plain", number 0, has no marks to colour.
+    marks = (coat - 0.5) / 3
   figure = figure_of(KINDS[kind], COATS[coat], int(rng.random() * VARIANTS))
   pose = _pose(rng.random(4), radius, turn=math.pi / 10)
   _paint(draw, figure, pose, x, y, _colours(rng.random(8), hue, marks))
@@ -198,7 +204,7 @@ def _coat_and_variant(u):
 
 
 def _pose(u, radius, turn):
-  """2x2 matrix: a turn up to `turn`, a squash, a mirror; and a bend."""
+  """(2x2 matrix of a turn by up to `turn`, a squash and a mirroring; bend)."""
   angle = turn * (2 * u[0] - 1)
   squash = 0.8 + 0.4 * u[1]
   mirror = -1 if u[2] < 0.5 else 1
@@ -213,9 +219,10 @@ def _colours(u, hue, marks, vivid=1.0):
   """The colours of a figure by role, as (r, g, b) in 0..255.
 
   Args:
-    u: float[8] in [0, 1): what varies.
-    hue: of the body, in turns.
-    marks: in thirds of [0, 1), marks are dark, pale, or of another hue.
+    u: float[8] in [0, 1): the random variations.
+    hue: hue of the body, in turns.
+    marks: in [0, 1): in the first third the marks are dark, in the second pale,
+      in the last of another hue.
     vivid: factor of the saturation.
   """
   body = (hue, 0.6 + 0.4 * u[0], 0.5 + 0.35 * u[1])

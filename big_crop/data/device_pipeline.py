@@ -1,10 +1,11 @@
 """Packed dataset -> batches that are preprocessed on the devices, in JAX.
 
 The examples, their order and their random numbers are those of
-`input_pipeline` for the same source, seed and pp string, so a run may be
-compared with one on the other engine. The host only says which examples come
-next. The devices hold the dataset, each a part of it, if it fits; otherwise the
-host reads the examples of each batch from the memory map and sends them.
+`input_pipeline` for the same source, seed and pp string, so that runs on the
+two engines can be compared. If the dataset fits, it is kept in the devices'
+memory, a part on each, and the host only sends the numbers of the examples that
+come next. Otherwise the host reads the examples of each batch from the memory
+map and sends them.
 """
 
 import concurrent.futures
@@ -34,12 +35,12 @@ from big_crop.runtime import sharding
 from pp_ops import seeds
 from pp_ops.errors import UserError
 
-__all__ = ["get_preprocess_fn", "lookup"]  # the engine's, see `batches`
+__all__ = ["get_preprocess_fn", "lookup"]  # part of an engine, see `batches`
 OPTIONS = ("hold",)
 
 _SHUFFLE_INDEX = -1  # as in `input_pipeline`
-_PART_TO_HOLD = 0.5  # of a device's memory
-_CPU_BYTES = 4e9  # what a device may hold where it does not tell its memory
+_PART_TO_HOLD = 0.5  # part of a device's memory that the data may take
+_CPU_BYTES = 4e9  # the same in bytes, for devices that do not tell their memory
 
 
 def check_source(source: Any) -> None:
@@ -52,7 +53,7 @@ def check_source(source: Any) -> None:
 
 
 def process_fn(source, pp, features):
-  """The function from stored images to the wanted features."""
+  """The function (stored images, batch of `_inputs`) -> wanted features."""
   shapes = source.shapes[source.indices]
   least = tuple(shapes.min(0).tolist()) if len(shapes) else (1, 1)
 
@@ -96,14 +97,17 @@ def _is_to_be_held(source, mesh, hold):
 
 
 class _Store:
-  """Where a split's images are, and the programs that read them."""
+  """A split whose images the host sends, and the programs that process them."""
 
   def __init__(self, source, mesh):
     self.source, self.mesh = source, mesh
     self._programs = {}
 
   def inputs(self, index):
-    """What the host sends for a batch besides what every batch has."""
+    """What the host sends for a batch so that the devices get its images.
+
+    `index` is int [n]. For this class the result is the images themselves.
+    """
     return {"stored": self.source.read(index)[0]}
 
   def images(self, data, batch):
@@ -111,15 +115,15 @@ class _Store:
     del data
     return batch["stored"]
 
-  data = None  # what is on the devices for good
+  data = None  # images that stay on the devices; here none
 
   def function(self, pp, features):
-    """(what is on the devices for good, batch) -> features."""
+    """The function (`self.data`, batch on the devices) -> features."""
     process = process_fn(self.source, pp, features)
     return lambda data, batch: process(self.images(data, batch), batch)
 
   def program(self, pp, features):
-    """(batch on the devices) -> features, compiled once."""
+    """The function (batch on the devices) -> features, compiled once."""
     key = pp, tuple(features)
     if key not in self._programs:
       self._programs[key] = jax.jit(
@@ -130,7 +134,7 @@ class _Store:
 
 
 class _Held(_Store):
-  """A split on the devices: each has an equal, contiguous part of it."""
+  """A split in the devices' memory: each has an equal, contiguous part."""
 
   def __init__(self, source, mesh):
     super().__init__(source, mesh)
@@ -151,7 +155,11 @@ class _Held(_Store):
     split = PartitionSpec(axes)
 
     def take_own(images, rows):
-      """Each device gives what it has of all rows; the sum deals them out."""
+      """Gets each device its rows of a batch.
+
+      Each device looks up the rows of all devices, with zeros for those that it
+      does not hold; a summing scatter then gives each device its own.
+      """
       rows = jax.lax.all_gather(rows, axes, tiled=True)
       place = rows - jax.lax.axis_index(axes) * each
       here = (place >= 0) & (place < each)
@@ -173,10 +181,10 @@ class _Held(_Store):
 
 
 def store_of(source: PackedSource, mesh: Mesh, hold: bool | None) -> _Store:
-  """Where a source's images are.
+  """The store of a source's images.
 
-  Kept with the source, because evaluators read it again, and gone with it,
-  because a study opens it anew for each run.
+  It is an attribute of the source: evaluators of the same source share it, and
+  it is freed with the source, because a study opens a new one for each run.
   """
   check_source(source)
   if source.store is None:
@@ -186,7 +194,7 @@ def store_of(source: PackedSource, mesh: Mesh, hold: bool | None) -> _Store:
 
 
 def apply(pp: Callable, images: np.ndarray) -> np.ndarray:
-  """What a pp function of images alone makes of some [N, H, W, C]."""
+  """Images [N, H, W, C] after a pp function whose ops are all on the image."""
   seeds = np.zeros((len(images), 4), np.uint32)
   return np.asarray(pp({"image": images}, seeds)["image"])
 
@@ -194,7 +202,7 @@ def apply(pp: Callable, images: np.ndarray) -> np.ndarray:
 def describe(
   source: PackedSource, mesh: Mesh, *, hold: bool | None = None
 ) -> str:
-  """Where the data are, and how much that takes."""
+  """Where the data are, and how much memory they take on each device."""
   held = _is_to_be_held(source, mesh, hold)
   size = bytes_to_hold(source, mesh) / 1e6
   return f"{size:.1f} MB of data on each" if held else "data read from disk"
@@ -223,7 +231,7 @@ def host_inputs(
   host, hosts = source.shard
   mine = np.arange(source.total_examples)[host::hosts]
 
-  @functools.lru_cache(2)  # epochs that a batch may span
+  @functools.lru_cache(2)  # because a batch may span two epochs
   def order(epoch):
     order_seed = np.array(seeds.pack(seed, epoch, _SHUFFLE_INDEX, 0), np.int64)
     return philox.permutation(source.total_examples, order_seed)
@@ -240,7 +248,7 @@ def host_inputs(
 
 
 def _read_ahead(items):
-  """The same items, of which another thread makes the next."""
+  """Yields the same items; another thread makes the next one meanwhile."""
   with concurrent.futures.ThreadPoolExecutor(1) as thread:
     items, end = iter(items), object()
     coming = thread.submit(next, items, end)
@@ -261,7 +269,11 @@ def device_batches(
   repeats: int = 1,
   hold: bool | None = None,
 ) -> Iterator[tuple[dict[str, jax.Array], Batch]]:
-  """See `batches`; `hold`: the devices hold the data; None: if they fit."""
+  """See `batches`.
+
+  `hold` says whether to keep the dataset in the devices' memory; None: if it
+  fits.
+  """
   store = store_of(source, mesh, hold)
   program = store.program(pp, features)
   sent = host_inputs(source, store, batch_size, seed, start, repeats)
@@ -293,7 +305,7 @@ def eval_device_batches(
   for i in range(0, largest_share, batch_size):
     index = mine[i : i + batch_size]
     num = len(index)
-    # Padding is another view of the first example.
+    # Padding repeats the split's first example.
     index = np.concatenate(
       [index, np.full(batch_size - num, source.indices[0])]
     )

@@ -1,4 +1,4 @@
-"""What evaluators read: every example of a split exactly once, sharded."""
+"""Data of evaluators: every example of a split exactly once, sharded."""
 
 import copy
 from collections.abc import Iterator
@@ -15,15 +15,15 @@ from pp_ops.errors import UserError
 
 
 class EvalData:
-  """A split with its preprocessing, opened once and read as often as need be.
+  """A split with its preprocessing, opened once and read any number of times.
 
   Attributes:
     source: this host's share.
-    asked: the arguments of `sources.get_source` that it was opened with.
+    asked: the arguments of `sources.get_source` that opened the source.
     engine: the module that runs the pp string, see `batches`.
     pp_fn: the pp string.
     features: names of the wanted features that the pp string leaves.
-    skip_corrupt: whether `batches` may lack examples.
+    skip_corrupt: whether `batches` leaves out images that do not decode.
   """
 
   def __init__(
@@ -43,17 +43,17 @@ class EvalData:
 
     Args:
       mesh: the mesh.
-      seed: the run's, for a pp string with random ops.
+      seed: the run's seed, for a pp string with random ops.
       data: arguments of `sources.get_source`.
       pp_fn: the pp string.
-      features: what it must leave, see `batches.Features`.
-      batch_size: over all devices; a last, smaller batch is padded.
+      features: names that the pp string must leave, see `batches.Features`.
+      batch_size: examples per batch over all devices; the last one is padded.
       engine: what runs the pp string, see `batches.ENGINES`.
       skip_corrupt: leave out images that do not decode, rather than fail.
-      num_parallel_calls: threads; TensorFlow chooses by default.
+      num_parallel_calls: threads; by default TensorFlow decides.
 
     Raises:
-      ValueError: if any of it is wrong.
+      ValueError: in one line, for a wrong argument.
     """
     self._mesh, self._num_hosts = mesh, jax.process_count()
     checks.check_data("data", data)
@@ -86,7 +86,7 @@ class EvalData:
     self._options = dict(seed=self._seed, **given)
 
   def through(self, pp_fn: str, engine: str) -> "EvalData":
-    """The same examples through another pp string, without opening them anew.
+    """The same examples through another pp string; the source is shared.
 
     Raises:
       ValueError: if the string or the engine does not fit.
@@ -99,8 +99,9 @@ class EvalData:
     """Reads the split in stored order.
 
     Returns:
-      An iterator: global arrays [B, ...] by feature, with "mask" [B] float32,
-      0 for padding; and how many examples of this host are in the batch.
+      An iterator of pairs: global arrays [B, ...] by feature, with "mask" [B]
+      float32, which is 0 for padding; and the number of this host's examples in
+      the batch.
     """
     return self.engine.eval_device_batches(
       self.source,

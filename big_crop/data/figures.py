@@ -1,7 +1,8 @@
 """Figures of the embedded dataset: critters and clutter, as polygons.
 
-A figure about fills [-1, 1]^2, x to the right and y down. A coat is polygons in
-the unit disc, and what wears it is an image of that disc.
+A figure roughly fills [-1, 1]^2, with x to the right and y down. A coat is a
+list of polygons in the unit disc; a body part that wears the coat is a warped
+image of that disc.
 """
 
 import functools
@@ -11,10 +12,10 @@ import numpy as np
 
 KINDS = ("fish", "bird", "butterfly", "beetle", "snail")
 COATS = ("plain", "striped", "spotted", "ringed")
-VARIANTS = 3  # of each coat
+VARIANTS = 3  # variants of each coat
 _RIM = 0.06  # width of the outline
 
-# Roles of the polygons in a figure, which index the colours it is drawn with.
+# Roles of the polygons in a figure, as indices into the figure's colours.
 _OUTLINE, _BODY, _MARK, _SKIN, _WHITE = range(5)
 
 
@@ -52,16 +53,16 @@ def _coat(name, variant):
 def _warp(
   points, x, y, rx, ry, turn=0.0, taper=0.0, pinch=0.0, lobes=0, depth=0.0
 ):
-  """Carries points of the unit disc to a body part.
+  """Maps points of the unit disc to a body part.
 
   Args:
     points: float[n, 2] in the unit disc.
     x: centre of the part.
     y: centre of the part.
     rx: half extent along the part's own axis.
-    ry: half extent across it.
+    ry: half extent across the axis.
     turn: angle of the axis, in radians.
-    taper: the part is 1 + taper times as wide at the axis' end.
+    taper: at the axis' end the part is 1 + taper times as wide.
     pinch: 0 is an ellipse; larger is more pointed at both ends.
     lobes: number of petals around the part.
     depth: depth of the cuts between petals.
@@ -89,9 +90,10 @@ def figure_of(name, coat, variant):
     variant: int in [0, VARIANTS).
 
   Returns:
-    (points, polygons): float[n, 2], the points of all polygons; and a list of
-    (start, stop, role) into the ravelled points, the lowest polygon first.
-    Roles are 0 outline, 1 body, 2 marks, 3 skin, 4 white.
+    (points, polygons): points is float[n, 2], those of all polygons. polygons
+    is a list of (start, stop, role), in the order of drawing, where start and
+    stop index the ravelled points. Roles are 0 outline, 1 body, 2 marks,
+    3 skin, 4 white.
   """
   polygons = []
 

@@ -1,4 +1,4 @@
-"""A plain folder of class folders of images."""
+"""The dataset that is a plain folder of class folders of images."""
 
 import collections
 import hashlib
@@ -18,14 +18,14 @@ _SPLIT_NAMES = ("train", "validation", "val", "test")
 
 
 def scan(folder: epath.Path, skipped: collections.Counter) -> tuple:
-  """What is in a folder: the names of its images, and of its folders.
+  """The names of the images and of the folders in a folder.
 
   Args:
     folder: the folder.
-    skipped: gets the number of the other files, by suffix.
+    skipped: this counter gets the number of all other files, by suffix.
 
   Returns:
-    Two sorted lists of names.
+    Two sorted lists of names: images, folders.
 
   Raises:
     ValueError: in one line, for a file that looks like an image and cannot be
@@ -39,7 +39,8 @@ def scan(folder: epath.Path, skipped: collections.Counter) -> tuple:
     if name.startswith("."):
       skipped["hidden"] += 1
       continue
-    # On a remote disk each is_dir() is a request.
+    # On a remote disk, where each is_dir() is a request, images are taken for
+    # files by their suffix.
     if (local or suffix not in SUFFIXES) and entry.is_dir():
       folders.append(name)
     elif suffix in _REFUSED:
@@ -60,15 +61,15 @@ def scan(folder: epath.Path, skipped: collections.Counter) -> tuple:
 
 
 def describe_skipped(skipped: Mapping[str, int]) -> str:
-  """`skipped 3 .txt, 1 folders`, or "" if nothing was."""
+  """A text such as `skipped 3 .txt, 1 hidden`, or "" if nothing was skipped."""
   listed = (f"{n:,} {kind}" for kind, n in sorted(skipped.items()))
   return f"skipped {', '.join(listed)}" if skipped else ""
 
 
 def _listing(path, skipped):
-  """Class names, and (path, class) pairs in an order mixed but always the same.
+  """Class names, and (path, class) pairs in a fixed pseudo-random order.
 
-  Mixed, so that a sub-split such as train[:90%] holds every class.
+  The order is mixed so that a sub-split such as train[:90%] has all classes.
   """
   images, classes = scan(path, skipped)
   if images:
@@ -103,20 +104,21 @@ def open_folder(
 ) -> base.IndexedSource:
   """Opens `path/class/image` or `path/train/class/image`, `path/val/...`.
 
-  Without folders for the splits, `train` is nine tenths of the images in a
-  fixed mixed order and `validation` the rest. `all` is every split.
+  If there are no folders of splits, `train` is nine tenths of the images in a
+  fixed pseudo-random order, and `validation` is the rest. `all` is every split.
 
   Args:
     path: the folder.
     split: see `sources.get_source`.
-    shard: likewise.
+    shard: see `sources.get_source`.
 
   Returns:
     The source; classes are numbered in the order of their folders' names.
 
   Raises:
-    ValueError: in one line, if there are no such images or no such split, or
-      if a class has no images, or is in another split than `train` alone.
+    ValueError: in one line, if there are no such images, if there is no such
+      split, if a class has no images (with folders of splits: none in `train`),
+      or if another split has a class that `train` has not.
   """
   skipped = collections.Counter()
   has_splits = (path / "train").is_dir() and bool(

@@ -2,9 +2,10 @@
 
 A host's training examples form one endless stream: its share of the split in
 the order of epoch 0, then of epoch 1, and so on. A batch is a run of
-consecutive examples of that stream, and may span two epochs. To resume is to
-enter the stream at a position; what an example looks like depends on the run's
-seed, its epoch, its index and which of its repeats it is (`pp_ops.random`).
+consecutive examples of that stream, and may span two epochs. A resumed run
+enters the stream at a position. How an example is augmented depends only on the
+run's seed, the epoch, the example's index and the number of its repeat
+(`pp_ops.random`).
 """
 
 import contextlib
@@ -29,12 +30,13 @@ from pp_ops.errors import UserError
 from pp_ops.random import example_seed
 from pp_ops.registry import SEED, get_preprocess_fn, lookup
 
-__all__ = ["get_preprocess_fn", "lookup"]  # the engine's, see `batches`
+__all__ = ["get_preprocess_fn", "lookup"]  # part of an engine, see `batches`
 OPTIONS = ("num_parallel_calls", "skip_corrupt")
 
-_SHUFFLE_INDEX = -1  # No example's index: the seed of an epoch's order.
+# The seed of an epoch's order is made with this index, which no example has.
+_SHUFFLE_INDEX = -1
 
-# Of an image that does not decode, and of a file that cannot be read.
+# Errors of images that do not decode and of files that cannot be read.
 _UNREADABLE = (
   tf.errors.DataLossError,
   tf.errors.FailedPreconditionError,
@@ -44,16 +46,16 @@ _UNREADABLE = (
   tf.errors.UnknownError,
 )
 
-# JAX owns the accelerator.
+# TensorFlow must leave the accelerator to JAX.
 tf.config.set_visible_devices([], "GPU")
-# Examples run in parallel; spreading the ops of one over threads as well,
-# TensorFlow's default, costs up to a tenth more.
-with contextlib.suppress(RuntimeError):  # TensorFlow runs already.
+# Examples run in parallel. TensorFlow's default also spreads the ops of one
+# example over threads, which costs up to a tenth more.
+with contextlib.suppress(RuntimeError):  # if TensorFlow has been started
   tf.config.threading.set_intra_op_parallelism_threads(1)
 
 
 def _stream(source, seed, start, repeats):
-  """Raw examples from position `start` on, with their epoch."""
+  """Raw training examples from position `start` on, with `"_epoch"`."""
   num = source.num_examples
   first_epoch, first_skip = divmod(start, num)
 
@@ -68,7 +70,7 @@ def _stream(source, seed, start, repeats):
 
 
 def _one_pass(source, start=0):
-  """Raw examples in stored order from `start` on, with an epoch."""
+  """Raw examples in stored order from `start` on, with `"_epoch"` 0."""
   return source.epoch(None, start).map(
     lambda features: {**features, "_epoch": tf.constant(0, tf.int64)}
   )
@@ -120,9 +122,9 @@ def _batches(
   num_parallel_calls=None,
   skip_corrupt=False,
 ):
-  """Batches of the raw examples `raw_from(start)`, of which the last is short.
+  """Batches of the raw examples `raw_from(start)`; the last may be short.
 
-  An example that is corrupt raises with its name, or is left out.
+  A corrupt example is left out if `skip_corrupt`; else the error names it.
   """
   ds = _preprocessed(
     raw_from(start), pp, features, seed, start, num_parallel_calls
@@ -143,7 +145,7 @@ def _batches(
         name, why = _find_corrupt(
           raw_from(position), pp, seed, source, batch_size
         )
-      except _UNREADABLE as e:  # of the file that is to be read
+      except _UNREADABLE as e:  # the file itself cannot be read
         name, why = e.message.splitlines()[0].split("} ")[-1], "cannot be read"
       raise UserError(
         f"corrupt example: {name or 'not found again'}: {why or e.message}; "
@@ -164,7 +166,7 @@ def _find_corrupt(raw, pp, seed, source, num):
       pp(example)
     except tf.errors.InvalidArgumentError as e:
       reason = (e.message or str(e)).splitlines()[0]
-      # The op's own name in the graph means nothing to a reader.
+      # The name of the graph's op, which means nothing to a user, is cut off.
       return source.describe(index), reason.split("} ")[-1].split(" [Op:")[0]
   return None, None
 
@@ -192,18 +194,18 @@ def train_batches(
   repeats: int = 1,
   **options,
 ) -> Iterator[Batch]:
-  """This host's endless training batches, of which the devices get the data.
+  """This host's endless training batches, in host memory.
 
   Args:
-    source: see `batches`, as for the other arguments.
-    pp: of `get_preprocess_fn`.
-    features: what of an example the batches hold.
+    source: this host's share; see `batches` for all arguments.
+    pp: the function that `get_preprocess_fn` made.
+    features: names of the features that the batches hold.
     batch_size: examples per batch on this host.
     seed: the run's seed.
     start: position in the stream.
-    repeats: of an image in a row.
-    **options: num_parallel_calls, the threads that preprocess, which TensorFlow
-      chooses by default and which do not change what comes out; skip_corrupt,
+    repeats: how many times in a row an image comes.
+    **options: num_parallel_calls, the number of preprocessing threads, which
+      does not change the batches (by default TensorFlow decides); skip_corrupt,
       to leave out examples that do not decode, rather than raise.
   """
   check_repeats(repeats)
@@ -224,8 +226,8 @@ def eval_batches(
 ) -> Iterator[Batch]:
   """Every example of this host's share once, in stored order, with a mask.
 
-  All of the `num_hosts` get equally many batches; what is missing from the last
-  ones is padding. For the other arguments see `train_batches`.
+  All `num_hosts` hosts get the same number of batches; the last ones are
+  padded. For the other arguments see `train_batches`.
   """
   raw_from = lambda position: _one_pass(source, position)
   batches = _batches(
@@ -250,7 +252,7 @@ def eval_batches(
 def device_batches(
   *args, mesh: Mesh, **options
 ) -> Iterator[tuple[dict[str, jax.Array], Batch]]:
-  """The batches of `train_batches` on the devices, started ahead of use."""
+  """The batches of `train_batches` on the devices, sent ahead of use."""
   return ahead(
     (sharding.make_global_batch(b.data, mesh), b._replace(data={}))
     for b in train_batches(*args, **options)
@@ -267,11 +269,11 @@ def eval_device_batches(
 
 
 def apply(pp: Callable, images: np.ndarray) -> np.ndarray:
-  """What a pp function of images alone makes of some [N, H, W, C]."""
+  """Images [N, H, W, C] after a pp function whose ops are all on the image."""
   return np.stack([pp({"image": tf.constant(x)})["image"] for x in images])
 
 
 def describe(source: Source, mesh: Mesh, **options) -> str:
-  """Where the data are: nothing to say."""
+  """Where the data are: this engine has nothing to say."""
   del source, mesh, options
   return ""

@@ -19,29 +19,29 @@ from pp_ops.errors import UserError
 
 
 class Writer:
-  """Writes a packed dataset in blocks, and goes on after a kill.
+  """Writes a packed dataset in blocks, and can go on after a kill.
 
-  Pixels are appended to images.npy and synced; then a line about the block is
-  appended to pack_progress.jsonl and synced. The next writer cuts off whatever
-  follows the last whole line and its pixels, so that it writes the same bytes
-  as a writer that was never stopped. Files grow by plain writes because a full
-  disk would end a process that writes to mapped memory.
+  A block's pixels are appended to images.npy and synced; then a line about the
+  block is appended to pack_progress.jsonl and synced. The next writer cuts off
+  whatever follows the last whole line and its pixels, so that it writes the
+  same bytes as a writer that was never stopped. Files grow by plain writes and
+  not by a memory map, because writing to a map on a full disk kills a process.
 
   Attributes:
     out: the folder.
-    canvas: (short, long), or None before `begin`.
-    finished: the content of index.json if the dataset is there already.
+    canvas: (short, long) in pixels, or None before `begin`.
+    finished: the content of index.json if the dataset is complete, else None.
   """
 
   def __init__(self, out):
-    """Takes a folder.
+    """Opens a folder for writing, and locks it.
 
     Args:
       out: the folder; made if it is not there.
 
     Raises:
-      ValueError: if it holds something else, another writer is at work in it,
-        or it cannot be written.
+      ValueError: in one line, if the folder holds something else, if another
+        writer is at work in it, or if it cannot be written.
     """
     self.out = pathlib.Path(os.fspath(out))
     self.canvas = None
@@ -70,12 +70,13 @@ class Writer:
             f"--out {self.out}: another process is packing into it"
           ) from None
         # Some network filesystems have no locks.
-      self._look_finished()  # by the process that held the lock
+      # The process that held the lock may have finished the dataset by now.
+      self._look_finished()
 
   def _look_finished(self):
     there = (self.out / packed.INDEX).exists()
     self.finished = packed.read_index(self.out) if there else None
-    if there:  # A kill may have left the progress.
+    if there:  # A kill after writing the index may have left the progress file.
       (self.out / packed.PROGRESS).unlink(missing_ok=True)
     return there
 
@@ -83,18 +84,19 @@ class Writer:
     """Goes on with what the folder holds, if anything.
 
     Args:
-      made_from: what decides the result, as JSON, among it `"res"` and
-        `"splits"` ({name: examples in the source}).
+      made_from: everything that decides the result, as JSON, with `"res"` and
+        `"splits"` ({name: examples in the source}) among it.
 
     Raises:
-      ValueError: if it was begun with something else, or cannot be written.
+      ValueError: in one line, if the dataset was begun with another
+        `made_from`, or if the folder cannot be written.
     """
     self._made_from = json.loads(json.dumps(made_from))
     with self._writing():
       self._cut_off()
 
   def _cut_off(self):
-    """Reads the progress, and cuts off what a kill has left unfinished."""
+    """Reads the progress file, and cuts off what a kill has left unfinished."""
     self._progress.seek(0)
     lines, ends = [], [0]
     for line in self._progress:
@@ -113,13 +115,14 @@ class Writer:
       head = None
     if head:
       self.canvas = tuple(head["canvas"])
-      # Pixels reach the disk before their line does, unless the disk lies.
+      # Pixels are synced before their line is written, so a check is needed
+      # only in case the disk does not honour syncs.
       self._blocks = [*itertools.takewhile(self._is_written, self._blocks)]
     self._progress.truncate(ends[1 + len(self._blocks)] if head else 0)
 
   @property
   def done(self) -> dict[str, int]:
-    """{split: how many of the source's examples have been dealt with}."""
+    """{split: how many of the source's examples were written or left out}."""
     done = dict.fromkeys(self._made_from["splits"], 0)
     for block in self._blocks:
       done[block["split"]] = block["end"]
@@ -130,7 +133,7 @@ class Writer:
     return sum(len(b["labels"]) for b in self._blocks if b["split"] == split)
 
   def _place(self, num):
-    """Where example `num` of a split lies in its images.npy."""
+    """Byte offset of example `num` in the images.npy of its split."""
     size = packed.example_bytes(self.canvas)
     return len(packed.header(0, self.canvas)) + num * size
 
@@ -146,7 +149,8 @@ class Writer:
   def begin(self, canvas: tuple[int, int]) -> None:
     """Fixes the canvas of a dataset that has none yet."""
     with self._writing():
-      # A writer of other splits may have been killed in its first block.
+      # A writer of other splits may have been killed in its first block, and
+      # have left their files.
       for file in self.out.glob("*/images.npy"):
         file.unlink()
         with contextlib.suppress(OSError):
@@ -158,19 +162,19 @@ class Writer:
       self._note({"made_from": self._made_from, "canvas": canvas})
 
   def add(self, split: str, images: np.ndarray, about: dict[str, Any]) -> None:
-    """Appends a block; it is on the disk when this returns.
+    """Appends a block, which is on the disk when this returns.
 
     Args:
-      split: of which split; one is finished before the next is begun.
+      split: the block's split; one split is finished before the next is begun.
       images: uint8 [n, short, long, 3], as stored; n is `packed.BLOCK` in all
         but the last block of a split.
-      about: as JSON, "end" (how many of the source's examples are dealt with
-        after it), "left_out" (how many of them, since the block before, do not
-        decode), and of each image its "names", "labels" and "shapes", true
-        (height, width).
+      about: as JSON, "end" (how many of the source's examples are written or
+        left out after this block), "left_out" (how many examples since the
+        block before did not decode), and lists with an item for each image:
+        "names", "labels" and "shapes", the true (height, width).
 
     Raises:
-      ValueError: if it cannot be written, for example on a full disk.
+      ValueError: in one line, if it cannot be written, as on a full disk.
     """
     data = np.ascontiguousarray(images).reshape(-1).data
     with self._writing():
@@ -190,7 +194,8 @@ class Writer:
       os.ftruncate(fd, self._place(kept))
     else:
       os.ftruncate(fd, 0)
-      _write(fd, packed.header(0, self.canvas))  # `finish` writes the true one
+      # A header of the right length; `finish` writes the true one over it.
+      _write(fd, packed.header(0, self.canvas))
     _sync_folder(file.parent)
     return fd
 
@@ -207,7 +212,7 @@ class Writer:
     """Completes the dataset.
 
     Args:
-      class_names: of all classes, in the order of their labels, if known.
+      class_names: names of all classes, in the order of their labels, if known.
 
     Returns:
       The content of index.json.
@@ -234,10 +239,10 @@ class Writer:
     return json.loads(text)
 
   def _finish(self, split):
-    """Writes all of a split but its pixels; returns its part of the index."""
+    """Writes a split's files but the pixels; returns its part of the index."""
     folder = self.out / split
     blocks = [b for b in self._blocks if b["split"] == split]
-    fd = self._open_images(split)  # made here if the split has no example
+    fd = self._open_images(split)  # makes images.npy if there is no example
     os.close(fd)
     with open(folder / "images.npy", "r+b") as f:
       f.write(packed.header(self._kept(split), self.canvas))
@@ -264,7 +269,7 @@ class Writer:
     }
 
   def close(self) -> None:
-    """Lets go of the folder, and removes what is not begun."""
+    """Unlocks the folder, and removes it if nothing was written to it."""
     self._close_images()
     if self._progress is None:
       return
@@ -277,7 +282,7 @@ class Writer:
 
   @contextlib.contextmanager
   def _writing(self):
-    """What the disk refuses is one line."""
+    """Turns an error of the disk into one line."""
     try:
       yield
     except OSError as e:
@@ -289,7 +294,7 @@ class Writer:
 
 def _parse(line):
   """An entry of pack_progress.jsonl, or None if the line is torn or damaged."""
-  text = line[9:-1]  # as `Writer._note` makes it
+  text = line[9:-1]  # between the checksum that `_line` writes and the newline
   return json.loads(text) if line == _line(text) else None
 
 
@@ -314,14 +319,14 @@ def _npy(array):
 
 
 def _write(fd, data):
-  """Writes all of it; a full disk may take a part and then refuse."""
+  """Writes all of `data`, because os.write may write only a part of it."""
   data = memoryview(data)
   while data:
     data = data[os.write(fd, data) :]
 
 
 def _replace(file, data):
-  """Writes a file that is there as a whole or not at all."""
+  """Writes a file atomically: it is there as a whole or not at all."""
   new = file.with_name(f"{file.name}.new")
   with open(new, "wb") as f:
     f.write(data)

@@ -1,7 +1,7 @@
 """Packed datasets: images decoded and resized once, stored as raw uint8.
 
 `python -m big_crop.pack` writes them. They are for training on an accelerator
-without TensorFlow: the file is the array that goes to the devices.
+without TensorFlow, because the file is the array that goes to the devices.
 
     index.json         see `INDEX_KEYS`; written last, so that a folder without
                        it is no dataset
@@ -13,7 +13,7 @@ without TensorFlow: the file is the array that goes to the devices.
     SPLIT/names.txt    one line an example: the file or record it came from
 
 Examples are numbered through all splits in the order of index.json, so that an
-example's index does not depend on the split that is asked for.
+example's index does not depend on the split that is opened.
 """
 
 import concurrent.futures
@@ -34,25 +34,25 @@ from big_crop.data import base
 from pp_ops.errors import UserError
 
 FORMAT, VERSION = "big_crop packed dataset", 1
-BLOCK = 256  # examples that share a checksum; what a kill can cost the writer
+BLOCK = 256  # examples that share a checksum; a kill loses at most one block
 INDEX_KEYS = (
   "format",
   "version",
   "res",
   "canvas",  # [short, long]
   "class_names",  # or null
-  "block",  # examples for each of images_crc32
+  "block",  # examples for each checksum in images_crc32
   "splits",  # {name: {num_examples, left_out, FILE_crc32, ...}}
   "made_from",  # the command's arguments and what they found
   "crc32",  # of the rest of index.json
 )
 INDEX, PROGRESS = "index.json", "pack_progress.jsonl"
 _AGAIN = "copy it again, or delete the folder and pack the data again"
-_BAR_FROM = 2_000_000_000  # bytes to be verified
+_BAR_FROM = 2_000_000_000  # bytes of a file whose check shows a progress bar
 
 
 def is_packed(path) -> bool:
-  """Whether a folder is a packed dataset, finished or not, sound or not."""
+  """Whether a folder is a packed dataset, perhaps unfinished or damaged."""
   path = pathlib.Path(os.fspath(path))
   if (path / PROGRESS).exists():
     return True
@@ -72,9 +72,9 @@ def open_packed(
   its time of modification has changed.
 
   Args:
-    path: its folder, on a local or mounted disk.
+    path: the dataset's folder, on a local or mounted disk.
     split: see `sources.get_source`.
-    shard: likewise.
+    shard: see `sources.get_source`.
 
   Returns:
     The source.
@@ -103,7 +103,7 @@ def open_packed(
     asked = [name for name in splits if any(name == r[0] for r in ranges)]
     for name in asked:
       _check_images(path / name / "images.npy", splits[name], index)
-      # What is empty cannot be mapped.
+      # An empty file cannot be mapped.
       mode = "r" if sizes[name] else None
       images[name] = np.load(path / name / "images.npy", mmap_mode=mode)
   return PackedSource(
@@ -118,15 +118,16 @@ def open_packed(
 
 
 class PackedSource(base.IndexedSource):
-  """A split of a packed dataset; its features "image" are decoded already.
+  """A split of a packed dataset; its feature "image" is decoded already.
 
   Attributes, besides `IndexedSource`'s:
-    res: the short side that the images were resized to, unless smaller.
-    canvas: (short, long) of the stored images.
-    images: {split name: uint8 [its examples, short, long, 3], mapped}, for the
-      splits asked for, as stored.
-    shapes: int32 [examples of all splits, 2], true heights and widths.
-    store: where `device_pipeline` keeps the images on the devices.
+    res: the short side in pixels that images were resized to; smaller ones kept
+      their size.
+    canvas: (short, long) in pixels of the stored images.
+    images: {split: uint8 [its examples, short, long, 3]}, memory maps of the
+      stored images, for the splits asked for.
+    shapes: int32 [examples of all splits, 2], the true (height, width).
+    store: the `device_pipeline` store of this source, or None before its use.
   """
 
   store = None
@@ -154,7 +155,7 @@ class PackedSource(base.IndexedSource):
     """Reads examples as they are stored.
 
     Args:
-      indices: int [n], of examples in the splits that were asked for.
+      indices: int [n], indices of examples in the splits that were opened.
 
     Returns:
       images uint8 [n, short, long, 3], portraits with their axes swapped;
@@ -170,7 +171,7 @@ class PackedSource(base.IndexedSource):
       places = indices - self.first[name]
       here = (places >= 0) & (places < len(stored))
       found += np.count_nonzero(here)
-      if here.all():  # a copy less
+      if here.all():  # saves a copy
         np.take(stored, places, axis=0, out=images, mode="clip")
       else:
         images[here] = stored[places[here]]
@@ -235,7 +236,7 @@ def read_index(path: pathlib.Path) -> dict[str, Any]:
 
 
 def dump_index(index):
-  """The bytes of an index.json, its checksum made anew."""
+  """The bytes of an index.json, with a newly computed checksum."""
   index = {k: index[k] for k in INDEX_KEYS if k != "crc32"}
   index["crc32"] = zlib.crc32(json.dumps(index).encode())
   return (json.dumps(index, indent=1) + "\n").encode()
@@ -243,7 +244,7 @@ def dump_index(index):
 
 @contextlib.contextmanager
 def _missing(path):
-  """A file that cannot be read is one line."""
+  """Turns the error for a file that cannot be read into one line."""
   try:
     yield
   except FileNotFoundError as e:
@@ -285,7 +286,9 @@ def example_bytes(canvas: Sequence[int]) -> int:
   return canvas[0] * canvas[1] * 3
 
 
-_verified = set()  # (path, size, time of modification, checksums) of files
+# (path, size, time of modification, checksums) of the files that this process
+# has verified.
+_verified = set()
 
 
 def _check_images(file, about, index):
@@ -298,7 +301,8 @@ def _check_images(file, about, index):
   canvas, block = index["canvas"], index["block"]
   head = header(about["num_examples"], canvas)
   size = block * example_bytes(canvas)
-  hide = stat.st_size < _BAR_FROM or None  # None hides it without a terminal
+  # For tqdm, None means: hide the bar unless there is a terminal.
+  hide = stat.st_size < _BAR_FROM or None
   threads = min(os.cpu_count() or 1, 16)
   with (
     open(file, "rb") as f,
@@ -332,7 +336,7 @@ def _check_images(file, about, index):
 
 
 def crc_at(fd, place, size):
-  """CRC32 of `size` bytes of a file from `place` on."""
+  """CRC32 of `size` bytes at offset `place`; None if the file ends before."""
   crc, end = 0, place + size
   while place < end:
     data = os.pread(fd, min(end - place, 1 << 24), place)

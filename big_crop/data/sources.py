@@ -1,9 +1,9 @@
 """Where examples come from: one `Source` for each kind of dataset.
 
-A source knows its size and yields still encoded examples: features as the
-dataset has them, with `"_index"`, the example's place in its dataset, from
-which its augmentation is seeded. Decoding is left to the pp string. Packed
-datasets alone hold images that are decoded already.
+A source knows its size and yields examples whose images are still encoded: the
+features of the dataset, and `"_index"`, the example's place in its dataset,
+which seeds its augmentation. The pp string decodes. Only packed datasets hold
+images that are decoded already.
 
 Only TFDS datasets need TensorFlow to be opened.
 """
@@ -30,15 +30,15 @@ def get_source(
   """Opens one split of a dataset.
 
   Args:
-    name: `"critters"`, the embedded default; `"folder"` (of class folders, at
-      `data_dir`) or the path of such a folder; the path of a packed dataset
-      (`big_crop.data.packed`); a TFDS name or NAME/CONFIG, prepared under
-      `data_dir`; or the path of a prepared TFDS dataset.
+    name: `"critters"`, the embedded default; `"folder"`, for a folder of class
+      folders at `data_dir`, or the path of such a folder; the path of a packed
+      dataset (`big_crop.data.packed`); a TFDS name or NAME/CONFIG, prepared
+      under `data_dir`; or the path of a prepared TFDS dataset.
     split: with TFDS's sub-split syntax, e.g. `"train[:99%]"`.
     data_dir: see `name`.
     shard: (index, count) of this host's share.
-    shuffle_buffer_size: examples among which a TFDS dataset's records are
-      shuffled, beyond the order of its files.
+    shuffle_buffer_size: size in examples of the shuffle buffer for TFDS
+      datasets, whose files are shuffled besides.
 
   Returns:
     The source.
@@ -61,8 +61,8 @@ def get_source(
         path, split, shard, shuffle_buffer_size
       )
     return folder.open_folder(path, split, shard)
-  # NAME/CONFIG of TFDS, as imagenet2012_subset/10pct, unless the person means a
-  # folder below one of his.
+  # A name such as imagenet2012_subset/10pct is TFDS's NAME/CONFIG, unless its
+  # first part is a folder here: then the user means a folder in that folder.
   config = re.fullmatch(r"\w+/[\w.-]+", name) and not path.parent.is_dir()
   if name == FOLDER or ("/" in name and not config):
     raise UserError(f"dataset folder {str(path)!r} is not there")

@@ -1,8 +1,8 @@
 """Prepared TFDS datasets: sequential TFRecord files, shuffled while streaming.
 
-TFDS's own reader fixes its shuffle seed when the graph is built. Here the
-files' order and the shuffle buffer are functions of a seed tensor, so that one
-graph serves all epochs and any of them can be entered in the middle.
+TFDS's own reader fixes its shuffle seed when the graph is built. Here the order
+of files and the shuffle buffer are functions of a seed tensor, so that one
+graph serves all epochs, and an epoch can be entered in the middle.
 """
 
 import bisect
@@ -16,7 +16,8 @@ from etils import epath
 from big_crop.data import base
 from pp_ops.errors import UserError
 
-# How many files are read at a time; part of the definition of the order.
+# How many files are read in parallel, and how many records of one before the
+# next. Both are part of the definition of the order.
 _CYCLE, _BLOCK = 16, 16
 
 
@@ -35,7 +36,7 @@ def open_name(name, data_dir, split, shard, shuffle_buffer_size):
       f"dataset {name!r} is not there: no folder of that name and no TFDS "
       f"dataset in {where}{near}"
     ) from None
-  except ValueError as e:  # no name, or no such config of the dataset
+  except ValueError as e:  # an invalid name, or no such config of the dataset
     raise UserError(f"dataset {name!r}: {str(e).splitlines()[0]}") from None
   if not builder.info.splits:
     raise UserError(
@@ -49,7 +50,7 @@ def open_directory(path, split, shard, shuffle_buffer_size):
   """Opens a prepared dataset's directory; see `sources.get_source`."""
   try:
     builder = tfds.builder_from_directory(path)
-  except ValueError as e:  # json's and protobuf's errors are such
+  except ValueError as e:  # the base of json's and protobuf's errors
     raise UserError(
       f"{path}/dataset_info.json is damaged: {str(e).splitlines()[0]}"
     ) from None
@@ -57,7 +58,12 @@ def open_directory(path, split, shard, shuffle_buffer_size):
 
 
 class TfdsSource:
-  """See `base.Source`; `splits` is {split name: examples}."""
+  """A TFDS dataset as a `base.Source`.
+
+  Attributes, besides the protocol's:
+    splits: {split: number of examples}.
+    full_name: the dataset's name with config and version.
+  """
 
   def __init__(self, builder, split, shard, shuffle_buffer_size):
     info = builder.info
@@ -100,7 +106,7 @@ class TfdsSource:
 
   def epoch(self, seed, skip=0, repeats=1):
     pieces, cycle = self._pieces, _CYCLE
-    if seed is None:  # in the order of the records, of which none is read twice
+    if seed is None:  # in stored order; records before `skip` are not read
       pieces, skip, cycle = _share(pieces, skip, self.num_examples), 0, 1
     pieces = tf.reshape(tf.constant(pieces, tf.int64), [-1, 3])
     if seed is not None:
@@ -142,7 +148,7 @@ class TfdsSource:
 
   def stored(self, split, start=0):
     """See `base.IndexedSource.stored`."""
-    with contextlib.suppress(RuntimeError):  # TensorFlow runs already.
+    with contextlib.suppress(RuntimeError):  # if TensorFlow has been started
       tf.config.set_visible_devices([], "GPU")
     source = TfdsSource(self._builder, split, (0, 1), 0)
     try:
@@ -158,7 +164,7 @@ class TfdsSource:
             f"dataset {self.full_name}: packing needs records of an encoded "
             f"image and a whole number as label, {key!r} is {found}"
           )
-      # Only what is kept is copied out of TensorFlow.
+      # Other features are dropped here, so that they are not copied to NumPy.
       kept = examples.map(lambda x: (x["_index"], x["image"], x["label"]))
       for index, image, label in kept.prefetch(256).as_numpy_iterator():
         yield source.describe(index), image, int(label)
@@ -178,7 +184,10 @@ class TfdsSource:
 
 
 def _share(pieces, first, end):
-  """The parts of `pieces` that hold records first..end-1 of their sequence."""
+  """The parts of `pieces` that hold records first..end-1 of all their records.
+
+  A piece is (file number, first record in the file, number of records).
+  """
   out, start = [], 0
   for file, skip, num in pieces:
     lo, hi = max(first, start), min(end, start + num)

@@ -1,4 +1,4 @@
-"""Images of different sizes in arrays of one: a window within a canvas."""
+"""Images of different sizes in arrays of one shape: windows of a canvas."""
 
 import dataclasses
 
@@ -9,19 +9,19 @@ import jax.numpy as jnp
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Canvas:
-  """An image that is a window of an array, its resizing perhaps still to come.
+  """An image that is a window of an array, perhaps with a pending resize.
 
   Attributes:
     pixels: [S, T, C], uint8 or float.
-    y: int32, the window's first row in it; a scalar like the next ones.
-    x: its first column.
-    height: its rows.
-    width: its columns.
-    target: (height, width), int32 scalars, to which the window is to be
-      resized; None where it is not.
-    how: (method, antialias, as_pillow) of that.
-    least: the smallest (height, width) that the image may have, as far as is
-      known when the program is built.
+    y: int32 scalar, the window's first row in `pixels`.
+    x: int32 scalar, the window's first column.
+    height: int32 scalar, the window's rows.
+    width: int32 scalar, the window's columns.
+    target: (height, width), int32 scalars, that the window is to be resized to
+      later; None without a pending resize.
+    how: (method, antialias, as_pillow) of the pending resize.
+    least: lower bound of the image's (height, width) that is known when the
+      program is traced.
   """
 
   pixels: jax.Array
@@ -37,7 +37,7 @@ class Canvas:
 
   @property
   def size(self) -> tuple[jax.Array, jax.Array]:
-    """(height, width) of the image, resized if it is to be."""
+    """(height, width) of the image after its pending resize, if any."""
     return self.target or (self.height, self.width)
 
   @property
@@ -50,10 +50,14 @@ def unpack(
 ) -> Canvas:
   """A batch of packed images as a `Canvas` of arrays with a batch axis.
 
-  Images are uint8 [B, short, long, C]; one that is higher than wide is
-  transposed, see `big_crop.data.packed`. `shapes` are the true heights and
-  widths, int32 [B, 2], and `least` the smallest that occur in the dataset. The
-  pixels of the canvas are [B, side, side, C].
+  Args:
+    images: uint8 [B, short, long, C]; portrait images are stored transposed,
+      see `big_crop.data.packed`.
+    shapes: int32 [B, 2], the true (height, width), not transposed.
+    least: the smallest height and width that occur in the dataset.
+
+  Returns:
+    A canvas whose pixels are [B, side, side, C], all images upright.
   """
   _, short, long, _ = images.shape
   height, width = shapes[:, 0], shapes[:, 1]

@@ -1,4 +1,4 @@
-"""Colour ops, as `pp_ops.color`."""
+"""Colour ops on the accelerator, as `pp_ops.color`."""
 
 import dataclasses
 
@@ -24,9 +24,9 @@ def _pillows_hues():
   """Pillow's hues of the colours whose exact hue is 0, 1, ... 254.
 
   Pillow rounds to float32 several times and then truncates, so some of these
-  hues come out one lower. The result depends on the exact hue alone: this
-  repeats the arithmetic of `pp_ops.color` for colours whose highest and lowest
-  channel differ by 85, of which one exists for each whole hue.
+  hues come out one lower. The result depends on the exact hue alone. We
+  therefore repeat the arithmetic of `pp_ops.color` for colours whose highest
+  and lowest channel differ by 85, because each whole hue has one such colour.
   """
   sixth, rest = np.divmod(np.arange(0, 510, 2), 85)
   rising = sixth % 2 == 0
@@ -39,7 +39,7 @@ def _pillows_hues():
 
 
 def _pillows_saturations():
-  """Pillow's saturation where the exact one is 0, 1, ... 255 of 255."""
+  """Pillow's saturation of colours whose exact one is 0/255, 1/255, ... 1."""
   ratio = np.arange(256, dtype=np.float32) / np.float32(255)
   return (ratio.astype(float) * 255).astype(np.int32)
 
@@ -47,8 +47,8 @@ def _pillows_saturations():
 def _truncated(numerator, denominator, of_whole):
   """Integer quotients, or `of_whole[q]` where the quotient is exactly q.
 
-  Computed in integers, because the last bit of a float quotient differs between
-  machines, and where the exact quotient is whole it decides the result.
+  The division is in integers, because the last bit of a float quotient differs
+  between machines, and decides the result where the exact quotient is whole.
   """
   denominator = jnp.maximum(denominator, 1)
   quotient = numerator // denominator
@@ -57,11 +57,11 @@ def _truncated(numerator, denominator, of_whole):
 
 
 def _hue_and_saturation(image):
-  """Pillow's, of uint8 [..., 3]: int32 [...], 0 to 255."""
+  """Pillow's H and S of uint8 [..., 3]: two int32 [...] in 0..255."""
   r, g, b = jnp.moveaxis(image.astype(jnp.int32), -1, 0)
   high = jnp.maximum(jnp.maximum(r, g), b)
   span = high - jnp.minimum(jnp.minimum(r, g), b)
-  # In sixths of the circle, times the span.
+  # The hue in sixths of the circle, times the span, so that it is an integer.
   hue = jnp.where(
     r == high, g - b, jnp.where(g == high, 2 * span + b - r, 4 * span + r - g)
   )
@@ -71,7 +71,7 @@ def _hue_and_saturation(image):
 
 
 def _turn_hue(image, steps):
-  """Turns the hue by int32 steps of Pillow's; not where `steps` is 256."""
+  """Shifts Pillow's integer hue by `steps`, int32; 256 leaves the image."""
   if image.shape[-1] == 1:
     return image
   old, saturation = _hue_and_saturation(image)
@@ -87,10 +87,11 @@ _HUE = Stage(_turn_hue, lambda image: jnp.int32(256))
 
 @register_uint8("hue")
 def get_hue(factor: float):
-  """Turns the hue; see `pp_ops.color.get_hue`."""
+  """Shifts the hue; see `pp_ops.color.get_hue`."""
   check_number("factor", factor, -0.5, 0.5)
   factor = jnp.float32(factor)
-  # floor(255 size), exactly, although the product would be rounded.
+  # Exactly floor(255 size): float32 would round that product, but 256 size is
+  # exact.
   size = jnp.abs(factor)
   whole = jnp.floor(256 * size)
   whole -= 256 * size - whole < size
@@ -108,7 +109,7 @@ def permute_channels(image: jax.Array, which: jax.Array) -> jax.Array:
 
 @register("channel_permute", canvas=True)
 def get_channel_permute():
-  """The channels in random order; see `pp_ops.color.get_channel_permute`."""
+  """Permutes the channels; see `pp_ops.color.get_channel_permute`."""
 
   def channel_permute(image, rng):
     array = image.pixels if isinstance(image, Canvas) else image

@@ -1,7 +1,7 @@
 """CropMix on the accelerator, as `pp_ops.cropmix`.
 
-Under `jax.vmap` each image goes through as many views as any of them has; those
-beyond its own number are made and not mixed.
+Under `jax.vmap` the largest number of views is made of every image; views
+beyond an image's own number are computed but not mixed in.
 """
 
 import dataclasses
@@ -26,19 +26,20 @@ from pp_ops.laws.names import FUSED
 def plan(
   law: CropMix, u: jax.Array, canvas: Canvas, size: tuple[int, int], rng: Rng
 ) -> tuple[jax.Array, list[Canvas], Steps]:
-  """What is drawn for an image.
+  """Draws the views of an image and how to mix them.
 
   Args:
     law: what to draw.
-    u: float32 [law.draws], uniform.
+    u: float32 [law.draws], uniform; None if the law has one view.
     canvas: the image.
-    size: (height, width) of the views.
+    size: (height, width) of the views in pixels.
     rng: source of the windows.
 
   Returns:
-    The number of views; as many windows as the largest number of views, in the
-    order of mixing; and as many steps but one. What lies beyond the image's own
-    number is not to be used.
+    num: int32 scalar, the number of views.
+    windows: `law.most` of them, in the order of mixing; those beyond `num` are
+      padding.
+    steps: arrays of length `law.most` - 1; those beyond `num` - 1 are padding.
   """
   any_view = law.views(law.most)[0]
   shape = [any_view.max_attempts, any_view.draws]
@@ -77,11 +78,11 @@ def mix_views(views, num, steps: Steps, law: CropMix, before=None) -> jax.Array:
   """Mixes the views of one image; see `pp_ops.cropmix.mix_views`.
 
   Args:
-    views: [H, W, C] each, in the order of mixing.
-    num: int32 scalar, how many of them to mix.
-    steps: how.
-    law: what they were drawn from.
-    before: what is done to the lighter image of each step.
+    views: list of [H, W, C], in the order of mixing.
+    num: int32 scalar, how many of the views to mix.
+    steps: how to mix them.
+    law: the law that views and steps were drawn from.
+    before: augmentation of the lighter image of each step.
 
   Returns:
     [H, W, C] of the views' dtype.

@@ -1,8 +1,8 @@
 """Crops: every law of `pp_ops.laws`, run on the accelerator in float32.
 
-`inception_crop` has TensorFlow's law, and its windows are those of
-`inception_crop_coupled` in tf.data: TensorFlow's kernel makes numbers of its
-own of a seed.
+`inception_crop` has TensorFlow's law. Its windows are those of
+`inception_crop_coupled` in tf.data and not of `inception_crop`, because
+TensorFlow's kernel makes its own random numbers from a seed.
 """
 
 import copy
@@ -21,9 +21,9 @@ from pp_ops.registry import Op
 
 
 def cut(law: Law, canvas: Canvas, u: jax.Array, v: jax.Array) -> Canvas:
-  """The window of an image that a law makes of uniforms in [0, 1).
+  """The window of an image that a law makes of uniforms.
 
-  These are float32: u [law.max_attempts, law.draws], and v [2].
+  u [law.max_attempts, law.draws] and v [2] are float32 in [0, 1).
   """
   height, width = (n.astype(jnp.float32) for n in (canvas.height, canvas.width))
   *window, _ = law.window(u, v, height, width, jnp)
@@ -41,7 +41,7 @@ def get_crop(name: str, law: Law, size, resize: dict):
   def crop(image, rng):
     own = copy.copy(rng)
     if size is not None and resize["method"] == "random":
-      rng.next_bits()  # the resize's
+      rng.next_bits()  # skips the draw that the resize uses
     u = rng.uniform([law.max_attempts, law.draws], "float64")
     v = rng.uniform([2], "float64")
     window = cut(law, image_ops.not_resized(image, name), u, v)
@@ -53,7 +53,7 @@ def get_crop(name: str, law: Law, size, resize: dict):
 
 
 def law_op(name: str) -> Op | None:
-  """The crop op that a law is, or None if no law has the name."""
+  """The crop op of the law of this name, or None if there is no such law."""
   law_class = law_names.law_class_of(name)
   if law_class is None:
     return None
@@ -74,18 +74,19 @@ def random_resized_crop(
   method: str = "bilinear",
   antialias: bool = True,
 ) -> jax.Array:
-  """Crops and resizes a batch on the accelerator; for anyone's JAX code.
+  """Crops and resizes a batch on the accelerator, in any JAX code.
 
   Args:
     key: a JAX random key.
     images: [B, S, T, C], uint8 or float.
-    sizes: int32 [B, 2], the true (height, width) of images that lie at the top
-      left of their arrays; by default they fill them.
-    law: a law of `pp_ops.laws`, or as a pp string names it, for example
+    sizes: int32 [B, 2], the true (height, width) of each image, which lies at
+      the top left of its [S, T] array; by default images fill their arrays.
+    law: a law of `pp_ops.laws`, or a crop op of a pp string, for example
       "beta_crop(alpha=2, beta=1)".
-    size: pixels, or (height, width), of the result.
-    method: of `pp_ops.checks.METHODS`.
-    antialias: as torchvision does and as TensorFlow does not by default.
+    size: of the result in pixels, an int or (height, width).
+    method: one of `pp_ops.checks.METHODS`.
+    antialias: whether to antialias, as torchvision does and TensorFlow by
+      default does not.
 
   Returns:
     [B, *size, C] of the same dtype; integers are rounded.
@@ -101,7 +102,8 @@ def random_resized_crop(
     sizes = jnp.tile(jnp.array(images.shape[1:3], jnp.int32), [batch, 1])
   u_key, v_key = jax.random.split(key)
   u = jax.random.uniform(u_key, (batch, law.max_attempts, law.draws))
-  u += 2.0**-24  # 0 would be a ratio at its bound, where rounding may tie
+  # Not 0, which would give a ratio at its bound, where rounding may be a tie.
+  u += 2.0**-24
   v = jax.random.uniform(v_key, (batch, 2))
 
   def one(image, shape, u, v):

@@ -51,8 +51,9 @@ def get_random_erasing(
       colours = normal_at(np.arange(channels)[None], streams)
     else:
       colours = jnp.zeros(len(boxes))
-    # What the last box that covers a pixel fills it with: for noise the place
-    # of each value in the noise of the box, and the stream of that noise.
+    # Each pixel is filled by the last box that covers it. In mode "pixel" we
+    # keep the index of each value in the noise of its box, and the stream of
+    # that noise; the noise itself is computed once, after the loop.
     covered, found = False, None
     for i, (top, left, h, w) in enumerate(boxes):
       row, column = y - top, x - left

@@ -2,8 +2,8 @@
 
 A move is affine: the pixel in column x and row y comes from column
 ax x + bx y + cx and row ay x + by y + cy. Positions are float32. Where tf.data
-has float64 they differ by 1e-5 pixels, which now and then decides on which side
-of a border a pixel falls.
+computes in float64, positions differ by 1e-5 pixels, which occasionally decides
+on which side of a border a pixel falls.
 """
 
 import functools
@@ -23,22 +23,24 @@ from pp_ops.augmentations import (
 )
 from pp_ops.checks import check_fill, check_interpolation, check_number
 
-# float32 sums of weights that are 1 in truth; truncating needs them not below.
+# Added before truncating, because the weights sum to 1 only up to float32's
+# rounding: a sum slightly below a grey level must become that level.
 _ROUNDING = 2.0**-10
 
 
 class _Move(NamedTuple):
-  """Where pixels come from; float32 scalars.
+  """The affine map to where pixels come from; float32 scalars.
 
   Attributes:
-    ax: columns per column.
-    bx: columns per row.
-    cx: columns.
-    ay: rows per column.
-    by: rows per row.
-    cy: rows.
-    start: where the first pixel's centre is for `bx` and `ay`.
-    cubic: whether to interpolate with the cubic kernel; bool.
+    ax: source columns per column.
+    bx: source columns per row.
+    cx: source column of the origin.
+    ay: source rows per column.
+    by: source rows per row.
+    cy: source row of the origin.
+    start: coordinate of the first pixel's centre, as far as `bx` and `ay` are
+      concerned: 0, or 0.5 for shears about the image's corner.
+    cubic: whether to interpolate with the cubic kernel; bool scalar.
   """
 
   ax: jax.Array | float = 1.0
@@ -52,12 +54,12 @@ class _Move(NamedTuple):
 
 
 def _positions(image, move):
-  """Columns and rows [H, W] that pixels come from."""
+  """Source columns and rows of all pixels, each [H, W]."""
   y, x = (np.arange(n, dtype=np.float32) for n in image.shape[:2])
-  # The barrier keeps XLA from contracting these products and the sums below to
-  # one operation that rounds once, whereas tf.data rounds twice. That decides
-  # ties between two pixels, which are common: a shear of 0.3 has them in every
-  # tenth row.
+  # The barrier keeps XLA from fusing these products and the sums below into
+  # multiply-adds, which round once where tf.data rounds twice. The rounding
+  # decides ties between two pixels, and ties are common: a shear of 0.3 has
+  # them in every tenth row.
   products = jax.lax.optimization_barrier(
     (
       *(move.ax * x, move.bx * (y + move.start)),
@@ -77,7 +79,7 @@ def _or_fill(inside, pixels, fill):
 
 
 def _pack(parts):
-  """Up to four uint8 arrays as one of uint32, so as to gather all at once."""
+  """Packs up to four uint8 arrays into one of uint32, for a single gather."""
   shifted = [x.astype(jnp.uint32) << (8 * i) for i, x in enumerate(parts)]
   return functools.reduce(jnp.bitwise_or, shifted)
 
@@ -87,14 +89,14 @@ def _unpack(words, i):
 
 
 def _gather(words, row, column):
-  """words[row, column], for places that are there."""
+  """words[row, column]; the indices must be within bounds."""
   flat = words.reshape(-1, *words.shape[2:])
   place = row * words.shape[1] + column
   return flat.at[place].get(mode="promise_in_bounds")
 
 
 def _pick(image, move, fill):
-  """The pixels nearest to positions. Halves go up, but -0.5 is outside."""
+  """The pixels nearest to positions. Halves round up, but -0.5 is outside."""
   height, width, _ = image.shape
   x, y = _positions(image, move)
   inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
@@ -131,11 +133,16 @@ def _pixels_at(image, row, column, inside, fill):
 
 
 def _kernel(d, cubic, four):
-  """Weights of the pixels -1 to 2, or 0 and 1, at a distance d from pixel 0.
+  """Weights of pixels -1 to 2, or of pixels 0 and 1, for a position at d.
 
-  They are float32 like d, 0 <= d < 1; `four` says how many. `cubic`, a bool
-  scalar, chooses the kernel of Keys (1981) with a = -1, else it is the
-  triangle.
+  Args:
+    d: float32, the position's distance from pixel 0, 0 <= d < 1.
+    cubic: bool scalar: the kernel of Keys (1981) with a = -1 if true, else the
+      triangle.
+    four: whether to give four weights rather than two, which are the triangle.
+
+  Returns:
+    A list of float32 arrays shaped like d.
   """
   linear = [1.0 - d, d]
   if not four:
@@ -154,9 +161,9 @@ def _kernel(d, cubic, four):
 
 
 def _interpolate(image, move, fill, four):
-  """Samples between pixels, those beyond an edge replaced by those on it.
+  """Interpolates; pixels beyond an edge are replaced by those on it.
 
-  The kernel has four pixels by four, or two by two; see `_kernel`.
+  The kernel covers 4x4 pixels if `four`, else 2x2; see `_kernel`.
   """
   height, width, _ = image.shape
   x, y = _positions(image, move)
@@ -165,8 +172,8 @@ def _interpolate(image, move, fill, four):
     _kernel(d[..., None], move.cubic, four) for d in (x - column, y - row)
   )
   taps = (-1, 0, 1, 2) if four else (0, 1)
-  # Neighbours along a row are in one word: all of them are gathered at once.
-  # An inside position has its pixel 0 in column -1 to width - 1.
+  # One word packs all neighbours along a row, so that one gather reads them.
+  # For positions inside the image, pixel 0 is in column -1 to width - 1.
   padded = jnp.pad(image, [(0, 0), (2, 2), (0, 0)], "edge")
   words = _pack([padded[:, k + 1 :][:, : width + 1] for k in taps])
   words = jax.lax.optimization_barrier(words)
@@ -186,17 +193,18 @@ def _interpolate(image, move, fill, four):
 
 @functools.cache
 def _stage(fill, kind):
-  """The stage of all moves with a fill and an interpolation.
+  """The stage of all moves with a given fill and interpolation.
 
-  "bicubic" can be bilinear, too: the parameters say so.
+  The stage "bicubic" also does bilinear: `_Move.cubic` chooses.
   """
   if kind.startswith("nearest"):
     pick = _pick if kind == "nearest" else _pick_as_pillow
     sample = functools.partial(pick, fill=fill)
   else:
     sample = functools.partial(_interpolate, fill=fill, four=kind == "bicubic")
-  # With these parameters sampling gives the image itself, to the last bit. They
-  # are NumPy's because JAX's would belong to the program that is traced first.
+  # With these parameters sampling returns the image bit for bit. They are NumPy
+  # scalars, because JAX's would belong to the first program that is traced and
+  # this function's result is cached.
   nothing = _Move(*map(np.float32, _Move()[:-1]), np.bool_(False))
   return Stage(sample, lambda image: nothing)
 
@@ -204,10 +212,11 @@ def _stage(fill, kind):
 def _moving(move_of, fill, interpolation) -> Part:
   """An op that moves pixels.
 
-  `move_of` is a function from (height, width) to the fields of `_Move` but
-  `cubic`, by name. The interpolation is one of `pp_ops.checks.INTERPOLATIONS`;
-  or a bool scalar, whether bicubic rather than bilinear, so that a policy can
-  draw it.
+  Args:
+    move_of: (height, width) -> dict of fields of `_Move`, without `cubic`.
+    fill: grey level, or one per channel.
+    interpolation: one of `pp_ops.checks.INTERPOLATIONS`; or a bool scalar that
+      a policy draws, true for bicubic and false for bilinear.
   """
   check_fill(fill)
   fill = tuple(fill) if isinstance(fill, list) else fill
@@ -227,12 +236,13 @@ def _moving(move_of, fill, interpolation) -> Part:
 
 @register_uint8("rotate")
 def get_rotate(degrees: float, fill=128, interpolation: str = "nearest"):
-  """Turns about the centre; see `pp_ops.geometry.get_rotate`."""
+  """Turns the image; see `pp_ops.geometry.get_rotate`."""
   check_number("degrees", degrees, -math.inf)
   angle = jnp.float32(degrees) * np.float32(math.pi / 180)
   cos, sin = jnp.cos(angle), jnp.sin(angle)
   if not (isinstance(interpolation, str) and interpolation == "nearest"):
-    # As tf.data, which rounds doubles: whole turns by 90 degrees.
+    # tf.data rounds these doubles to 15 digits, which makes the cosine of 90
+    # degrees exactly 0. The same for float32:
     cos, sin = (jnp.where(jnp.abs(a) < 1e-6, 0.0, a) for a in (cos, sin))
 
   def move(height, width):
@@ -250,7 +260,10 @@ def get_rotate(degrees: float, fill=128, interpolation: str = "nearest"):
 
 
 def _register_moves(axis, slope, offset):
-  """Registers shear and translation along an axis, by what they change."""
+  """Registers shear and translation along an axis.
+
+  `slope` and `offset` name the fields of `_Move` that they set.
+  """
 
   @register_uint8(f"shear_{axis}")
   def get_shear(
@@ -259,7 +272,7 @@ def _register_moves(axis, slope, offset):
     interpolation: str = "nearest",
     corner: bool = False,
   ):
-    """Slides in proportion to the place; see `pp_ops.geometry`."""
+    """Shears the image; see `pp_ops.geometry`."""
     check_number("level", level, -math.inf)
     check_bool("corner", corner)
     fields = {slope: level, "start": 0.5 if corner else 0.0}
@@ -281,7 +294,7 @@ _register_moves("y", "ay", "cy")
 
 @functools.cache
 def _covering(fill):
-  """The stage that covers a box (top, bottom, left, right) with a fill."""
+  """The stage that fills a box (top, bottom, left, right) with `fill`."""
 
   def cover(image, box):
     top, bottom, left, right = box

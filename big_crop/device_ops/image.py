@@ -1,8 +1,9 @@
 """Ops on one image, as `pp_ops.image` has them: resize, crop, flip, scale.
 
-What differs from tf.data: an image that is resized to a size of its own, as by
-`resize_small`, is resized when a crop or resize with a size follows, and needs
-one; and nothing but a flip may come in between.
+There is one difference from tf.data. An op such as `resize_small` gives each
+image a size of its own, so it only notes the resize. A crop to a fixed size
+must follow, and does both at once. Of the ops on images, only flips and
+`channel_permute` may come in between.
 """
 
 import dataclasses
@@ -28,7 +29,7 @@ def as_canvas(image: jax.Array | Canvas) -> Canvas:
 
 
 def not_resized(image: jax.Array | Canvas, op: str) -> Canvas:
-  """The canvas of an image; raises if its resizing is still to come."""
+  """The canvas of an image; raises if it has a pending resize."""
   canvas = as_canvas(image)
   if canvas.target is not None:
     raise UserError(
@@ -40,7 +41,7 @@ def not_resized(image: jax.Array | Canvas, op: str) -> Canvas:
 
 @register("decode", canvas=True)
 def get_decode(channels: int = 3, precise: bool = True):
-  """Nothing: packed images are decoded, and are RGB."""
+  """Does nothing, because packed images are decoded RGB already."""
   del precise
   if channels != 3:
     raise UserError(f"channels={channels}: packed images have 3")
@@ -50,8 +51,8 @@ def get_decode(channels: int = 3, precise: bool = True):
 def resize_to(canvas: Canvas, size, method, antialias, rng) -> jax.Array:
   """Resizes a window to a static (height, width), keeping the dtype.
 
-  The method is one of `pp_ops.checks.METHODS`, or "random", which draws from
-  rng.
+  The method is one of `pp_ops.checks.METHODS`; or "random", which draws
+  bilinear or bicubic from `rng`.
   """
   part = (0, size[0], 0, size[1])
   if method != "random":
@@ -88,7 +89,10 @@ def get_resize(size, method: str = "bilinear", antialias: bool = False):
 
 
 def _later(image, op, size, reduce, how, rounding="big_vision"):
-  """The image with a target: its min or max side is to be `size`."""
+  """The image with a pending resize that makes `reduce` of its sides `size`.
+
+  `reduce` is jnp.min or jnp.max.
+  """
   canvas = not_resized(image, op)
   shape = jnp.stack([canvas.height, canvas.width])
   if rounding == "torchvision":
@@ -138,7 +142,7 @@ def get_random_resize_small(
 ):
   """The shorter side becomes uniform; see `pp_ops.image`.
 
-  The method may not be "random" here.
+  Unlike in tf.data, the method may not be "random".
   """
   check_size((min_size, max_size), "(min_size, max_size)")
   check_method(method)
@@ -156,7 +160,7 @@ def get_random_resize_small(
 
 
 def _window(image, size, offset_of):
-  """The [h, w] window whose offset is `offset_of` the room left for it."""
+  """The window of `size` at offset_of(image's size - window's size)."""
   canvas = as_canvas(image)
   if any(n < s for n, s in zip(canvas.least, size, strict=True)):
     raise UserError(
@@ -266,7 +270,7 @@ def get_value_range(
 
 @register("vgg_value_range")
 def get_vgg_value_range(mean=ranges.IMAGENET_MEAN, std=ranges.IMAGENET_STD):
-  """(image - mean) / std per channel, as float32; ImageNet's by default."""
+  """(image - mean) / std; see `pp_ops.image.get_vgg_value_range`."""
   return _affine(*ranges.standard(mean, std))
 
 

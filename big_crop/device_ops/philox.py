@@ -2,12 +2,13 @@
 
 The generator is Philox 4x32-10 (Salmon et al., "Parallel random numbers: as
 easy as 1, 2, 3", 2011), and the seed is scrambled into key and counter as
-`tf.random.stateless_uniform` does it. So an op that runs here draws the very
+`tf.random.stateless_uniform` does it. So an op that runs here draws exactly the
 numbers that it draws in tf.data: the same windows, flips and magnitudes.
 
-JAX computes in 32 bits unless told otherwise. What TensorFlow draws in float64
-is here the middle of the 2^-23 that the number lies in. A window's side is a
-rounded function of such numbers, and differs by a pixel now and then.
+JAX computes in 32 bits unless told otherwise. A number that TensorFlow draws in
+float64 becomes the midpoint of the interval of width 2^-23 that it lies in. A
+window's side is a rounded function of such numbers, so it occasionally differs
+by a pixel.
 """
 
 import math
@@ -21,7 +22,7 @@ from pp_ops.seeds import Draws
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
-# What TensorFlow scrambles seeds with.
+# The key with which TensorFlow scrambles seeds.
 _SCRAMBLE_KEY = (0x3EC8F720, 0x02461E29)
 
 
@@ -36,10 +37,14 @@ def _product(a, b):
 
 
 def philox(counter: Sequence, key: Sequence) -> list:
-  """Philox 4x32-10: four random uint32 for a counter and a key.
+  """Philox 4x32-10: four random uint32 for each counter and key.
 
-  The counter is four uint32 arrays, of NumPy or JAX, that broadcast; the key
-  two.
+  Args:
+    counter: four uint32 arrays, of NumPy or JAX, that broadcast.
+    key: two such arrays.
+
+  Returns:
+    Four uint32 arrays.
   """
   c0, c1, c2, c3 = counter
   k0, k1 = key
@@ -55,12 +60,13 @@ def philox(counter: Sequence, key: Sequence) -> list:
 def random_bits(seed: jax.Array, num: int) -> jax.Array:
   """`tf.random.stateless_uniform([num], seed, None, None, tf.uint32)`.
 
-  The seed is uint32 [4]: the two int64 of a stateless seed, each low half
-  first. The numbers are of NumPy if the seed is, else of JAX.
+  The seed is uint32 [4]: the two int64 of a stateless seed, each with its low
+  half first. Returns uint32 [num], a NumPy array if the seed is one, else a JAX
+  array.
   """
   xp = np if isinstance(seed, np.ndarray) else jnp
   key = [xp.asarray(k, np.uint32) for k in _SCRAMBLE_KEY]
-  # The overflow of NumPy's scalars is meant.
+  # Integer overflow is part of the algorithm; NumPy warns of it for scalars.
   with np.errstate(over="ignore"):
     mixed = philox([seed[i] for i in range(4)], key)
     count = xp.arange(-(-num // 4), dtype=np.uint32)
@@ -72,24 +78,24 @@ def random_bits(seed: jax.Array, num: int) -> jax.Array:
 def permutation(num: int, seed: np.ndarray) -> np.ndarray:
   """`tf.random.experimental.stateless_shuffle(tf.range(num), seed)`.
 
-  num is below 2^31, and the seed int64 [2]. Returns int64 [num].
+  `num` must be below 2^31, the seed is int64 [2]. Returns int64 [num].
   """
   words = random_bits(seed_words(*seed), max(num - 1, 1))
   jumps = words % np.arange(num, 1, -1, dtype=np.uint32)[: len(words)]
-  order = list(range(num))  # a list is faster than an array one by one
+  order = list(range(num))  # faster than an array, element by element
   for i, jump in enumerate(jumps.tolist() if num > 1 else []):
     order[i], order[i + jump] = order[i + jump], order[i]
   return np.array(order, np.int64)
 
 
 def seed_words(high: np.ndarray, low: np.ndarray) -> np.ndarray:
-  """The halves of `pp_ops.seeds.pack` as uint32 [..., 4]."""
+  """The two int64 of `pp_ops.seeds.pack`, shaped [...], as uint32 [..., 4]."""
   pair = np.stack(np.broadcast_arrays(high, low), -1).astype("<i8")
   return np.ascontiguousarray(pair).view("<u4")
 
 
 class Rng(Draws):
-  """What a random op draws from: `pp_ops.random.Rng` in JAX."""
+  """The source of a random op's numbers: `pp_ops.random.Rng` in JAX."""
 
   def __init__(self, seed: jax.Array, position: int = 0):
     """Draws for the op at `position` of its pp string.
@@ -102,19 +108,20 @@ class Rng(Draws):
     self._seed = seed
 
   def reserve(self, num: int) -> jax.Array:
-    """The seed with which another `Rng` makes this one's next `num` draws."""
-    # The low bits that the draw is added to are free: nothing is carried.
+    """Reserves the next `num` draws for another `Rng`, and returns its seed."""
+    # No carry into the next word, because the seed's lowest bits are free.
     return self._seed + jnp.array([0, 0, self.next_bits(num), 0], jnp.uint32)
 
   def bits(self, num: int) -> jax.Array:
-    """uint32 [num]; one draw, as is each call of the other methods."""
+    """uint32 [num]. Like a call of any other method, this is one draw."""
     return random_bits(self.reserve(1), num)
 
   def uniform(self, shape: Sequence[int] = (), dtype=jnp.float32) -> jax.Array:
     """Uniform float32 numbers in [0, 1).
 
-    With the dtype "float64" they stand for what TensorFlow draws as such: they
-    are within 2^-24 of that, and neither 0 nor 1.
+    With dtype "float64" they are float32, too, but stand for the float64
+    numbers that TensorFlow would draw: they differ by at most 2^-24, and are
+    never 0 or 1.
     """
     num = math.prod(shape)
     if dtype == "float64":
@@ -132,8 +139,8 @@ class Rng(Draws):
   def normal(self, shape: Sequence[int] = (), dtype=jnp.float32) -> jax.Array:
     """Standard normal float32 numbers (Box-Muller).
 
-    For the arguments see `uniform`. They equal TensorFlow's but for the last
-    bits of logarithm, sine and cosine.
+    For the arguments see `uniform`. The numbers equal TensorFlow's except for
+    the last bits of logarithm, sine and cosine.
     """
     num = math.prod(shape)
     pairs = -(-num // 2)
@@ -146,9 +153,9 @@ class Rng(Draws):
     return both.reshape(-1)[:num].reshape(shape)
 
   def streams(self, num: int) -> jax.Array:
-    """The generator's key and upper half of its counter for `num` draws.
+    """Key (2 words) and upper half of the counter (2) for each of `num` draws.
 
-    uint32 [4, num], for `normal_at`.
+    Returns uint32 [4, num], for `normal_at`.
     """
     own = np.zeros([num, 4], np.uint32)
     own[:, 2] = [self.next_bits() for _ in range(num)]
@@ -157,18 +164,18 @@ class Rng(Draws):
 
 
 def normal_at(place: jax.Array, stream: jax.Array) -> jax.Array:
-  """Elements of what `Rng.normal` would draw.
+  """Single elements of what `Rng.normal` would draw.
 
-  A counter-based generator gives any element without those before it. So noise
-  for a box whose size is known only on the device needs an array of the image's
-  size, and one call of the generator for each value.
+  A counter-based generator gives any element without those before it. Noise for
+  boxes whose sizes are known only on the device can therefore be computed in an
+  array of the image's size, with one call of the generator for each value.
 
   Args:
-    place: int32, the elements' flat indices.
-    stream: four uint32 that broadcast with `place`, see `Rng.streams`.
+    place: int32, flat indices of the elements.
+    stream: four uint32 arrays that broadcast with `place`, see `Rng.streams`.
 
   Returns:
-    float32 like `place`.
+    float32, shaped like `place`.
   """
   place = place.astype(jnp.uint32)
   count = [place >> 2, jnp.zeros_like(place), *stream[2:]]
@@ -186,5 +193,5 @@ def _float32(words):
 
 
 def _polar(u, v):
-  """Box-Muller's radius and angle for two uniforms, as TensorFlow's."""
+  """Box-Muller's radius and angle for two uniforms, as TensorFlow has it."""
   return jnp.sqrt(-2.0 * jnp.log(jnp.maximum(u, 1e-7))), (2.0 * math.pi) * v

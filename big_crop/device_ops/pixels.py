@@ -1,9 +1,9 @@
 """Augmentation ops on pixel values, as `pp_ops.pixels`.
 
-An op that maps grey levels one by one is a table. An op that `ImageEnhance` has
-is a blend of the image with a degenerate one. Both give what the op of that
-name gives in tf.data; where a sum of floats is truncated to a grey level, they
-may differ by one level.
+An op that maps grey levels one by one is a lookup table. An op of Pillow's
+`ImageEnhance` is a blend of the image with a degenerate one. Both give what the
+op of that name gives in tf.data, except that they may differ by one level where
+a sum of floats is truncated to a grey level.
 """
 
 import jax
@@ -25,7 +25,7 @@ def _look_up(image, table):
 
 
 def _of_all_channels(levels, image):
-  """Grey levels that broadcast to [C, 256] as such a table."""
+  """Levels that broadcast to [C, 256], as a table for `_look_up`."""
   return jnp.broadcast_to(levels, (image.shape[-1], 256)).astype(jnp.uint8)
 
 
@@ -33,7 +33,11 @@ _TABLE = Stage(_look_up, lambda image: _of_all_channels(_LEVELS, image))
 
 
 def _table(levels_of) -> Part:
-  """An op from image -> int32 that broadcasts to [C, 256], 0 to 255."""
+  """An op by a lookup table.
+
+  `levels_of` is a function from the image to the new level of each grey level,
+  int32 in 0..255, that broadcasts to [C, 256].
+  """
   return Part(_TABLE, lambda image: _of_all_channels(levels_of(image), image))
 
 
@@ -47,7 +51,7 @@ def get_autocontrast():
       for reduce in (jnp.min, jnp.max)
     )
     out = jnp.clip(_LEVELS - low, 0) * 255 // jnp.maximum(high - low, 1)
-    # Levels that the image does not have may lie beyond 255.
+    # The minimum is for levels above `high`, which the image does not have.
     return jnp.where(high > low, jnp.minimum(out, 255), _LEVELS)
 
   return _table(levels)
@@ -56,9 +60,9 @@ def get_autocontrast():
 def _count_by_groups(image):
   """A histogram by comparisons with 64 groups of four grey levels.
 
-  Each group has a uint32, in which each level has a byte; so 255 pixels at a
-  time can be counted. Nothing larger than the image is stored on accelerators,
-  where XLA fuses the comparisons with the sum.
+  A group's counts are one uint32 with a byte for each level, so pixels are
+  counted in blocks of 255. On accelerators nothing larger than the image is
+  stored, because XLA fuses the comparisons with the sum.
   """
   channels = image.shape[-1]
   pixels = image.reshape(-1, channels).astype(jnp.int32)
@@ -84,8 +88,9 @@ def _count_by_scattering(image):
 
 def histogram(image: jax.Array) -> jax.Array:
   """int32 [C, 256]: how often each grey level occurs in a uint8 [H, W, C]."""
-  # XLA's CPU compiler does not fuse the comparisons, which then take 20 times
-  # as long as scattering; accelerators scatter to so few places slowly.
+  # XLA's CPU compiler does not fuse the comparisons with the sum, which makes
+  # them 20 times slower than scattering. Accelerators are slow at scattering to
+  # so few places.
   return jax.lax.platform_dependent(
     image, cpu=_count_by_scattering, default=_count_by_groups
   )
@@ -98,7 +103,7 @@ def get_equalize():
   def levels(image):
     counts = histogram(image)
     upto = jnp.cumsum(counts, 1)
-    # All pixels but those of the highest level that occurs.
+    # The number of pixels below the highest level that occurs, divided by 255.
     step = jnp.where(upto < upto[:, -1:], upto, 0).max(1, keepdims=True) // 255
     out = (upto - counts + step // 2) // jnp.maximum(step, 1)
     return jnp.where(step > 0, jnp.minimum(out, 255), _LEVELS)
@@ -121,7 +126,7 @@ def get_posterize(bits: int):
 
 @register_uint8("solarize")
 def get_solarize(threshold: int = 128):
-  """Inverts from a threshold up; see `pp_ops.pixels.get_solarize`."""
+  """Inverts at or above a threshold; see `pp_ops.pixels.get_solarize`."""
   check_number("threshold", threshold, 0, 256, whole=True)
   return _table(
     lambda image: jnp.where(_LEVELS < threshold, _LEVELS, 255 - _LEVELS)
@@ -142,7 +147,7 @@ def get_solarize_add(addition: int, threshold: int = 128):
 
 
 def _blend(image, parameters):
-  """degenerate + factor (image - degenerate), clipped, truncated, as Pillow."""
+  """Pillow's degenerate + factor (image - degenerate), clipped, truncated."""
   degenerate, factor = parameters
   out = degenerate + factor * (image.astype(jnp.float32) - degenerate)
   return jnp.clip(out, 0.0, 255.0).astype(jnp.uint8)
@@ -152,14 +157,18 @@ _BLEND = Stage(_blend, lambda image: (image.astype(jnp.float32), 0.0))
 
 
 def _enhance(factor, degenerate_of) -> Part:
-  """An op from image -> float32 that broadcasts to it, of whole grey levels."""
+  """An op that blends the image with a degenerate one.
+
+  `degenerate_of` is a function from the image to whole grey levels, float32,
+  that broadcast to it.
+  """
   check_number("factor", factor, 0)
   factor = jnp.float32(factor)
   return Part(_BLEND, lambda image: (degenerate_of(image), factor))
 
 
 def _grey(image):
-  """Pillow's grey levels, int32 [H, W, 1]; those of a grey image its own."""
+  """Pillow's grey levels, int32 [H, W, 1]; a grey image keeps its own."""
   levels = image.astype(jnp.int32)
   if image.shape[-1] == 1:
     return levels
@@ -168,7 +177,7 @@ def _grey(image):
 
 
 def _grey_legacy(image):
-  """`tf.image.rgb_to_grayscale`: of values in [0, 1], truncated."""
+  """`tf.image.rgb_to_grayscale`, which computes in [0, 1] and truncates."""
   if image.shape[-1] == 1:
     return image
   r, g, b = jnp.split(image.astype(jnp.float32) * np.float32(1 / 255), 3, -1)
@@ -178,7 +187,7 @@ def _grey_legacy(image):
 
 @register_uint8("color")
 def get_color(factor: float, legacy: bool = False):
-  """From grey to more colour; see `pp_ops.pixels.get_color`."""
+  """Less or more colour; see `pp_ops.pixels.get_color`."""
   check_bool("legacy", legacy)
   grey = _grey_legacy if legacy else _grey
   return _enhance(factor, lambda image: grey(image).astype(jnp.float32))
@@ -186,7 +195,7 @@ def get_color(factor: float, legacy: bool = False):
 
 @register_uint8("contrast")
 def get_contrast(factor: float, legacy: bool = False):
-  """From the mean grey to more contrast; see `pp_ops.pixels.get_contrast`."""
+  """Less or more contrast; see `pp_ops.pixels.get_contrast`."""
   check_bool("legacy", legacy)
 
   def mean(image):
@@ -194,7 +203,8 @@ def get_contrast(factor: float, legacy: bool = False):
     if legacy:
       return jnp.float32(min(count // 256, 255))
     total = _grey(image).astype(jnp.uint32).sum(dtype=jnp.uint32)
-    # Halves go up, in whole numbers: float32 could not hold the sum.
+    # The mean, with halves rounded up. In integers, because float32 could not
+    # hold the sum.
     rounded = (2 * total + np.uint32(count)) // np.uint32(2 * count)
     return rounded.astype(jnp.float32)
 
@@ -203,12 +213,12 @@ def get_contrast(factor: float, legacy: bool = False):
 
 @register_uint8("brightness")
 def get_brightness(factor: float):
-  """factor x; see `pp_ops.pixels.get_brightness`."""
+  """Multiplies by a factor; see `pp_ops.pixels.get_brightness`."""
   return _enhance(factor, lambda image: jnp.float32(0))
 
 
 def _weighted_3x3(image, centre):
-  """Sums over 3x3 neighbours, of which the middle one counts `centre` times."""
+  """Sums over 3x3 pixels, where the middle one has the weight `centre`."""
   pixels = jnp.pad(image.astype(jnp.float32), [(1, 1), (1, 1), (0, 0)], "edge")
   rows = pixels[:-2] + pixels[1:-1] + pixels[2:]
   box = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
@@ -217,7 +227,7 @@ def _weighted_3x3(image, centre):
 
 @register_uint8("sharpness")
 def get_sharpness(factor: float, legacy: bool = False):
-  """From smoothed to sharper; see `pp_ops.pixels.get_sharpness`."""
+  """Less or more sharpness; see `pp_ops.pixels.get_sharpness`."""
   check_bool("legacy", legacy)
   rounding = 0.0 if legacy else 0.5
 

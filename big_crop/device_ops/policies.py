@@ -1,7 +1,7 @@
-"""On the accelerator: policies, and other ops written once for all engines.
+"""Registers, for the accelerator, the ops written once for all engines.
 
-Each layer of a policy draws an op for each image and runs the stages of all ops
-once; see `uint8_op`.
+Each layer of a policy draws an op for each image, and runs each stage that the
+ops consist of once for the whole batch; see `uint8_op`.
 """
 
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Ops in an op, as `pp_ops.random_apply`; both branches run."""
+"""The op `random_apply`, as in `pp_ops.random_apply`; both branches run."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from pp_ops.registry import build
 
 
 def _kinds(features):
-  """Name of a feature -> dtype and shape in words."""
+  """{name of a feature: its dtype and shape in words}."""
 
   def kind(x):
     if not isinstance(x, Canvas):
@@ -34,7 +34,7 @@ def _pick(condition, new, old):
 def get_random_apply(p: float, ops: str):
   """Applies a pp string; see `pp_ops.random_apply.get_random_apply`.
 
-  With or without its ops, features must have the same shapes, too.
+  Unlike in tf.data, its ops must not change a feature's shape either.
   """
   check_random_apply(p, ops)
   functions = build(ops, lookup)
@@ -43,7 +43,7 @@ def get_random_apply(p: float, ops: str):
     applied = rng.uniform() < p
     out = features
     for function in functions:
-      # They draw from the outer op's Rng, one after the other.
+      # All inner ops draw from the outer op's Rng, one after the other.
       out = function(out, lambda position: rng)
     check_same_features(ops, _kinds(features), _kinds(out))
     return {k: _pick(applied, out[k], old) for k, old in features.items()}

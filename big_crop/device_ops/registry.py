@@ -1,9 +1,9 @@
-"""pp strings on the accelerator: name -> op in JAX, and a string's function.
+"""pp strings on the accelerator: the registry of JAX ops, and the compiler.
 
-The strings, the arguments and the names are those of `pp_ops.registry`; an op
-here does to one example what the op of that name does in tf.data. It is written
-for one example and run over a batch by `jax.vmap`, in which both branches of a
-condition run. Randomness is that of tf.data as well (`philox`).
+Strings, arguments and names are those of `pp_ops.registry`; an op here does to
+one example what the op of that name does in tf.data. It is written for one
+example and run over a batch by `jax.vmap`, under which both branches of a
+condition run. Random numbers are those of tf.data as well (`philox`).
 
 Register your own as in `pp_ops`:
 
@@ -11,10 +11,10 @@ Register your own as in `pp_ops`:
     def get_fade(factor=0.5):
       return lambda image: image * factor
 
-What an op gets as an image:
+An op gets its image as
   an array [H, W, C] after an op that gives all images one size;
-  a `canvas.Canvas` before that. `register` refuses it in one line for an op
-  that does not say `canvas=True`.
+  a `canvas.Canvas` before that, if it was registered with `canvas=True`. Other
+  ops raise a one-line error for a `Canvas`.
 """
 
 import functools
@@ -56,7 +56,7 @@ def register(
 ) -> Callable[[Callable], Callable]:
   """Decorator: registers the factory of an op; see `pp_ops.registry.register`.
 
-  With `canvas` the op takes images that differ in size, as `Canvas`.
+  With `canvas` the op takes images of different sizes, as `Canvas`.
   """
 
   def add(factory):
@@ -68,7 +68,7 @@ def register(
 
 
 def _of_one_size(name, factory):
-  """The factory of an op that says what it needs if it gets a `Canvas`."""
+  """Wraps a factory so that its op raises a one-line error for a `Canvas`."""
 
   @functools.wraps(factory)
   def checked_factory(*args, **kwargs):
@@ -124,13 +124,13 @@ def get_preprocess_fn(spec: str) -> Callable[[Features, jax.Array], Features]:
 
   Returns:
     (features, seeds) -> features, for use under `jax.jit`. Features are arrays
-    [B, ...], and "image" may be a `Canvas` of such; seeds are uint32 [B, 4],
-    see `philox.seed_words`. What comes out are arrays.
+    [B, ...], except that the input "image" may be a `Canvas` of such arrays;
+    seeds are uint32 [B, 4], see `philox.seed_words`.
 
   Raises:
     ValueError: in one line, for a string that is wrong or has an op that does
-      not run on the device; the function raises it for features that do not
-      fit.
+      not run on the device. The returned function raises it for features that
+      do not fit.
   """
   ops = host.build(spec, lookup)
 

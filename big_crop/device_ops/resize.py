@@ -1,9 +1,9 @@
 """Crop and resize as two matrix products, equal to `tf.image.resize`.
 
 A resize along one axis is a matrix: row i has the weights of the input's pixels
-in output pixel i. A crop is the same matrix with zeros outside of the window,
-so that windows of any size give programs of one shape, without gathers. The
-matrices are dense, which suits tensor cores and MXUs.
+in output pixel i. With zeros outside the window the same matrix also crops, so
+that one program of fixed shapes, without gathers, serves windows of any size.
+The matrices are dense, which suits tensor cores and MXUs.
 """
 
 import math
@@ -68,15 +68,15 @@ def weights(
 
   Args:
     place: (start, size) of the window, int32 scalars.
-    length: of the array's axis.
-    target: int32 scalar, the pixels that the window is resized to.
-    part: (first, count): which of these are wanted.
+    length: length of the array's axis.
+    target: int32 scalar, the number of pixels that the window is resized to.
+    part: (first, count): which of the `target` pixels are wanted.
     method: one of `pp_ops.checks.METHODS`.
-    antialias: as `tf.image.resize` has it: the kernel grows where the image
-      shrinks.
+    antialias: widen the kernel where the image shrinks, as `tf.image.resize`
+      does.
 
   Returns:
-    float32 [count, length], whose rows have the sum 1.
+    float32 [count, length], whose rows sum to 1.
   """
   start, size = place
   first, count = part
@@ -84,7 +84,7 @@ def weights(
   there = (pixel >= 0) & (pixel < size)
   out = (first + jnp.arange(count)).astype(jnp.float32)[:, None]
   if method == "nearest":
-    # In whole numbers, because the last bit would decide between two pixels.
+    # In integers, because the last bit of a float would decide between pixels.
     middle = 2 * (first + jnp.arange(count))[:, None] + 1
     return (pixel == middle * size // (2 * target)).astype(jnp.float32)
   size, target = size.astype(jnp.float32), target.astype(jnp.float32)
@@ -98,7 +98,7 @@ def weights(
     return jnp.where(there, _triangle(jnp.abs(pixel - at)), 0)
   kernel, radius = _KERNELS[method]
   if method == "bicubic" and not antialias:
-    # TensorFlow looks the kernel up at 1024 places.
+    # TensorFlow looks the kernel up in a table of steps of 1/1024.
     at = (out + 0.5) * scale - 0.5
     whole = jnp.floor(at)
     at = whole + jnp.round((at - whole) * 1024) / 1024
@@ -124,13 +124,20 @@ def resample(
   antialias: bool,
   as_pillow: bool = False,
 ) -> jax.Array:
-  """A part of a window that is resized: [rows, columns, C], of its dtype.
+  """Resizes an image's window, and returns a part of the result.
 
-  The window is the image's, whose own target is not looked at. It is resized to
-  `target`, (height, width); of that `part`, (first row, rows, first column,
-  columns), is wanted, where rows and columns are ints. Integers are rounded and
-  clipped. `as_pillow` rounds to whole grey levels after the columns, as Pillow
-  does; for method and antialias see `weights`.
+  Args:
+    image: the image; its own pending resize is ignored.
+    target: (height, width) to resize to, ints or int32 scalars.
+    part: (first row, rows, first column, columns) of the wanted part of the
+      resized image, where rows and columns are ints.
+    method: see `weights`.
+    antialias: see `weights`.
+    as_pillow: round to whole grey levels after resizing the width, as Pillow
+      does.
+
+  Returns:
+    [rows, columns, C] of the image's dtype; integers are rounded and clipped.
   """
   pixels = image.pixels
   tall, wide = pixels.shape[:2]

@@ -1,11 +1,11 @@
-"""Ops on uint8 images as parameters of a few stages, as a policy needs them.
+"""Ops on uint8 images as parameters of a few stages, as policies need them.
 
-Under `jax.vmap` every image goes through all branches of a condition. A policy
-that chose among 15 ops in that way would run 15 ops for each image. Instead an
-op is a `Part`: the parameters that it gives to one of four stages (a table of
-grey levels, a blend of two images, an affine move, a covered box). A policy
-runs each stage once, with parameters that it picks per image, and the stages
-that an image's op does not use leave the image as it is.
+Under `jax.vmap` every image goes through all branches of a condition, so a
+policy that chose among 15 ops by a condition would run 15 ops for each image.
+Instead, an op is a `Part`: parameters for one of a few stages, such as a table
+of grey levels, a blend of two images, an affine move or a covered box. A policy
+runs each stage once, with parameters that it picks per image. A stage that the
+image's op does not use gets parameters that leave the image unchanged.
 """
 
 import functools
@@ -18,7 +18,9 @@ import jax.numpy as jnp
 from big_crop.device_ops.registry import register
 from pp_ops.augmentations import check_uint8_image
 
-_FACTORIES: dict[str, Callable] = {}  # of ops, without the checks of images
+# The registered factories, without the checks of images that `register_uint8`
+# adds.
+_FACTORIES: dict[str, Callable] = {}
 
 
 class Stage(NamedTuple):
@@ -26,7 +28,7 @@ class Stage(NamedTuple):
 
   Attributes:
     run: (image, parameters) -> image, uint8 [H, W, C].
-    nothing: image -> the parameters that leave it as it is.
+    nothing: image -> the parameters that leave it unchanged.
   """
 
   run: Callable[[jax.Array, Any], jax.Array]
@@ -48,10 +50,10 @@ def run(part: Part, image: jax.Array) -> jax.Array:
 def run_one_of(
   parts: Sequence[Part], which: jax.Array, image: jax.Array
 ) -> jax.Array:
-  """Applies `parts[which]`, or nothing if `which` is no such index.
+  """Applies `parts[which]`; returns the image unchanged if `which` is no index.
 
-  `which` is an int32 scalar, and may differ from image to image, uint8 [H, W,
-  C].
+  `which` is an int32 scalar, which under `jax.vmap` may differ between images;
+  the image is uint8 [H, W, C].
   """
   for stage in dict.fromkeys(part.stage for part in parts):
     chosen = stage.nothing(image)
@@ -59,15 +61,15 @@ def run_one_of(
       if part.stage is stage:
         pick = functools.partial(jnp.where, which == i)
         chosen = jax.tree.map(pick, part.parameters(image), chosen)
-    # Without the barrier XLA may fuse one stage into the next one, and compute
-    # each pixel again wherever the next stage reads it.
+    # Without the barrier XLA may fuse a stage into the next one, and recompute
+    # a pixel each time that the next stage reads it.
     image = jax.lax.optimization_barrier(stage.run(image, chosen))
   return image
 
 
 def chooser(line_up: dict[str, Callable[..., tuple]], *dtypes) -> Callable:
   """The choice of an op from a line-up; see `pp_ops.engines`."""
-  del dtypes  # A traced program needs no word of them.
+  del dtypes  # Tracing finds out the dtypes by itself.
 
   def choose(which, image, *drawn):
     side = lambda axis: image.shape[axis]
@@ -83,8 +85,8 @@ def chooser(line_up: dict[str, Callable[..., tuple]], *dtypes) -> Callable:
 def register_uint8(name: str) -> Callable[[Callable], Callable]:
   """Decorator: registers a factory of ops on uint8 images, and returns it.
 
-  The factory returns a `Part` or a function of (image, rng); the op that is
-  registered also says in one line if it gets anything but uint8 [H, W, 3 or 1].
+  The factory returns a `Part` or a function of (image, rng). The registered op
+  raises a one-line error for anything but uint8 [H, W, 3 or 1].
   """
 
   def add(factory):

@@ -1,1 +1,1 @@
-"""What is drawn and printed: plots, pictures of a run, tables."""
+"""Output for people: plots, pictures of a run, tables."""

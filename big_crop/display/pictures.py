@@ -9,11 +9,14 @@ from PIL import Image
 
 
 def save_curves(path: epath.Path, records: list[dict[str, float]]) -> None:
-  """Training loss and a metric of every evaluator against the step.
+  """Plots the training loss, and a metric of each evaluator, against the step.
 
-  The metric is top-1, or the first one of an evaluator that has no top-1. The
-  records are those of metrics.jsonl. Nothing is drawn where matplotlib is not
-  installed, which training does not need.
+  The metric is top-1, or the first one of an evaluator that has no top-1.
+  Without matplotlib, which training does not need, nothing is drawn.
+
+  Args:
+    path: the PNG.
+    records: the records of metrics.jsonl.
   """
   if importlib.util.find_spec("matplotlib") is None:
     return
@@ -47,7 +50,7 @@ def _plot(ax, records, names):
 
 
 def save_image_grid(path: epath.Path, images: np.ndarray) -> None:
-  """A grid of images, their value range stretched to black and white.
+  """Draws a grid of images, with their value range stretched to [0, 255].
 
   Args:
     path: the PNG.
@@ -57,13 +60,13 @@ def save_image_grid(path: epath.Path, images: np.ndarray) -> None:
   images = np.asarray(images[: 4 * columns], np.float32)
   low, high = images.min(), images.max()
   images = (images - low) / max(high - low, 1e-9) * np.ones(3, np.float32)
-  # White between them, and where the last row has none.
+  # White gaps between images, and white places at the end of the last row.
   padding = [(0, -len(images) % columns), (0, gap), (0, gap), (0, 0)]
   images = np.pad(images, padding, constant_values=1)
   _, height, width, _ = images.shape
   grid = images.reshape(-1, columns, height, width, 3).swapaxes(1, 2)
   grid = grid.reshape(-1, columns * width, 3)[:-gap, :-gap]
-  # Small images are shown large enough to look at, without smoothing.
+  # Small images are enlarged by whole factors, without smoothing.
   zoom = max(1, round(800 / grid.shape[1]))
   levels = np.round(grid * 255).astype(np.uint8)
   data = io.BytesIO()

@@ -1,7 +1,7 @@
-"""What all figures have in common: their look, their legend, their files.
+"""What all figures have in common: style, legend, saving.
 
-They are made without pyplot, which would need a backend chosen for the whole
-process and keeps every figure until it is closed.
+Figures are made without pyplot, because pyplot needs a backend chosen for the
+whole process and keeps every figure until it is closed.
 """
 
 import io
@@ -22,14 +22,18 @@ def axes(
 ) -> np.ndarray:
   """The axes [rows, columns] of a new figure.
 
-  `size` is its width and height in inches; `grid` says whether lines show the
-  ticks; other arguments are those of `Figure.subplots`.
+  Args:
+    columns: number of columns.
+    rows: number of rows.
+    size: width and height of the figure in inches.
+    grid: whether to draw grid lines at the ticks.
+    **kw: further arguments of `Figure.subplots`.
   """
   figure = Figure(figsize=size, layout="constrained")
   found = figure.subplots(rows, columns, squeeze=False, **kw)
   for ax in found.flat:
     ax.spines[["top", "right"]].set_visible(False)
-    # Without an offset a tick says what it is: 62.5, and not 0.5 beside +62.
+    # Ticks show whole values, such as 62.5, rather than 0.5 with offset +62.
     ax.ticklabel_format(useOffset=False)
     if grid:
       ax.grid(alpha=0.25)
@@ -37,14 +41,14 @@ def axes(
 
 
 def color_of(position: int, count: int):
-  """The colour of one of `count` levels that have an order."""
+  """The colour of level `position` of `count` ordered levels."""
   return matplotlib.colormaps["viridis"](0.82 * position / max(count - 1, 1))
 
 
 def legend(figure: Figure, **kw) -> None:
   """One legend for all axes, outside of them, where it hides no line.
 
-  Beside them or, because long labels leave them no room, below.
+  It is beside the axes, or below them if long labels would leave them no room.
   """
   first = {}
   for ax in figure.axes:
@@ -65,7 +69,7 @@ def save(figure: Figure, path: epath.Path, dpi: int = 120) -> None:
 
 
 def svg(figure: Figure) -> str:
-  """As SVG; the same numbers give the same text: no dates, and fixed ids."""
+  """The figure as SVG text, without dates and random ids: reproducible."""
   data = io.BytesIO()
   with matplotlib.rc_context({"svg.hashsalt": "big_crop"}):
     figure.savefig(data, format="svg", metadata={"Date": None})

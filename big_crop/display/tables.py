@@ -1,7 +1,7 @@
-"""Tables: plain rows as Markdown; a report's, also as HTML, LaTeX and CSV.
+"""Tables: plain rows as Markdown; reports also as HTML, LaTeX and CSV.
 
-These printers are shorter than calls of tabulate, or of pandas' Styler, which
-bold cells and marks would need, and which brings pandas, tabulate and Jinja2.
+These printers are our own because they are shorter than calls of tabulate. Bold
+cells and marks would need pandas' Styler, and so pandas, tabulate and Jinja2.
 """
 
 import csv
@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-# What an entry's mark says: the key of a page's shading.
+# {mark of an entry: what it means}, which also explains the shading of a page.
 MARKS = {
   "p1": "p < 0.05",
   "p2": "p < 0.01",
@@ -37,7 +37,7 @@ _TEX = {
 def markdown(rows: Sequence[Sequence[str]]) -> str:
   """Aligned Markdown, which reads well as plain text, too.
 
-  The first row is the head. Each line is ended.
+  The first row is the head. The text ends with a newline.
   """
   widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
   lines = [
@@ -52,8 +52,8 @@ class Entry(NamedTuple):
   """A table's cell.
 
   Attributes:
-    text: as it is shown; HTML breaks its lines.
-    bold: whether it stands out.
+    text: the text; its line breaks are shown in HTML only.
+    bold: whether it is shown in bold.
     mark: one of `MARKS`, or "".
   """
 
@@ -63,20 +63,23 @@ class Entry(NamedTuple):
 
 
 def entry(cell: Any) -> Entry:
-  """A cell of a row as an entry; None as nothing."""
+  """A cell of a row as an entry; None becomes an empty one."""
   text = "" if cell is None else str(cell)
   return cell if isinstance(cell, Entry) else Entry(text)
 
 
 def number(value: float | None, digits: int, sign: str = "") -> Entry:
-  """A number with so many decimals, and with the sign "+"; or `missing`."""
+  """A number with `digits` decimals, or "missing" for None.
+
+  With sign "+", positive numbers have a sign, too.
+  """
   if value is None:
     return Entry("missing", mark="missing")
   return Entry(f"{value:{sign}.{digits}f}")
 
 
 def p_value(p: float | None) -> Entry:
-  """A p-value with two digits, marked by its size; nothing for None."""
+  """A p-value with two digits, marked by its size; empty for None."""
   if p is None:
     return Entry("")
   mark = "p3" if p < 1e-3 else "p2" if p < 1e-2 else "p1" if p < 0.05 else ""
@@ -90,13 +93,13 @@ class Table(NamedTuple):
   """A table of a report.
 
   Attributes:
-    name: of its files.
-    title: above it.
-    head: of the columns.
-    rows: as long as the head, of entries or what `entry` takes.
+    name: name of the table's files, without suffix.
+    title: text above the table.
+    head: titles of the columns.
+    rows: lists as long as `head`, of `Entry` or what `entry` takes.
     records: the numbers in full precision, one dict for each line of the CSV,
       which leaves out keys that begin with "_".
-    note: below it.
+    note: text below the table.
   """
 
   name: str
@@ -107,7 +110,7 @@ class Table(NamedTuple):
   note: str = ""
 
   def lines(self) -> list[list[Entry]]:
-    """Head and rows as entries, without the columns that have nothing."""
+    """Head and rows as entries, without columns that are empty."""
     rows = [list(map(entry, row)) for row in self.rows]
     kept = [i for i in range(len(self.head)) if any(r[i].text for r in rows)]
     head = list(map(Entry, self.head))
@@ -122,7 +125,7 @@ class Table(NamedTuple):
     return f"{self.title}\n\n{markdown(rows)}{note}"
 
   def csv(self) -> str:
-    """The numbers behind the table; empty where missing."""
+    """`records` as CSV text; missing values are empty."""
     out = io.StringIO()
     keys = dict.fromkeys(k for r in self.records for k in r if k[0] != "_")
     writer = csv.DictWriter(
@@ -149,7 +152,7 @@ class Table(NamedTuple):
 """
 
   def html(self) -> str:
-    """A `figure`; marks and "best", for bold, are classes of its cells."""
+    """A `figure` element; a cell's class is its mark, and "best" if bold."""
 
     def row(tag, line):
       cells = []
@@ -178,10 +181,11 @@ def of_records(
 ) -> Table:
   """A table with a row for each record; for most arguments see `Table`.
 
-  A record's `_digits` says how many decimals its numbers have. `columns` are
-  {head: what it shows of a record}: "key", "low…high", or either after "+",
-  which shows signs, or "!", which shows that there is no value; "key:2" has two
-  decimals. Keys `p` and `p_...` are p-values.
+  A record's `_digits` says how many decimals its numbers have. `columns` is
+  {head: what the column shows of a record}: "key", or "low…high" for a range of
+  two keys. A prefix "+" shows signs; a prefix "!" shows "missing" where there
+  is no value; a suffix ":2" gives two decimals. Keys `p` and `p_...` are
+  p-values.
   """
   rows = [[_cell(r, spec) for spec in columns.values()] for r in records]
   return Table(name, title, list(columns), rows, records, note)
@@ -205,6 +209,6 @@ def _cell(found, spec):
 
 
 def file_name(*parts: str) -> str:
-  """A file's name out of any text."""
+  """Makes a file name of any text."""
   text = "-".join(parts).replace("/", "_")
   return re.sub(r"[^\w.=-]+", "_", text).strip("_")

@@ -3,11 +3,12 @@ r"""Measures crop laws: exactly, by sampling, and against each other.
     python -m big_crop.measure --crop inception_crop inception_crop_fixed \
       'beta_crop(alpha=2)' --image_shape 256x512 512x256 --out /tmp/measure
 
-Prints a table and writes `summary.json`, `table.md` and figures: the crop area,
-exact (lines) over sampled (steps), and heatmaps of the window size, landscape
-beside transposed portrait ("You May Be Running the Wrong Inception Crop",
-Figures 1-3, 13 and 15). With `--picture` each law's windows on that image, too.
-A crop is any registered op that declares a law.
+Prints a table and writes `summary.json`, `table.md` and figures ("You May Be
+Running the Wrong Inception Crop", Figures 1-3, 13 and 15): the distribution of
+the crop area, exact (lines) over sampled (filled), and heatmaps of the window
+size, with a portrait image transposed beside its landscape. `--picture` also
+draws each law's windows on that image. A crop is any registered op that
+declares a law.
 """
 
 import json
@@ -41,13 +42,14 @@ def main(argv=None):
     raise UserError("give --image_shape HxW, --images DIR or --dataset NAME")
   check_number("--samples", args.samples, 1, 1e12)
   check_number("--seed", args.seed, 0)
-  # Takes a second; before the work, because matplotlib may be missing.
+  # Imported before the work, because matplotlib may be missing, and not at the
+  # top, because it takes a second.
   from big_crop.measure import figures
 
   picture = figures.read_picture(args.picture) if args.picture else None
   found = measurement.measure(args.crop, images, int(args.samples), args.seed)
 
-  stop.hold()  # What is written is whole.
+  stop.hold()  # so that all files are written
   out = storage.path(args.out)
   out.mkdir(parents=True, exist_ok=True)
   summary = {

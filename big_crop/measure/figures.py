@@ -11,9 +11,10 @@ from pp_ops import laws as crop_laws
 from pp_ops.errors import UserError
 
 _BINS = np.linspace(0, 1, 101)
-_DRAWN = 1000  # windows of a law on a picture
-_OUTLINES = 12  # of them with an outline
-_SHOWN = (5, 15, 25, 35, 45, 55, 65, 75, 85, 95)  # percentiles of the area
+_DRAWN = 1000  # windows that are drawn at random for a picture
+_OUTLINES = 12  # how many of them are outlined on the picture
+# Percentiles of the area, whose crops are shown.
+_SHOWN = (5, 15, 25, 35, 45, 55, 65, 75, 85, 95)
 
 
 def save_all(out: epath.Path, found) -> None:
@@ -21,7 +22,7 @@ def save_all(out: epath.Path, found) -> None:
 
   Args:
     out: the folder.
-    found: `measure.Measurement`s.
+    found: list of `measurement.Measurement`.
   """
   for images in dict.fromkeys(m.images for m in found):
     some = [m for m in found if m.images == images]
@@ -56,7 +57,7 @@ def _save_areas(path, found, label):
 
 
 def _save_heatmaps(path, crop, found):
-  """Window sizes, (h, w); a portrait image beside its landscape, transposed."""
+  """Heatmaps of the window size (h, w); portrait shapes are transposed."""
   tables = []
   for m in found:
     ((height, width),) = m.shapes
@@ -65,7 +66,8 @@ def _save_heatmaps(path, crop, found):
     if height > width:
       prob, name = prob.T, f"{name}, transposed"
     tables.append((name, prob))
-  # One scale for all, that a heap at one size (a fallback) does not stretch.
+  # One colour scale for all. A quantile, because otherwise a peak at a single
+  # size, that of the fallback, would stretch it.
   top = max(np.quantile(p[p > 0], 0.999) for _, p in tables)
   (axes,) = plots.axes(len(tables), size=(5 * len(tables) + 1, 3.2), grid=False)
   for ax, (name, prob) in zip(axes, tables, strict=True):
@@ -96,9 +98,10 @@ def save_windows(path: epath.Path, found, picture: np.ndarray, seed: int):
 
   Args:
     path: the PNG.
-    found: `measure.Measurement`s; a law of several windows is left out.
+    found: list of `measurement.Measurement`; laws of several windows are left
+      out.
     picture: uint8 [H, W, 3].
-    seed: all laws draw from the same numbers.
+    seed: seed of the random numbers, which are the same for all laws.
   """
   laws = {m.crop: m.law for m in found if isinstance(m.law, crop_laws.Law)}
   height, width, _ = picture.shape

@@ -16,26 +16,28 @@ from pp_ops import registry
 from pp_ops.errors import UserError
 from pp_ops.laws import cropmix, exact
 
-_BLOCK = 1 << 20  # windows in one piece of work
+_BLOCK = 1 << 20  # windows that one job samples
 PERCENTILES = (1, 5, 50)
 
 
 class Measurement:
-  """One law on one set of shapes: what is exact, and what was sampled.
+  """One law on one set of shapes: its exact and its sampled distribution.
 
-  What is counted is a number for each sample: here the place of its window's
-  size in a table [h + 1, w + 1].
+  Each sample gives one number, and numbers are counted. In this class the
+  number is the place of the window's size in a table [h + 1, w + 1].
 
   Attributes:
     crop: the op's spec.
+    law: the law.
     images: label of the shapes.
-    shapes: how many images have each.
-    weights: of each shape, with the sum 1.
-    exact: an `exact.Mixture` of a distribution for each shape, or None for a
-      law without one.
-    sampled: likewise, from counts.
-    fallback: share of the samples that fell back, if the law does.
-    has_sizes: whether it knows window sizes, and not areas alone.
+    shapes: {(height, width): number of images}.
+    weights: {(height, width): fraction of the images}.
+    exact: an `exact.Mixture` of the exact distribution for each shape, or None
+      for a law that has none.
+    sampled: an `exact.Mixture` of the sampled distribution for each shape.
+    fallback: fraction of the samples that are fallbacks; None if the law has no
+      fallback.
+    has_sizes: whether window sizes are known, and not only areas.
   """
 
   has_sizes = True
@@ -51,7 +53,7 @@ class Measurement:
     self.exact = self.sampled = self.fallback = None
 
   def integrate(self, bar):
-    """Computes what is exact; updates the bar after each shape."""
+    """Computes `exact`; updates the progress bar after each shape."""
     parts = []
     try:
       for shape, weight in self.weights.items():
@@ -62,19 +64,19 @@ class Measurement:
     self.exact = exact.Mixture(parts)
 
   def sample(self, shape, num, seed):
-    """What is counted, int [num]; and the number of fallbacks."""
+    """Draws `num` samples: their numbers, int [num], and how many fell back."""
     rng = np.random.default_rng(seed)
     _, _, h, w, fell_back = crop_laws.sample(self.law, num, *shape, rng)
     return h.astype(np.int64) * (shape[1] + 1) + w, int(fell_back.sum())
 
   def count(self, shape, num, seed):
-    """Draws a block; returns its counts [1, numbers], and of fallbacks."""
+    """Draws a block; returns the counts, sparse [1, N], and the fallbacks."""
     numbers, fallbacks = self.sample(shape, num, seed)
     counts = np.bincount(numbers, minlength=self._counts[shape].shape[1])
     return sparse.csr_array(counts[None]), fallbacks
 
   def add(self, shape, counts, fallbacks):
-    """Adds a block."""
+    """Adds a block's counts."""
     self._counts[shape] += counts
     self._fallbacks += fallbacks
 
@@ -99,7 +101,7 @@ class Measurement:
     return self.exact or self.sampled
 
   def row(self) -> dict[str, Any]:
-    """What the table and summary.json say."""
+    """The statistics that the table and summary.json show."""
     row: dict[str, Any] = {"law": self.crop, "images": self.images}
     for kind in ("exact", "sampled"):
       d = getattr(self, kind)
@@ -114,12 +116,15 @@ class Measurement:
 
 
 class UnionMeasurement(Measurement):
-  """What the views of CropMix cover together: numbers of pixels, no sizes."""
+  """The area that the views of CropMix cover together; there are no sizes.
+
+  The number that a sample gives is that of the covered pixels.
+  """
 
   has_sizes = False
 
   def integrate(self, bar):
-    """Nothing: there is no exact distribution."""
+    """Does nothing, because there is no exact distribution."""
     bar.update(len(self.shapes))
 
   def sample(self, shape, num, seed):
@@ -132,13 +137,13 @@ class UnionMeasurement(Measurement):
     return exact.ScaleTable(there / (shape[0] * shape[1]), prob[there])
 
   def finish(self):
-    """See `Measurement.finish`; no view falls back as a whole."""
+    """See `Measurement.finish`; a union of views has no fallback."""
     super().finish()
     self.fallback = None
 
 
 def _measurements(crop, law, images, image_shapes):
-  """One for a law; for CropMix one of each view, and one of their union."""
+  """One measurement of a law; of CropMix, one per view and one of the union."""
   if not isinstance(law, cropmix.CropMix):
     return [Measurement(crop, law, images, image_shapes)]
   found = [
@@ -162,13 +167,13 @@ def measure(
     crops: specs of crop ops.
     images: {label: shapes}.
     samples: windows to draw for each pair of crop and label.
-    seed: of the samples.
+    seed: seed of the samples.
 
   Returns:
     The measurements, crops varying fastest.
 
   Raises:
-    ValueError: if a spec is not of a crop.
+    ValueError: in one line, if a spec is not that of a crop.
   """
   laws = {crop: registry.law_of(crop, several=True) for crop in crops}
   found = [
@@ -195,7 +200,8 @@ def measure(
     unit="window",
     unit_scale=True,
   )
-  # NumPy lets go of the interpreter's lock in what takes the time here.
+  # Threads suffice, because the NumPy calls that take most of the time release
+  # the GIL.
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool, bar:
     work = lambda job, s: (job, job[0].count(*job[1:], s))
     for (m, shape, num), counts in pool.map(work, jobs, seeds):
@@ -207,15 +213,16 @@ def measure(
 
 
 def distances(found: list[Measurement]) -> list[dict[str, Any]]:
-  """Pairwise distances of the laws on the same images.
+  """Distances between laws on the same images, and between transposed images.
 
   Args:
     found: the measurements.
 
   Returns:
-    For each pair: the Kolmogorov-Smirnov distance of the crop scale, and the
-    total-variation distance of the window size; and the same between a law on
-    a shape and on the transposed one, transposed back.
+    A dict for each pair of laws on the same images, and for each law on a pair
+    of transposed shapes (with the second one transposed back). "ks" is the
+    Kolmogorov-Smirnov distance of the crop scale, "tv" the total-variation
+    distance of the window size.
   """
   rows = []
   for a, b in itertools.combinations([m for m in found if m.has_sizes], 2):

@@ -15,7 +15,7 @@ from pp_ops import registry
 from pp_ops.checks import check_number
 from pp_ops.errors import UserError
 
-_MOST_PIXELS = 10**8  # a table of their windows takes 0.8 GB
+_MOST_PIXELS = 10**8  # a table of an image's window sizes then takes 0.8 GB
 
 Shapes = dict[tuple[int, int], int]  # (height, width) -> how many images
 
@@ -24,7 +24,7 @@ def parse(text: str) -> tuple[int, int]:
   """(height, width) from `HxW`.
 
   Raises:
-    ValueError: if it is not that.
+    ValueError: in one line, if the text has another form.
   """
   match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
   if not match:
@@ -36,7 +36,7 @@ def of_folder(path: str) -> Shapes:
   """The shapes of all images below a folder; reads their headers only.
 
   Raises:
-    ValueError: if there are none.
+    ValueError: in one line, if there are no images.
   """
   if not epath.Path(path).is_dir():
     raise UserError(f"--images {path}: there is no such folder")
@@ -73,19 +73,19 @@ def _shape(file, name):
 def of_dataset(name: str, split: str, data_dir: str | None, num: int) -> Shapes:
   """The shapes of the first `num` images of a dataset's split.
 
-  Of a packed dataset they are the shapes that its images were resized to.
+  For a packed dataset these are the shapes after its resizing.
 
   Args:
     name: see `sources.get_source`.
-    split: likewise.
-    data_dir: likewise.
+    split: see `sources.get_source`.
+    data_dir: see `sources.get_source`.
     num: how many images at most.
 
   Returns:
     The shapes.
 
   Raises:
-    ValueError: if the dataset is not there.
+    ValueError: in one line, if the dataset is not there.
   """
   from big_crop.data import packed, sources
 
@@ -125,9 +125,10 @@ def add_arguments(parser) -> None:
 
 
 def from_arguments(args) -> dict[str, Shapes]:
-  """{label: shapes} of what was given, one entry for each thing to measure.
+  """{label: shapes} of the parsed arguments of `add_arguments`.
 
-  Imports the modules that register crops.
+  Each image shape, the folder and the dataset are one entry each. This function
+  also imports `--pp_modules`.
   """
   registry.import_modules(args.pp_modules)
   check_number("--max_images", args.max_images, 1)

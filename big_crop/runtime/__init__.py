@@ -1,1 +1,1 @@
-"""What keeps a run going: devices, hosts, checkpoints, records, progress."""
+"""Services of a run: devices, hosts, checkpoints, records, progress."""

@@ -1,8 +1,8 @@
 """Checkpoints with Orbax: asynchronous, complete or not there at all.
 
-A checkpoint holds the train state and what the host must remember: where each
+A checkpoint holds the train state, and what hosts must remember: where each
 host is in its stream of examples, and for how long the run has been going. Its
-checksums.json tells whether the disk has kept all that.
+checksums.json tells whether the disk has kept all of it unchanged.
 """
 
 import contextlib
@@ -22,18 +22,19 @@ from big_crop.runtime import checksums, storage
 from pp_ops.errors import UserError
 
 DIRECTORY = "checkpoints"
-# Orbax writes to this file after `Checkpoints._write_checksums`. No value that
-# is restored depends on it.
+# This file has no checksum, because Orbax still writes to it after
+# `Checkpoints._write_checksums`. No restored value depends on it.
 _ORBAX_NOTES = "_CHECKPOINT_METADATA"
 
 
 def _be_silent():
-  """Keeps to one line what `Checkpoints` raises when a save has failed."""
-  # Orbax's threads log it with a traceback, too.
+  """Silences other reports of a failed save, to leave only our line."""
+  # Orbax's threads log the error with a traceback.
   logging.getLogger("absl").addFilter(
     lambda record: not (record.exc_info and "orbax" in record.pathname)
   )
-  # TensorStore reports each array to an event loop that Orbax has closed.
+  # TensorStore reports each array to an event loop that Orbax has closed, which
+  # raises where nobody can catch it.
   before = sys.unraisablehook
 
   def hook(unraisable):
@@ -50,10 +51,10 @@ class Checkpoints:
   """The checkpoints of one run."""
 
   def __init__(self, workdir: str, keep_every: int | None = None):
-    """Opens `workdir`/checkpoints, made if need be.
+    """Opens `workdir`/checkpoints, and makes it if it is not there.
 
-    The steps that `keep_every` divides stay. Beside these the last two stay, so
-    that one is complete whatever happens to the other.
+    Checkpoints of steps that `keep_every` divides are kept. Besides, the last
+    two are kept, so that one is complete whatever happens to the other.
     """
     self.path = _folder(workdir)
     self._saving = None
@@ -63,11 +64,12 @@ class Checkpoints:
         max_to_keep=2,
         keep_period=keep_every,
         enable_async_checkpointing=True,
-        # On a shared filesystem, other hosts may see a folder a while longer
-        # than the host that renamed it.
+        # Only the first host loads, and sends to the others, because on a
+        # shared filesystem other hosts may see a folder a while longer than the
+        # host that renamed it.
         single_host_load_and_broadcast=True,
-        # Runs on the first host, in the thread that saves, when all files are
-        # written and before the folder gets its name.
+        # Orbax calls this on the first host, in the thread that saves, after
+        # all files are written and before the folder gets its final name.
         async_options=ocp.AsyncOptions(
           post_finalization_callback=self._write_checksums
         ),
@@ -83,14 +85,15 @@ class Checkpoints:
     return self._manager.latest_step()
 
   def save(self, step: int, state: Any, host: dict[str, Any]) -> None:
-    """Starts to save; the state may be used up at once.
+    """Starts to save; the caller may donate or delete the state at once.
 
     Raises:
-      ValueError: if this or the last save failed, because the disk is full,
-        say; so do `wait` and `close`.
+      ValueError: in one line, if this or the last save failed, for example
+        because the disk is full. `wait` and `close` raise it, too.
     """
     with self._naming_the_last():
-      # Till then, `_write_checksums` may be about the step before.
+      # Until the save before is finished, `_write_checksums` reads its
+      # `self._saving`.
       self._manager.wait_until_finished()
       self._saving = self.path / str(step)
       self._manager.save(
@@ -108,13 +111,14 @@ class Checkpoints:
 
   @contextlib.contextmanager
   def _naming_the_last(self) -> Iterator[None]:
-    """One line for a save that failed."""
+    """Turns a failed save into one line: the cause, the last checkpoint."""
     try:
       yield
     except (OSError, ValueError) as e:
       step = self.latest()
       last = "none yet" if step is None else self.path / str(step)
-      # TensorStore's message goes on after what the system or the store said.
+      # Only the system's or the store's own words are kept of TensorStore's
+      # long message.
       why, _, code = str(e).partition(" [os_error_code")
       why = why.rpartition(": ")[2] if code else why
       why = why.partition(" [tensorstore_spec=")[0]
@@ -123,10 +127,10 @@ class Checkpoints:
       ) from e
 
   def restore(self, step: int, target: Any) -> tuple[Any, dict[str, Any]]:
-    """Restores the state onto the devices, and the `host` saved with it.
+    """Restores the state onto the devices, and the `host` dict saved with it.
 
-    `target` is the state as `jax.ShapeDtypeStruct` with shardings; the number
-    of devices may differ from the one that saved.
+    `target` is the state's tree of `jax.ShapeDtypeStruct` with shardings. The
+    number of devices may differ from that of the run that saved.
     """
     folder = self.path / str(step)
     with _perhaps_unchecked(folder):
@@ -142,12 +146,12 @@ class Checkpoints:
     return restored["state"], host
 
   def wait(self) -> None:
-    """Waits until what was saved is complete on disk."""
+    """Waits until all saves are complete on disk."""
     with self._naming_the_last():
       self._manager.wait_until_finished()
 
   def close(self) -> None:
-    """Waits, and gives the threads back."""
+    """Waits like `wait`, then ends Orbax's threads."""
     with self._naming_the_last():
       self._manager.close()
 
@@ -167,21 +171,22 @@ def _check_same(saved, target, where):
 
 
 def latest_step(*workdirs: str, tidy: bool = False) -> int | None:
-  """The last step of which each workdir has a whole checkpoint.
+  """The last step of which every workdir has an undamaged checkpoint.
 
-  Says in a line for each which later ones are damaged.
+  Prints one line for each later checkpoint that is damaged.
 
   Args:
     workdirs: folders of runs.
-    tidy: for the one process that goes on from here: removes what killed saves
-      have left, and renames later checkpoints that are damaged, so that their
-      steps can be saved again.
+    tidy: remove what killed saves have left, and rename damaged later
+      checkpoints, so that their steps can be saved again. Only the one process
+      that goes on from the step may ask for it.
 
   Returns:
     The step, or None if there are no checkpoints at all.
 
   Raises:
-    ValueError: if there are, but no step is whole in each workdir.
+    ValueError: in one line, if there are checkpoints, but no step is undamaged
+      in every workdir.
   """
   steps = {folder: _steps(folder) for folder in map(_folder, workdirs)}
   if tidy:
@@ -222,7 +227,7 @@ def _entries(folder):
 
 
 def _steps(folder):
-  """The steps that have a name in the folder, be it a stray file's."""
+  """The steps that are names in the folder, even the name of a stray file."""
   return {
     int(path.name)
     for path in _entries(folder)
@@ -242,7 +247,8 @@ def _damage(path):
     host = (path / "host" / "metadata").read_text()
   except (OSError, UnicodeError):
     return f"neither {checksums.NAME} nor host/metadata can be read"
-  # A version that wrote no checksums did not announce them either.
+  # Checkpoints of earlier versions have no checksums. Since then, the host's
+  # JSON announces the file of checksums, so that its loss is noticed.
   return f"{checksums.NAME} is missing" if checksums.NAME in host else None
 
 
@@ -266,7 +272,10 @@ def _say(text):
 
 @contextlib.contextmanager
 def _perhaps_unchecked(path: epath.Path) -> Iterator[None]:
-  """A word, and one line if it fails, for reading without checksums."""
+  """For reading a checkpoint that may be of a version without checksums.
+
+  If it is, prints a line that says so, and turns errors into one line.
+  """
   if (path / checksums.NAME).exists():
     yield
     return
@@ -289,8 +298,9 @@ def _perhaps_unchecked(path: epath.Path) -> Iterator[None]:
 def load_variables(path: str) -> dict[str, Any]:
   """Loads another run's parameters and model state as NumPy arrays.
 
-  `path` is a workdir (its last checkpoint) or one checkpoint's folder. Returns
-  `{"params": ..., "batch_stats": ...}`, the averages where there are any.
+  `path` is a workdir, of which the last checkpoint is loaded, or the folder of
+  one checkpoint. Returns `{"params": ..., "batch_stats": ...}`; if the run kept
+  averaged weights, these are the averages.
   """
   folder = storage.path(path)
   if (step := latest_step(path)) is not None:

@@ -1,7 +1,7 @@
 """Checksums of a folder's files, by which damage is noticed later.
 
-Orbax and TensorStore check their own index files alone: a flipped bit in the
-arrays' data, or in a number of a JSON file, is read as if it had been saved.
+Orbax and TensorStore check only their own index files. Without checksums, a
+flipped bit in an array's data or in a number of a JSON file would go unnoticed.
 """
 
 import json
@@ -21,8 +21,8 @@ def write(folder: epath.Path, leave_out: str) -> None:
   """Writes size and CRC of each file to `folder`/checksums.json.
 
   Args:
-    folder: a folder whose files are complete; folders in it count, too.
-    leave_out: the name of a file in `folder` that will change.
+    folder: a folder whose files are complete; includes files in subfolders.
+    leave_out: the name of a file in `folder` that will still change.
   """
   if storage.is_remote(folder):
     kept = _of_store(folder)
@@ -39,12 +39,12 @@ def write(folder: epath.Path, leave_out: str) -> None:
 
 
 def damage(folder: epath.Path) -> str | None:
-  """What is not as it was when `write` was called, in words; None if all is."""
+  """Says in words what has changed since `write`; None if nothing has."""
   try:
     kept = json.loads((folder / NAME).read_text())
     kept = [(name, size, str(crc)) for name, (size, crc) in kept.items()]
   except UserError:
-    raise  # the store cannot be reached: this says nothing of the file
+    raise  # The store cannot be reached: that is no damage of the file.
   except (OSError, ValueError, TypeError, AttributeError) as e:
     return f"{NAME} cannot be read: {e}"
   there = _of_store(folder) if storage.is_remote(folder) else None
@@ -76,7 +76,7 @@ def _size_and_crc(path, extend, kind=""):
 
 
 def _of_store(folder):
-  """By the CRC-32C that the store keeps: nothing is read."""
+  """Sizes and checksums by the CRC-32C that the store keeps; reads no file."""
   return {
     name: [size, f"{_CRC32C}{crc:08x}"]
     for name, (size, crc) in storage.contents(folder).items()
@@ -84,7 +84,7 @@ def _of_store(folder):
 
 
 def _crc32c():
-  """For a copy of what `_of_store` has seen."""
+  """The CRC-32C, for a local copy of a folder that `_of_store` described."""
   try:
     import google_crc32c
   except ImportError as e:

@@ -1,8 +1,8 @@
 """What all commands share: how they take arguments, and how they end.
 
-A mistake of the user's and a Ctrl-C are one line. Our code raises `UserError`
-where something that a person gave is wrong. So may a user's own op, objective
-or config. Faults of the program have a traceback.
+A user's mistake and a Ctrl-C print one line. Our code raises `UserError` for a
+user's mistake, and a user's own op, objective or config may do so, too. Bugs
+keep their traceback.
 """
 
 import argparse
@@ -14,10 +14,10 @@ from typing import Any
 from big_crop.runtime import stop
 from pp_ops.errors import UserError
 
-# What requirements-device.txt leaves out.
+# Packages that requirements-device.txt leaves out.
 _OPTIONAL = ("matplotlib", "tensorflow", "tensorflow_datasets")
 
-# What a disk answers that is full, or may not be written to.
+# Errors of a disk that is full or may not be written to.
 _DISK = (
   errno.ENOSPC,
   errno.EDQUOT,
@@ -29,14 +29,14 @@ _DISK = (
 
 
 def parser(doc: str, **kw: Any) -> argparse.ArgumentParser:
-  """A command's parser, which shows the docstring of its module as it is."""
+  """A command's parser, whose --help shows the module's docstring unwrapped."""
   shown = argparse.RawDescriptionHelpFormatter
   return argparse.ArgumentParser(description=doc, formatter_class=shown, **kw)
 
 
 @contextlib.contextmanager
 def one_line():
-  """Ends a command: status 2 for a user's mistake, 130 after a Ctrl-C."""
+  """Ends a command: one line, status 2 for a mistake, 130 after a Ctrl-C."""
   try:
     yield
   except SystemExit:

@@ -1,7 +1,8 @@
 """Scalars for TensorBoard, without TensorFlow.
 
-TensorBoard's own record writer and messages; the `EventFileWriter` above these
-loads TensorFlow where that is installed.
+This module uses TensorBoard's record writer and messages, because its
+`EventFileWriter`, which is built on them, loads TensorFlow if that is
+installed.
 """
 
 import os
@@ -18,7 +19,7 @@ class EventFile:
 
   def __init__(self, folder: epath.Path):
     """Opens the file."""
-    # Names that sort by time, as TensorBoard reads them in this order.
+    # Names sort by time, because TensorBoard reads files in this order.
     name = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
     self._file = storage.Log(folder / f"events.out.tfevents.{name}")
     from tensorboard.summary.writer.record_writer import RecordWriter

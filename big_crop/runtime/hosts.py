@@ -1,4 +1,4 @@
-"""Several hosts, one program: they start, stop and fail together."""
+"""Several hosts that run one program: they start, stop and fail together."""
 
 import argparse
 import contextlib
@@ -16,9 +16,9 @@ from jax.experimental import multihost_utils
 from big_crop.runtime import stop
 from pp_ops.errors import UserError
 
-# A host that has been silent for so long is taken for dead.
+# A host that has been silent for this many seconds is taken for dead.
 _HEARTBEAT_S = 60
-# Status of a run that lost another host: start all of them again.
+# Exit status of a run that lost another host: all must be started again.
 LOST_HOST = 3
 
 _times_asked = itertools.count(1)
@@ -45,8 +45,14 @@ def initialize(
 ) -> None:
   """Joins the other hosts, if there are any; call it before any computation.
 
-  Without the `host:port` of process 0, the number of processes and this one's,
-  JAX detects the cluster.
+  Args:
+    coordinator_address: `host:port` of process 0.
+    num_processes: number of processes.
+    process_id: number of this process. If all three are None, JAX detects the
+      cluster.
+
+  Raises:
+    ValueError: in one line, if only some are given or the number is too large.
   """
   given = {
     "--coordinator_address": coordinator_address,
@@ -79,13 +85,14 @@ def stop_requested() -> bool:
   """Whether all hosts are to stop here; every host must ask at every step.
 
   A SIGTERM or Ctrl-C to any host makes all of them stop at the same step, one
-  or a few later: JAX's preemption service agrees on it.
+  or a few steps later, on which they agree through JAX's preemption service.
   """
   if not jax.distributed.is_initialized():
     return stop.requested()
-  # The service answers yes to the number after the highest it was asked with,
-  # which is 1 for a SIGTERM that comes before. So the numbers start there, and
-  # not at the step that a resumed run goes on from.
+  # The preemption service stops all hosts at the first number above any that a
+  # host has asked about so far. If SIGTERM arrives before the first question,
+  # that number is 1. We therefore count questions from 1 instead of passing the
+  # training step: a resumed run would start above 1 and never stop.
   return multihost_utils.reached_preemption_sync_point(next(_times_asked))
 
 
@@ -96,7 +103,7 @@ def gather(value: float | int) -> list:
 
 
 def agree(text: str, what: str) -> None:
-  """Checks that all hosts have the same text."""
+  """Raises unless all hosts have the same text; `what` names it."""
   if len(set(gather(zlib.crc32(text.encode())))) > 1:
     raise UserError(
       f"{what} differs between the hosts: start all of them alike"
@@ -104,7 +111,7 @@ def agree(text: str, what: str) -> None:
 
 
 def agree_on_first(number: int) -> int:
-  """The number that the first host has."""
+  """The number that the first host passes, on all hosts."""
   return int(multihost_utils.broadcast_one_to_all(np.int64(number)))
 
 
@@ -112,8 +119,8 @@ def agree_on_first(number: int) -> int:
 def failing_together() -> Iterator[None]:
   """Ends the process at once when something fails, if there are other hosts.
 
-  An orderly end would wait for them, and they wait for this one. They notice
-  when its connections close, or after the heartbeat's time.
+  An orderly end would wait for the other hosts while they wait for this one.
+  They notice its end when its connections close, or after `_HEARTBEAT_S`.
   """
   try:
     yield
@@ -129,7 +136,7 @@ def _report(error):
   if isinstance(error, SystemExit):
     status = error.code if isinstance(error.code, int) else 1
   elif isinstance(error, jax.errors.JaxRuntimeError):
-    # What XLA says when a connection closes in the midst of a collective.
+    # XLA raises this when a connection closes during a collective.
     status = LOST_HOST
     print(
       "error: a computation over all hosts failed; if one of them is gone,"

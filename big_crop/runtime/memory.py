@@ -1,4 +1,4 @@
-"""Whether what a run needs fits into memory, before any of it is made."""
+"""Checks that a run's arrays fit into memory, before any of them is made."""
 
 import contextlib
 import math
@@ -21,7 +21,7 @@ def _of_machine():
   """Bytes of this machine's memory, or of the container's share of it."""
   found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
   for path in _CGROUP:
-    with contextlib.suppress(OSError, ValueError):  # not there, or "max"
+    with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
       found.append(int(pathlib.Path(path).read_text()))
   return min(found)
 
@@ -35,15 +35,15 @@ def _bytes(x):
 
 
 def check(parts: Mapping[str, Any], mesh: jax.sharding.Mesh) -> None:
-  """Checks that a step's arrays fit, which is the least that it needs.
+  """Raises unless a step's arrays fit into memory, the least that it needs.
 
-  `parts` is {what to call it: tree of `jax.ShapeDtypeStruct`}, with the
-  shardings that they will have on the mesh.
+  `parts` is {name for the error message: tree of `jax.ShapeDtypeStruct` with
+  the shardings that the arrays will have on the mesh}.
   """
   device = mesh.local_devices[0]
   limit = (device.memory_stats() or {}).get("bytes_limit")
   where, copies = "a device", 1
-  if not limit:  # CPU devices share the machine's
+  if not limit:  # CPU devices, which share the machine's memory
     limit, where = _of_machine(), "this machine"
     copies = len(mesh.local_devices)
   sizes = {

@@ -1,4 +1,4 @@
-"""Whether a place can be written to, before the work that ends in it."""
+"""Checks that an output can be written, before the work that produces it."""
 
 import contextlib
 import os
@@ -12,8 +12,8 @@ from pp_ops.errors import UserError
 def check_folder(path: str | os.PathLike, what: str) -> None:
   """Checks that a folder is there, or can be made, and can be written to.
 
-  Nothing is made, and remote places are not looked at. In the error `what`
-  names the folder, such as "--out".
+  It does not make the folder, and does not check remote ones. `what`, such as
+  "--out", names the folder in the error.
   """
   text = os.fspath(path)
   if "://" in text:
@@ -25,7 +25,8 @@ def check_folder(path: str | os.PathLike, what: str) -> None:
     place = next(p for p in (wanted, *wanted.parents) if _is_there(p))
     if not place.is_dir():
       raise UserError(f"{what} {text}: {place} is a file: name a folder")
-    # Permissions say little: root has all, and a mount may be read-only.
+    # A trial, because permissions say little: root has all of them, and a mount
+    # may be read-only.
     with tempfile.TemporaryFile(dir=place):
       pass
   except OSError as e:
@@ -44,7 +45,7 @@ def _is_there(path):
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike) -> Iterator[None]:
-  """One line that names the file, for one that the disk does not take."""
+  """Turns the error of a file that cannot be written into one line."""
   try:
     yield
   except OSError as e:
@@ -52,7 +53,7 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
 
 
 def check_file(path: str | os.PathLike, what: str) -> None:
-  """Checks that a file can be written, in a folder that is there."""
+  """Checks that a file can be written, and that its folder exists."""
   path = pathlib.Path(path)
   if path.is_dir():
     raise UserError(f"{what} {path} is a folder: name a file")

@@ -1,7 +1,7 @@
 """The progress line of a run: step, loss, learning rate, images/s, ETA.
 
-Not tqdm or clu's ReportProgress, because their clocks count evaluations and
-checkpoints as training.
+tqdm and clu's ReportProgress are not used, because their clocks count
+evaluations and checkpoints as training.
 """
 
 import sys
@@ -31,7 +31,8 @@ class Progress:
     """Stops the clock: for evaluations, checkpoints and compilation.
 
     Args:
-      compiling: the step before what is compiled, which the line then says.
+      compiling: for compilation, the number of the last step, to be shown with
+        "compiling".
     """
     self._paused, self._compiling = time.perf_counter(), compiling
     if compiling is not None:
@@ -39,7 +40,7 @@ class Progress:
       self.show(text, keep=not self._live)
 
   def resume(self, steps: int = 0) -> None:
-    """Starts the clock again, after so many steps that do not count."""
+    """Starts the clock again; `steps` were made meanwhile and do not count."""
     self._step += steps
     self._time += time.perf_counter() - self._paused
     if self._live and self._compiling is not None:
@@ -49,7 +50,8 @@ class Progress:
     """Shows the line.
 
     Returns:
-      Images per second since the last `update`, None if no step counts.
+      Images per second since the last `update`; None if no step since then
+      counts.
     """
     now = time.perf_counter()
     images = (step - self._step) * self._batch_size
@@ -67,7 +69,7 @@ class Progress:
     return rate
 
   def show(self, text: str, keep: bool = True) -> None:
-    """Prints a line; one that is not kept is written over by the next."""
+    """Prints a line; without `keep` the next line overwrites it."""
     if self._silent:
       return
     if self._live:
@@ -76,7 +78,7 @@ class Progress:
 
 
 def evaluation_bar(total: int) -> tqdm:
-  """A bar over so many images, for evaluations of more than a few seconds."""
+  """A progress bar over `total` images; it appears after five seconds."""
   return tqdm(
     total=total,
     desc="evaluating",

@@ -1,9 +1,10 @@
-"""TensorFlow starts without its usual lines about GPUs and instructions.
+"""Lets TensorFlow start without its usual lines about GPUs and instructions.
 
-Some come from C++ before TensorFlow has read any setting, and all come once:
-when TensorFlow is imported and when it first looks for a GPU, which JAX owns
-here. So both are done with a filter behind file descriptor 2, which passes on
-every line that is not in `_CHATTER`. With TF_CPP_MIN_LOG_LEVEL=0 there is none.
+Some of these lines come from C++ before TensorFlow has read any setting. All of
+them come only once: when TensorFlow is imported, and when it first looks for a
+GPU, which JAX owns here. We therefore do both while a filter behind file
+descriptor 2 drops the lines that match `_CHATTER`. TF_CPP_MIN_LOG_LEVEL=0 turns
+the filter off.
 """
 
 import contextlib
@@ -22,7 +23,8 @@ _CHATTER = (
   "Unable to register cu.* factory",
   "computation placer already registered",
 )
-# A process, because it still passes on the last words of one that crashes.
+# The filter is a process of its own, so that it still passes on the last words
+# of a process that crashes.
 _FILTER = """
 import re, sys
 for line in sys.stdin.buffer:
@@ -34,7 +36,7 @@ for line in sys.stdin.buffer:
 
 def install() -> None:
   """Makes the first `import tensorflow` a quiet one."""
-  # The level that JAX sets, too, but TensorFlow may be imported before JAX.
+  # JAX sets the same level, but TensorFlow may be imported before JAX.
   level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
   if level != "0" and "tensorflow" not in sys.modules:
     sys.meta_path.insert(0, _Finder)
@@ -69,7 +71,7 @@ def _filtered_stderr():
     command,
     stdin=subprocess.PIPE,
     stdout=saved,
-    start_new_session=True,  # Ctrl-C is for this process
+    start_new_session=True,  # so that it does not get a terminal's Ctrl-C
   )
   os.dup2(child.stdin.fileno(), 2)
   child.stdin.close()
@@ -78,6 +80,7 @@ def _filtered_stderr():
   finally:
     os.dup2(saved, 2)
     os.close(saved)
-    # A process that the import started would keep the filter waiting.
+    # The wait has a limit, because the filter goes on while any process that
+    # the import started holds its standard input open.
     with contextlib.suppress(subprocess.TimeoutExpired):
       child.wait(1)

@@ -1,4 +1,4 @@
-"""What a run leaves in its workdir: config.json, metrics.jsonl."""
+"""The records in a run's workdir: config.json, metrics.jsonl."""
 
 import importlib.util
 import json
@@ -16,8 +16,8 @@ def read_json(path: epath.Path) -> dict[str, Any]:
   try:
     found = json.loads(path.read_text())
   except UserError:
-    raise  # The store cannot be reached, which says nothing of the file.
-  except (OSError, ValueError) as e:  # also what is not UTF-8
+    raise  # The store cannot be reached: that is no damage of the file.
+  except (OSError, ValueError) as e:  # ValueError includes invalid UTF-8
     raise UserError(f"{path} is damaged: {e}") from None
   if not isinstance(found, dict):
     raise UserError(f"{path} is damaged: it holds no JSON object")
@@ -27,10 +27,12 @@ def read_json(path: epath.Path) -> dict[str, Any]:
 def check_workdir(
   workdir: epath.Path, config: dict[str, Any], free: tuple[str, ...]
 ) -> None:
-  """Checks that the workdir is free, or holds this config's run.
+  """Raises unless the workdir is free or holds a run of this config.
 
-  The config is the resolved one, as JSON values. Its dotted keys in `free` may
-  change between restarts of one run.
+  Args:
+    workdir: the workdir.
+    config: the resolved config, as JSON values.
+    free: dotted keys that may change between restarts of one run.
   """
   path = workdir / "config.json"
   begun = [workdir / "checkpoints", workdir / "metrics.jsonl"]
@@ -44,7 +46,7 @@ def check_workdir(
       )
   else:
     raise UserError(f"workdir {workdir} holds a run without a config.json")
-  read_metrics(workdir)  # which also checks them
+  read_metrics(workdir)  # raises if a line is damaged
 
 
 def changed_key(
@@ -52,8 +54,8 @@ def changed_key(
 ) -> str | None:
   """The first `config.KEY is A there and B here` of two configs, or None.
 
-  They are resolved and of JSON values; in the dotted keys `free` they may
-  differ.
+  Both are resolved configs of JSON values. They may differ in the dotted keys
+  `free`.
   """
   old, new = flat(old), flat(new)
   for key in sorted(old.keys() | new.keys()):
@@ -84,12 +86,12 @@ def best(logged: list[dict[str, float]]) -> dict[str, float]:
   """The best value of each evaluated metric over a run, and its step.
 
   Args:
-    logged: the records of metrics.jsonl, which a resumed run has as a whole.
+    logged: all records of metrics.jsonl; a resumed run has the earlier ones.
 
   Returns:
-    `val/top1_best` and `val/top1_best_step` of `val/top1`, and so on: the
-    highest top-1 and top-5, the lowest loss and calibration error; the first of
-    equal ones. Metrics that have no better and worse are left out.
+    `val/top1_best` and `val/top1_best_step` for `val/top1`, and so on: the
+    highest top-1 and top-5, the lowest loss and calibration error. Of equal
+    values the first one counts. All other metrics are left out.
   """
   found = {}
   for record in logged:
@@ -111,14 +113,14 @@ class Metrics:
   """metrics.jsonl and TensorBoard; one JSON object for each logged step."""
 
   def __init__(self, workdir: epath.Path, start_step: int):
-    """Opens the files. What was logged after `start_step` is dropped.
+    """Opens the files, and drops records of steps after `start_step`.
 
-    The run goes on from the checkpoint of that step, and will log it again.
+    The run goes on from the checkpoint of that step, and logs them again.
     """
     kept = [r for r in read_metrics(workdir) if r["step"] <= start_step]
     text = "".join(json.dumps(r) + "\n" for r in kept)
     self._file = storage.Log(workdir / "metrics.jsonl", text.encode())
-    # TensorBoard is not needed for training.
+    # Event files are written if TensorBoard is installed.
     there = importlib.util.find_spec("tensorboard") is not None
     self._events = event_files.EventFile(workdir) if there else None
 

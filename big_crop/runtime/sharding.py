@@ -1,4 +1,4 @@
-"""Which device holds what: meshes, and shardings by rule."""
+"""Meshes of devices, and the sharding of arrays by rules."""
 
 import collections
 import math
@@ -22,10 +22,10 @@ _WHERE = "config.sharding_strategy"
 def make_mesh(
   axes: Sequence[tuple[str, int]], devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-  """Arranges the devices in a mesh, over all of whose axes a batch is split.
+  """Arranges the devices in a mesh; a batch is split over all of its axes.
 
-  `axes` are (name, size) pairs, e.g. `[("data", 2), ("fsdp", 4)]`; one size may
-  be -1, for what the others leave.
+  `axes` are (name, size) pairs, e.g. `[("data", 2), ("fsdp", 4)]`. One size may
+  be -1, which stands for all devices that the other sizes leave.
   """
   devices = jax.devices() if devices is None else devices
   if not axes:
@@ -48,7 +48,8 @@ def make_mesh(
       f" {len(devices)} devices; use sizes whose product is {len(devices)}"
       " (one of them may be -1)."
     )
-  # Without explicit types, newer versions of JAX type shardings.
+  # The types are given, because newer versions of JAX would otherwise make the
+  # axes explicit and shardings part of an array's type.
   types = (AxisType.Auto,) * len(shape)
   return jax.make_mesh(shape, axis_names, types, devices=devices)
 
@@ -69,8 +70,8 @@ def make_global_batch(
 ) -> dict[str, jax.Array]:
   """Puts a batch on the devices, split over all of them.
 
-  Each process passes its part, arrays [local batch, ...] of equally many
-  examples. Returns arrays [global batch, ...].
+  Each process passes its part, arrays [local batch, ...], where all local
+  batches have the same size. Returns arrays [global batch, ...].
   """
   sharding = batch_sharding(mesh)
   return {
@@ -93,10 +94,10 @@ def batch_of(
 def check_batch_size(
   batch_size: int, mesh: Mesh, grad_accum: int = 1, where: str = "batch size"
 ) -> None:
-  """Checks that each device gets equally many examples of each microbatch.
+  """Raises unless devices get equally many examples of each microbatch.
 
-  The batch size is over all devices; an error names the nearest that work, and
-  calls it `where`.
+  `batch_size` counts the examples on all devices. The error names the nearest
+  sizes that work; `where` is its name for the batch size.
   """
   unit = mesh.size * grad_accum
   if batch_size > 0 and batch_size % unit == 0:
@@ -123,20 +124,22 @@ def infer_sharding(
   Args:
     tree: arrays, or anything with shape and dtype.
     mesh: the mesh.
-    strategy: (regex, rule) pairs over parameter names, first match wins, no
-      match replicates. A rule is `replicate`, or `fsdp(axis="data",
-      min_size_to_shard_mb=0.0625)` which splits the largest dimension that the
-      axis (or tuple of axes) divides, and leaves smaller arrays replicated.
-    known: the names that the patterns see, usually those of the parameters;
-      default all names of `tree`. A leaf of `tree` whose name ends with a known
-      name follows its rule (moments in an optimiser state, averages). The other
-      leaves (counters, running statistics) are replicated.
+    strategy: (regex, rule) pairs over parameter names. The first match wins;
+      without a match an array is replicated. A rule is `replicate`, or
+      `fsdp(axis="data", min_size_to_shard_mb=0.0625)`, which splits the largest
+      dimension that the axis (or tuple of axes) divides, and replicates arrays
+      that are smaller than the minimum in MiB.
+    known: the names that the patterns are matched with, usually those of the
+      parameters; by default all names of `tree`. A leaf of `tree` whose name
+      ends with a known name follows that name's rule, for example moments in an
+      optimiser state, and averages. All other leaves, such as counters and
+      running statistics, are replicated.
 
   Returns:
     The tree with a `NamedSharding` for each leaf.
 
   Raises:
-    ValueError: one line, for patterns that match nothing, unknown rules and
+    ValueError: in one line, for patterns that match nothing, unknown rules and
       wrong arguments.
   """
   if known is None:

@@ -1,13 +1,13 @@
-"""Stopping well: what Ctrl-C and SIGTERM do to a command.
+"""What Ctrl-C and SIGTERM do to a command.
 
 The first Ctrl-C (SIGINT) ends the process at once, unless the command holds it
 off (`hold`) to save something first. The second one always ends the process at
 once. The status is 130 in both cases.
 
-A thread sees to this, and nothing is raised. Python would run a signal handler
-in the main thread, which XLA's compiler may keep busy for minutes. And
-KeyboardInterrupt gets lost in callbacks from C++, while every thread and every
-child process that it meets prints a traceback.
+A thread of ours handles Ctrl-C, and no exception is raised, for two reasons.
+Python would run a signal handler in the main thread, which XLA's compiler may
+keep busy for minutes. KeyboardInterrupt gets lost in callbacks from C++, and
+every thread and child process that it reaches prints a traceback.
 """
 
 import atexit
@@ -24,13 +24,13 @@ from collections.abc import Callable, Iterator
 from big_crop.runtime import quiet
 
 STATUS = 128 + signal.SIGINT
-# A stop that takes longer is announced.
+# If a stop takes longer than this, a line announces it.
 _PATIENCE_S = 1.0
-# Tells a process that `start` made the id of its parent.
+# Environment variable that tells a child made by `start` its parent's id.
 _PARENT = "BIG_CROP_PARENT"
 _FORWARDED = (signal.SIGINT, signal.SIGTERM)
 
-_sigterm = _interrupted = False  # what has been asked for
+_sigterm = _interrupted = False  # whether SIGTERM, or Ctrl-C, has come
 _held = _all_hosts = _at_once = False
 _silent = _told = False
 _end_of_line = ""
@@ -44,24 +44,25 @@ def listen(
 ) -> None:
   """Takes over SIGINT; every command calls this before its slow imports.
 
-  And makes TensorFlow's import a quiet one, which is a command's business too:
-  whoever imports `big_crop` into a program of his own finds all as it was.
+  It also makes TensorFlow's import a quiet one. Both are done here and not when
+  `big_crop` is imported, so that importing it into another program changes
+  nothing there.
 
   Args:
-    goes_on: whether the same command goes on where this one stops. A stopped
-      user is told so.
-    sigterm: whether SIGTERM too asks for a stop, rather than ends the process.
-    at_once: whether nothing may hold a Ctrl-C off.
+    goes_on: whether the same command goes on where this one stops, which the
+      message about a stop then says.
+    sigterm: whether SIGTERM also asks for a stop, rather than end the process.
+    at_once: whether `hold` has no effect.
   """
   global _silent, _end_of_line, _at_once, _stderr
   quiet.install()
   _at_once = at_once
-  _stderr = os.dup(2)  # It may be redirected for a while.
+  _stderr = os.dup(2)  # a copy, because descriptor 2 may be redirected later
   _end_of_line = "; the same command goes on" if goes_on else ""
   parent = int(os.environ.pop(_PARENT, 0))
   _silent = parent > 0
-  # Python's C handler writes each signal's number into this pipe, whatever the
-  # main thread is doing.
+  # Python's C signal handler writes each signal's number into this pipe at
+  # once, whatever the main thread is doing.
   readable, writable = os.pipe()
   os.set_blocking(writable, False)
   signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
@@ -69,8 +70,9 @@ def listen(
   if sigterm:
     signal.signal(signal.SIGTERM, _on_sigterm)
   threading.Thread(target=_watch, args=(readable, parent), daemon=True).start()
-  # The first callback that is registered runs last. Python then restores the
-  # default action of every signal but the ignored ones.
+  # This callback runs last, because it is registered first. After it Python
+  # restores the default action of all signals that are not ignored, so SIGINT
+  # must be ignored by then.
   atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
   if parent:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
@@ -83,7 +85,7 @@ def _on_sigterm(signum, frame):
 
 
 def _watch(pipe, parent):
-  """Waits for Ctrl-C; the death of the parent counts as one."""
+  """Waits for Ctrl-C; the death of the parent process counts as one."""
   global _interrupted
   announced = orphaned = False
   while True:
@@ -110,7 +112,7 @@ def _end():
   try:
     for child in _children:
       child.kill()
-    # In a thread, because a filesystem may not answer.
+    # In a thread with a time limit, because a filesystem may not answer.
     cleaner = threading.Thread(target=_clean, daemon=True)
     cleaner.start()
     cleaner.join(_PATIENCE_S)
@@ -135,10 +137,10 @@ def _say_stopped(start=None):
 
 
 def _say(text, start=None):
-  """Prints a line, whatever locks on sys.stderr the main thread holds."""
+  """Prints a line without sys.stderr, whose lock the main thread may hold."""
   if _silent and not _sigterm:
     return
-  if start is None:  # On a terminal the line replaces the one of progress.
+  if start is None:  # On a terminal the line replaces the progress line.
     start = "\r\033[K" if os.isatty(_stderr) else ""
   with contextlib.suppress(OSError):
     os.write(_stderr, f"{start}{text}\n".encode())
@@ -155,18 +157,18 @@ def cleaning(function: Callable[[], None]) -> Iterator[None]:
 
 
 def hold(on: bool = True) -> None:
-  """Whether the first Ctrl-C only sets `requested`, which the caller grants."""
+  """Makes the first Ctrl-C only set `requested`; the caller must then stop."""
   global _held
   _held = on and not _at_once
 
 
 def requested() -> bool:
-  """Whether to stop: for a SIGTERM, or for a Ctrl-C that was held off."""
+  """Whether a SIGTERM, or a Ctrl-C that was held off, asks for a stop."""
   return _sigterm or _interrupted
 
 
 def tell(what: str) -> None:
-  """Prints what the command did upon a request to stop."""
+  """Prints what the command did in answer to a request to stop."""
   global _told
   _told = True
   _say(f"{'Ctrl-C' if _interrupted else 'SIGTERM'}: {what}")
@@ -181,20 +183,22 @@ def finish() -> None:
 
 
 def stop_all_hosts() -> None:
-  """From now on a Ctrl-C is passed on to SIGTERM's handler, which is JAX's."""
+  """Makes a Ctrl-C from now on send SIGTERM, whose handler is now JAX's."""
   global _all_hosts
   _all_hosts = True
-  if _sigterm:  # JAX has not seen a SIGTERM that came before.
+  # A SIGTERM that came earlier is sent to this process once more, so that the
+  # handler that JAX has installed since then also sees it.
+  if _sigterm:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def start(command: list[str], **options) -> subprocess.Popen:
-  """Starts a process that calls `listen`, and that ends when this one does.
+  """Starts a command that calls `listen`, and that ends when this process does.
 
-  The process has a group of its own. A terminal's Ctrl-C goes to the whole
-  group of this process, and the child must get it once, from `wait`. Signals
-  that come before it listens are kept for it. The options are those of
-  `subprocess.Popen`.
+  The child has a process group of its own, because a terminal sends Ctrl-C to
+  this process's whole group and the child must get it only once, from `wait`.
+  Signals that arrive before the child listens are delivered when it does. The
+  options are those of `subprocess.Popen`.
   """
   signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
   try:
@@ -207,10 +211,10 @@ def start(command: list[str], **options) -> subprocess.Popen:
 
 
 def wait() -> list[int]:
-  """Waits for all that `start` made, and passes requests to stop on to them.
+  """Waits for all children of `start`, and passes requests to stop on to them.
 
   Returns:
-    Their statuses.
+    The exit statuses of the children.
   """
   hold()
   passed_on = set()

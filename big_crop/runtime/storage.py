@@ -1,9 +1,9 @@
-"""Where workdirs are: local folders, and gs:// through gcsfs.
+"""Storage of workdirs: local folders, and gs:// through gcsfs.
 
-epath reads gs:// with TensorFlow wherever that is installed. Workdirs go
-through gcsfs in any case, so that they are the same without TensorFlow, and can
-be pointed at an emulator: STORAGE_EMULATOR_HOST for gcsfs, and for the arrays,
-which Orbax writes with TensorStore, TENSORSTORE_GCS_HTTP_URL.
+epath reads gs:// with TensorFlow wherever that is installed. We always use
+gcsfs instead, so that workdirs behave the same without TensorFlow and can be
+pointed at an emulator. STORAGE_EMULATOR_HOST does so for gcsfs, and
+TENSORSTORE_GCS_HTTP_URL for the arrays, which Orbax writes with TensorStore.
 """
 
 import base64
@@ -20,11 +20,11 @@ from etils import epath
 from big_crop.runtime import outputs
 from pp_ops.errors import UserError
 
-_PATIENCE_S = 180.0  # with a store that does not answer, or that is too busy
+_PATIENCE_S = 180.0  # how long to retry if a store does not answer or is busy
 
 
 def path(name: str | os.PathLike) -> epath.Path:
-  """A workdir, or another folder that a command writes to; absolute.
+  """The absolute path of a workdir, or another folder that a command writes to.
 
   Raises:
     ValueError: for a URL that is not gs://, or a bucket that cannot be used.
@@ -43,7 +43,7 @@ def path(name: str | os.PathLike) -> epath.Path:
 def is_remote(path: epath.Path) -> bool:
   """Whether a path is on an object store.
 
-  There a write makes a whole object or none, and nothing can be appended to,
+  There a write makes a whole object or none, and objects cannot be appended to,
   linked or renamed.
   """
   return os.fspath(path).startswith("gs://")
@@ -51,7 +51,7 @@ def is_remote(path: epath.Path) -> bool:
 
 @functools.cache
 def _use_gcsfs():
-  """Puts gcsfs behind every gs:// of epath's in this process, also in Orbax."""
+  """Makes epath, also in Orbax, use gcsfs for every gs:// in this process."""
   try:
     import fsspec
     import gcsfs
@@ -65,7 +65,8 @@ def _use_gcsfs():
       "requirements-gs.txt"
     ) from e
 
-  # Without the extensions for zonal buckets, which ask for more rights.
+  # Based on gcsfs.core, which lacks the extensions for zonal buckets, because
+  # these need more rights.
   class Files(gcsfs.core.GCSFileSystem):
     """gcsfs as workdirs need it."""
 
@@ -81,7 +82,8 @@ def _use_gcsfs():
       start = time.monotonic()
       while True:
         try:
-          # Repeats what may be repeated, but for half a minute only.
+          # gcsfs repeats requests that may be repeated, but only for half a
+          # minute; this loop goes on for `_PATIENCE_S`.
           return await super()._call(method, path, *args, **kwargs)
         except (FileNotFoundError, FileExistsError):
           raise
@@ -114,7 +116,8 @@ def _check(bucket):
   from google.cloud import storage
 
   try:
-    # Orbax asks for it, too: the right to read objects is not enough.
+    # Orbax makes this request, too, for which the right to read objects is not
+    # enough.
     storage.Client().get_bucket(bucket)
   except (GoogleAPIError, GoogleAuthError, OSError) as e:
     raise UserError(f"gs://{bucket} cannot be used: {e}") from e
@@ -127,7 +130,7 @@ def _files(path):
 
 
 def write(path: epath.Path, data: str | bytes) -> None:
-  """Writes a file, whole or not at all, whoever else is writing it."""
+  """Writes a file atomically, even if others write it at the same time."""
   data = data.encode() if isinstance(data, str) else data
   if is_remote(path):
     files, name = _files(path)
@@ -140,14 +143,14 @@ def write(path: epath.Path, data: str | bytes) -> None:
 
 
 def create(path: epath.Path, text: str) -> bool:
-  """Makes a file, whole or not at all, unless there is one.
+  """Makes a file atomically, unless there is one.
 
   Args:
     path: the file, in a folder that exists.
-    text: unlike that of any other attempt.
+    text: the content, which must be unique to this attempt.
 
   Returns:
-    Whether it was made.
+    Whether this attempt made the file.
 
   Raises:
     OSError: if the filesystem has no hard links.
@@ -165,13 +168,14 @@ def create(path: epath.Path, text: str) -> bool:
       finally:
         temporary.unlink()
   except FileExistsError:
-    # A repeated request may report its own success as a failure.
+    # If a request is repeated, the second try fails because the first one
+    # succeeded. The unique content tells.
     return path.read_text() == text
   return True
 
 
 def touch(path: epath.Path, text: str) -> None:
-  """Makes a file as new as one just written; `text` is what is in it."""
+  """Sets a file's time of modification to now; `text` must be its content."""
   if is_remote(path):
     write(path, text)
   else:
@@ -179,13 +183,14 @@ def touch(path: epath.Path, text: str) -> None:
 
 
 def modified(path: epath.Path) -> float:
-  """When a file was last written, by the clock of what it lies on."""
-  # On local files epath asks for the owner's name, whom a container may lack.
+  """A file's time of modification, in seconds, by its storage's clock."""
+  # epath's stat of a local file looks up the owner's name, which a container
+  # may not have.
   return path.stat().mtime if is_remote(path) else os.stat(path).st_mtime
 
 
 def contents(folder: epath.Path) -> dict[str, tuple[int, int]]:
-  """{name below a folder: bytes, CRC-32C}, as an object store knows them."""
+  """{name below a folder: (bytes, CRC-32C)}, as the object store knows them."""
   files, name = _files(folder)
   return {
     epath.Path(f"gs://{path}").relative_to(folder).as_posix(): (
@@ -197,10 +202,10 @@ def contents(folder: epath.Path) -> dict[str, tuple[int, int]]:
 
 
 class Log:
-  """A file that grows: what is flushed stays.
+  """A file that grows: data are in the file once they are flushed.
 
-  On an object store every flush writes all of it anew, which it takes once a
-  second.
+  On an object store every flush writes the whole file anew, which the store
+  accepts about once a second.
   """
 
   def __init__(self, path: epath.Path, data: bytes = b""):
@@ -213,7 +218,7 @@ class Log:
     self._new += data
 
   def flush(self) -> None:
-    """Puts into the file what was added."""
+    """Puts the added data into the file."""
     if is_remote(self._path):
       self._before += self._new
       write(self._path, self._before)

@@ -4,9 +4,11 @@
 (Hendrycks & Dietterich, ICLR 2019). Given the same random numbers, pixels are
 within a grey level of those of its authors' scripts (github.com/hendrycks/
 robustness) with ImageMagick 6 and OpenCV 5. Older versions of OpenCV round the
-places of `elastic_transform` to 1/32 pixel, which makes up to 3 grey levels.
+positions that `elastic_transform` samples to 1/32 pixel, which changes pixels
+by up to 3 grey levels.
 
-No TensorFlow here, but in `op`, which has the op `corrupt`.
+Of these modules only `op`, which registers the op `corrupt`, imports
+TensorFlow.
 """
 
 import numpy as np
@@ -49,22 +51,21 @@ def corrupt(
 ) -> np.ndarray:
   """Corrupts an image.
 
-  The constants are those of the benchmark of the image's size: of CIFAR-10-C
-  for images whose shorter side is at most 32 pixels, of Tiny-ImageNet-C for
-  those of at most 64, of ImageNet-C for larger ones.
+  The image's shorter side decides whose constants are used: CIFAR-10-C's up to
+  32 pixels, Tiny-ImageNet-C's up to 64, ImageNet-C's above.
 
   Args:
     image: uint8 [H, W, 3], at least 32 pixels each way.
     name: one of `NAMES`.
     severity: 1 to 5.
-    rng: what is drawn from.
+    rng: source of all random numbers.
     frost: folder of the photographs for "frost", see `weather.frost_dir`.
 
   Returns:
     uint8 [H, W, 3].
 
   Raises:
-    ValueError: in one line, for wrong arguments or a smaller image.
+    ValueError: in one line, for wrong arguments or a side below 32 pixels.
   """
   check_corruption(name, severity, frost)
   check_sides(name, *image.shape[:2])

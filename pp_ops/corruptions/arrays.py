@@ -1,4 +1,4 @@
-"""What several corruptions compute with: blurs, zooms, sampling, rounding."""
+"""Array functions of several corruptions: blurs, zooms, sampling, rounding."""
 
 import functools
 
@@ -7,7 +7,7 @@ from scipy import ndimage, sparse
 
 
 def to_uint8(x: np.ndarray) -> np.ndarray:
-  """Grey levels from [0, 1]: clipped, and cut off where others round."""
+  """Grey levels from [0, 1]: clipped, scaled by 255, truncated to uint8."""
   return (np.clip(x, 0, 1) * 255).astype(np.uint8)
 
 
@@ -23,8 +23,8 @@ def gaussian(x, sigma: float, mode: str = "nearest", truncate: float = 4):
   Args:
     x: floats.
     sigma: standard deviation, pixels; 0 leaves the image alone.
-    mode: how the image goes on beyond its edges, as `scipy.ndimage` has it.
-    truncate: where the Gaussian ends, in standard deviations.
+    mode: `scipy.ndimage`'s name of how the image is extended at its edges.
+    truncate: radius of the kernel, in standard deviations.
 
   Returns:
     The same shape.
@@ -38,7 +38,10 @@ def gaussian(x, sigma: float, mode: str = "nearest", truncate: float = 4):
 
 
 def _zoom_matrix(size, factor):
-  """Linear interpolation by which a line's middle is stretched to its size."""
+  """Sparse [size, size]: enlarges a line's middle to the whole line.
+
+  The middle has 1 / factor of the line's pixels; interpolation is linear.
+  """
   length = int(np.ceil(size / factor))
   stretched = round(length * factor)
   place = np.arange(size) + (stretched - size) // 2
@@ -59,11 +62,11 @@ def _zoom_matrices(height, width, factors):
 
 
 def zoomed(x: np.ndarray, factors: tuple[float, ...]) -> np.ndarray:
-  """The sum of an image's middles, each enlarged to the image's size.
+  """The sum of central crops of an image, each enlarged to the image's size.
 
   Args:
     x: float [H, W, C].
-    factors: how much each is enlarged, 1 or more.
+    factors: by how much each crop is enlarged, 1 or more.
 
   Returns:
     float [H, W, C].
@@ -79,16 +82,17 @@ def zoomed(x: np.ndarray, factors: tuple[float, ...]) -> np.ndarray:
 def moved(x: np.ndarray, radius: int, sigma: float, angle: float) -> np.ndarray:
   """Blurs along a line; ImageMagick's motion blur.
 
-  The line begins at the pixel and has 2 radius + 1 steps of one pixel, rounded
-  to whole pixels, with the weights of half a Gaussian. Edge pixels go on
-  beyond the edges. ImageMagick 6 computes with 65,536 levels and then cuts off,
-  so that a value becomes a grey level from 1/514 below it.
+  The line begins at the pixel and has 2 radius + 1 points, one pixel apart and
+  rounded to whole pixels, with the weights of half a Gaussian. Edge pixels are
+  repeated beyond the edges. ImageMagick 6 rounds to 65,536 levels before it
+  truncates to 256, so that a value up to 1/514 below a grey level becomes that
+  level.
 
   Args:
     x: uint8 [H, W] or [H, W, C].
     radius: pixels.
-    sigma: of the Gaussian, pixels.
-    angle: of the line, degrees; 0 to the right, 90 down.
+    sigma: standard deviation of the Gaussian, pixels.
+    angle: direction of the line in degrees; 0 is right, 90 is down.
 
   Returns:
     uint8 of that shape.
@@ -112,7 +116,7 @@ def moved(x: np.ndarray, radius: int, sigma: float, angle: float) -> np.ndarray:
 
 
 def _folded(place, size, edge_twice):
-  """Indices of an image that goes on as its mirror image beyond its edges."""
+  """Indices into a line of pixels that is mirrored beyond its ends."""
   period = 2 * size if edge_twice else 2 * size - 2
   place = place % period
   return np.minimum(place, period - edge_twice - place)
@@ -121,13 +125,13 @@ def _folded(place, size, edge_twice):
 def sample(
   image: np.ndarray, y: np.ndarray, x: np.ndarray, edge_twice: bool
 ) -> np.ndarray:
-  """Linear interpolation at places [h, w] of an image and its mirror images.
+  """Bilinear interpolation at any positions; edges are mirrored.
 
   Args:
     image: float [H, W, C].
-    y: the rows, floats; whole at the middle of a pixel.
-    x: the columns.
-    edge_twice: whether edge pixels are there twice in mirroring.
+    y: float [h, w], the rows; pixel centres are at whole numbers.
+    x: float [h, w], the columns.
+    edge_twice: whether mirroring repeats the edge pixels.
 
   Returns:
     float [h, w, C].

@@ -9,12 +9,12 @@ from pp_ops.corruptions.arrays import gaussian, moved, to_uint8, zoomed
 
 
 def gaussian_blur(image, rng, sigma):
-  """A Gaussian of standard deviation `sigma` pixels; draws nothing."""
+  """Blurs by a Gaussian of `sigma` pixels; not random."""
   return to_uint8(gaussian(image / 255, sigma))
 
 
 def defocus_blur(image, rng, radius, sigma):
-  """A disk of `radius` pixels, softened by a Gaussian; draws nothing."""
+  """Blurs by a disk of `radius` pixels, softened by a Gaussian; not random."""
   reach, taps = (8, 1) if radius <= 8 else (radius, 2)
   place = np.arange(-reach, reach + 1)
   disk = place**2 + place[:, None] ** 2 <= radius**2
@@ -32,8 +32,8 @@ def defocus_blur(image, rng, radius, sigma):
 def _copied_from(height, width, reach, rng):
   """The pixel that each pixel copies in one round of `glass_blur`.
 
-  The pixels are visited from the last to the first; each becomes a copy of one
-  near it as that is then, which is a copy itself if it was visited before.
+  The pixels are visited from the last to the first. Each copies the current
+  value of a nearby pixel, which is itself a copy if it was visited before.
   """
   place = np.arange(height * width)
   inner = place.reshape(height, width)
@@ -46,7 +46,7 @@ def _copied_from(height, width, reach, rng):
   visited = np.zeros(place.size, bool)
   visited[inner] = True
   earlier = (near > inner) & visited[near]
-  # Where a copy's copy was made first: followed in steps that double.
+  # Chains of copies are followed to their origin by pointer doubling.
   link = place
   link[inner[earlier]] = near[earlier]
   while True:
@@ -60,10 +60,11 @@ def glass_blur(image, rng, sigma, reach, rounds):
   """Blurs, copies pixels from up to `reach` pixels away, and blurs again.
 
   The paper exchanges pixels. Its authors' code, `a[i], a[j] = a[j], a[i]` with
-  rows of a NumPy array, copies one over the other, and so do all ports and the
-  published images: this too.
+  rows of a NumPy array, copies one over the other. We copy too, like all ports
+  and the published images.
   """
-  # SciPy's own, to the last bit: in flat areas that decides what is cut off.
+  # SciPy's filter rather than `gaussian`, because in flat areas the last bit
+  # decides to which grey level a value is truncated.
   blur = functools.partial(
     ndimage.gaussian_filter, sigma=(sigma, sigma, 0), mode="nearest"
   )
@@ -79,7 +80,7 @@ def motion_blur(image, rng, radius, sigma):
 
 
 def zoom_blur(image, rng, end, step):
-  """The mean of enlargements by 1 to `end`, in steps; draws nothing."""
+  """The mean of enlargements by 1 to `end`, `step` apart; not random."""
   factors = tuple(np.arange(1, end, step))
   x = (image / 255).astype(np.float32)
   return to_uint8((x + zoomed(x, factors)) / (len(factors) + 1))

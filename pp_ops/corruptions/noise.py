@@ -1,4 +1,4 @@
-"""Corruptions that draw a number for each value."""
+"""Corruptions that draw a random number for each value of the image."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from pp_ops.corruptions.arrays import to_uint8
 
 
 def gaussian_noise(image, rng, scale):
-  """Adds normal noise of standard deviation `scale`, of 1 for white."""
+  """Adds normal noise of standard deviation `scale`, where white is 1."""
   x = image / 255
   return to_uint8(x + rng.normal(size=x.shape, scale=scale))
 
@@ -17,7 +17,7 @@ def shot_noise(image, rng, photons):
 
 
 def impulse_noise(image, rng, amount):
-  """Makes a share `amount` of the values 0 or 255; salt and pepper."""
+  """Sets a fraction `amount` of the values to 0 or 255: salt and pepper."""
   hit = rng.random(image.shape) <= amount
   salt = rng.random(image.shape) <= 0.5
   return np.where(hit, np.where(salt, np.uint8(255), np.uint8(0)), image)

@@ -18,8 +18,8 @@ def get_corrupt(name: str, severity: int = 3, frost: str | None = None):
   Args:
     name: such as "gaussian_noise", one of `pp_ops.corruptions.NAMES`.
     severity: 1 to 5.
-    frost: for "frost": the folder with ImageNet-C's photographs of frost, by
-      default that of the environment's FROST_DIR or of an installed
+    frost: for "frost": the folder with ImageNet-C's photographs of frost. By
+      default the environment variable FROST_DIR, or the folder of an installed
       `imagecorruptions`.
 
   Returns:
@@ -28,7 +28,8 @@ def get_corrupt(name: str, severity: int = 3, frost: str | None = None):
   corruptions.check_corruption(name, severity, frost)
 
   def on_array(image, seed):
-    # Of the seed alone, so that neither batches nor threads matter.
+    # A fresh generator per image, so that the result depends on the seed alone
+    # and not on batches or threads.
     rng = np.random.default_rng(seed)
     return corruptions.corrupt(image, name, severity, rng, frost)
 

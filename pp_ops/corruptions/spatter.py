@@ -1,8 +1,8 @@
 """Spatter: drops of water, or mud, on the lens.
 
-The drops of water get their relief from OpenCV's Canny edges, its approximate
-distance transform and its histogram equalisation. Their definitions, in NumPy
-and SciPy, are here, because OpenCV is large and nothing else needs it.
+The relief of water drops is made by OpenCV's Canny edges, its approximate
+distance transform and its histogram equalisation. These are reimplemented here
+in NumPy and SciPy, because OpenCV is large and nothing else needs it.
 """
 
 import numpy as np
@@ -13,22 +13,22 @@ from pp_ops.corruptions.arrays import gaussian, to_uint8
 WATER = np.array([175, 238, 238]) / 255
 MUD = np.array([63, 42, 20]) / 255
 
-_FAR = 20  # pixels from an edge, from where on the distance does not matter
+_FAR = 20  # pixels: distances from an edge are clipped to this
 
 
 def spatter(image, rng, mean, scale, sigma, least, strength, mud):
-  """Drops of water that shine, or of mud that cover.
+  """Adds drops of water that shine, or drops of mud that cover the image.
 
   Args:
     image: uint8 [H, W, 3].
     rng: NumPy's generator.
-    mean: of the noise that drops are made of.
-    scale: its standard deviation.
-    sigma: of the Gaussian that smoothes it, pixels.
-    least: what makes a drop.
-    strength: of water, the brightness of its brightest spot; of mud, the
-      standard deviation in pixels of the Gaussian that rounds its drops.
-    mud: whether it is mud.
+    mean: mean of the noise that drops are made of.
+    scale: standard deviation of the noise.
+    sigma: standard deviation of the Gaussian that smoothes the noise, pixels.
+    least: a pixel belongs to a drop if its smoothed noise reaches this.
+    strength: for water, the brightness of the brightest spot; for mud, the
+      standard deviation in pixels of the Gaussian that rounds the drops.
+    mud: whether the drops are mud rather than water.
 
   Returns:
     uint8 [H, W, 3].
@@ -41,7 +41,7 @@ def spatter(image, rng, mean, scale, sigma, least, strength, mud):
     return to_uint8(x * (1 - cover) + MUD * cover)
   liquid = to_uint8(np.where(liquid < least, 0, liquid))
   shine = (liquid * _relief(liquid)).astype(np.float32)
-  # Without drops, as on small images, the authors' code divides by 0 here.
+  # The authors' code divides by 0 here if there is no drop, as on small images.
   shine *= strength / max(shine.max(), 1e-9)
   return to_uint8(x + shine[..., None] * WATER)
 
@@ -59,12 +59,12 @@ def _relief(liquid):
 
 
 def _canny(image, low, high):
-  """OpenCV's Canny edges: Sobel's gradient, thinned, in chains.
+  """OpenCV's Canny edges: Sobel gradient, thinning, hysteresis.
 
   Args:
     image: uint8 [H, W].
     low: gradient, |dx| + |dy|, above which a pixel may belong to an edge.
-    high: what some pixel of an edge exceeds.
+    high: gradient that at least one pixel of an edge must exceed.
 
   Returns:
     bool [H, W].
@@ -80,8 +80,8 @@ def _canny(image, low, high):
   def at(y, x):
     return around[1 + y : 1 + y + height, 1 + x : 1 + x + width]
 
-  # Whether the gradient is nearest to the x axis, the y axis or a diagonal, in
-  # OpenCV's fixed-point tangents of 22.5 and 67.5 degrees.
+  # Is the gradient nearest to the x axis, the y axis or a diagonal? The bounds
+  # are OpenCV's fixed-point tangents of 22.5 and 67.5 degrees.
   tangent = np.abs(dx) * 13573
   steep = np.abs(dy) << 15
   flat, steep = steep < tangent, steep > tangent + (np.abs(dx) << 16)
@@ -98,10 +98,10 @@ def _canny(image, low, high):
 
 
 def _distance(edges):
-  """Distance to the nearest edge, as far as `_FAR`; OpenCV's DIST_L2, 5x5.
+  """Distance to the nearest edge, at most `_FAR`; OpenCV's DIST_L2, 5x5.
 
-  It is the length of the shortest way by steps to a side (1), diagonal (1.4)
-  and like a knight's (2.1969).
+  The distance is the length of the shortest path of horizontal or vertical
+  steps (length 1), diagonal steps (1.4) and knight's moves (2.1969).
   """
   height, width = edges.shape
   # How far the nearest edge is in the same row.
@@ -127,7 +127,7 @@ def _distance(edges):
 
 
 def _equalized(image):
-  """uint8 with its histogram equalised, as OpenCV's `equalizeHist`."""
+  """OpenCV's `equalizeHist` of a uint8 array."""
   counts = np.bincount(image.ravel(), minlength=256)
   first = np.flatnonzero(counts)[0]
   rest = image.size - counts[first]

@@ -13,12 +13,12 @@ class Corruption(NamedTuple):
   """A corruption.
 
   Attributes:
-    function: from a uint8 image [H, W, 3], NumPy's generator and the constants
-      of a severity to such an image.
-    constants: those of the severities 1 to 5, for each benchmark: 224 is
+    function: (image, rng, *constants of one severity) -> corrupted image. Both
+      images are uint8 [H, W, 3], rng is a `numpy.random.Generator`.
+    constants: benchmark -> the constants of severities 1 to 5. Key 224 is
       ImageNet-C, 64 Tiny-ImageNet-C, 32 CIFAR-10-C and CIFAR-100-C.
-    in_mce: whether it is one of the 15 that the mean corruption error (mCE) is
-      over. The other four are for validation.
+    in_mce: whether the mean corruption error (mCE) averages over this one. It
+      averages over 15; the other four are for validation.
   """
 
   function: Callable[..., np.ndarray]
@@ -27,13 +27,13 @@ class Corruption(NamedTuple):
 
 
 def _elastic(*rows, side=1.0):
-  """Constants in the image's shorter side, from those in `side` of them."""
+  """Constants as fractions of the image's shorter side, times `side`."""
   return tuple(tuple(c * side for c in row) for row in rows)
 
 
-# "Benchmarking Neural Network Robustness to Common Corruptions and
-# Perturbations" (Hendrycks & Dietterich, ICLR 2019) names these, in this order;
-# the numbers are those of its authors' scripts.
+# Names and order are from "Benchmarking Neural Network Robustness to Common
+# Corruptions and Perturbations" (Hendrycks & Dietterich, ICLR 2019), numbers
+# from its authors' scripts.
 NAMES: dict[str, Corruption] = {
   "gaussian_noise": Corruption(
     noise.gaussian_noise,
@@ -188,7 +188,7 @@ NAMES: dict[str, Corruption] = {
   "elastic_transform": Corruption(
     digital.elastic_transform,
     {
-      # The authors' script takes 244 for the image's 224 pixels.
+      # The authors' script uses a side of 244 for images of 224 pixels.
       224: _elastic(
         (2, 0.7, 0.1),
         (2, 0.08, 0.2),

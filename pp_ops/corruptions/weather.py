@@ -13,24 +13,24 @@ from pp_ops.errors import UserError
 
 GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
-# The authors' code draws from the first five of its six photographs.
+# Five, because the authors' code never draws the last of its six photographs.
 FROST = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
 FROST_DIR = "FROST_DIR"  # the environment variable
 
 
 def snow(image, rng, mean, scale, zoom, least, radius, sigma, clear):
-  """Whitens the image and lets flakes fall, twice: the second upside down.
+  """Whitens the image; adds flakes, and the same flakes turned upside down.
 
   Args:
     image: uint8 [H, W, 3].
     rng: NumPy's generator.
-    mean: of the noise that flakes are made of.
-    scale: its standard deviation.
-    zoom: by how much the noise is enlarged.
-    least: what falls; lower noise does not.
-    radius: of the flakes' motion blur.
-    sigma: likewise.
-    clear: the weight of the image, of which the whitened one has the rest.
+    mean: mean of the noise that flakes are made of.
+    scale: standard deviation of the noise.
+    zoom: factor by which the noise is enlarged.
+    least: enlarged noise below this is set to 0: no flake.
+    radius: radius of the flakes' motion blur in pixels, see `moved`.
+    sigma: standard deviation of the motion blur in pixels.
+    clear: weight of the original image; the whitened one has 1 - clear.
 
   Returns:
     uint8 [H, W, 3].
@@ -47,17 +47,17 @@ def snow(image, rng, mean, scale, zoom, least, radius, sigma, clear):
 
 
 def frost_dir(folder: str | None = None) -> str:
-  """Where the photographs of frost are.
+  """The folder with ImageNet-C's photographs of frost.
 
   Args:
-    folder: that of the user, if any; the environment's FROST_DIR by default,
-      and then that of an installed `imagecorruptions`.
+    folder: the user's folder, or None for the environment variable FROST_DIR or
+      else the folder of an installed `imagecorruptions`.
 
   Returns:
-    A folder that has them.
+    A folder that has all of `FROST`.
 
   Raises:
-    ValueError: in one line, if there is none.
+    ValueError: in one line, if photographs are missing.
   """
   folder = folder or os.environ.get(FROST_DIR)
   where = f"{folder!r} lacks {{}}: "
@@ -81,7 +81,7 @@ def frost_dir(folder: str | None = None) -> str:
 
 @functools.lru_cache(maxsize=16)
 def _photograph(folder, which, scale):
-  """uint8 [H, W, 3], reduced as by OpenCV: from the four nearest pixels."""
+  """uint8 [H, W, 3], reduced as OpenCV does: bilinear, not antialiased."""
   with PIL.Image.open(pathlib.Path(folder) / FROST[which]) as file:
     photograph = np.asarray(file.convert("RGB"))
   if scale == 1:
@@ -101,10 +101,11 @@ def frost(image, rng, weight, frost_weight, scale, folder=None):
   Args:
     image: uint8 [H, W, 3].
     rng: NumPy's generator.
-    weight: of the image.
-    frost_weight: of the photograph.
-    scale: to which the photograph is reduced first. If it is not larger than
-      the image then, it is enlarged instead, to 1.1 times what fits.
+    weight: weight of the image.
+    frost_weight: weight of the photograph.
+    scale: factor by which the photograph is first reduced. If the result does
+      not exceed the image in both height and width, it is enlarged again, to
+      1.1 times the size that just covers the image.
     folder: see `frost_dir`.
 
   Returns:
@@ -129,7 +130,7 @@ def _plasma(size, decay, rng):
 
   Args:
     size: pixels each way, a power of 2.
-    decay: by how much the noise shrinks from one step to the next.
+    decay: factor by which the noise shrinks from one step to the next.
     rng: NumPy's generator.
 
   Returns:

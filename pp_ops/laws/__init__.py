@@ -1,7 +1,7 @@
 """Crop laws: random numbers -> window (y, x, h, w), as array maths.
 
-Importing them loads neither TensorFlow nor JAX: a law computes in whichever
-namespace it is given.
+Importing this package loads neither TensorFlow nor JAX, because a law computes
+in whichever array namespace it is given.
 """
 
 from pp_ops.laws.area import BetaLaw, FixedLaw, PowerLaw

@@ -1,4 +1,4 @@
-"""Laws that draw the area of the window and its ratio, and round the sides."""
+"""Laws that draw the window's area and aspect ratio, then round its sides."""
 
 import dataclasses
 import functools
@@ -19,7 +19,7 @@ class FixedLaw(Law):
   """
 
   def __init_subclass__(cls):
-    """Inverts an `area_quantile` that came without an `area_cdf`."""
+    """Makes `area_cdf` by bisection if a class changes only `area_quantile`."""
     super().__init_subclass__()
     depth = lambda name: [name in vars(c) for c in cls.__mro__].index(True)
     if depth("area_quantile") < depth("area_cdf"):
@@ -33,7 +33,7 @@ class FixedLaw(Law):
   def area_cdf(self, x: np.ndarray) -> np.ndarray:
     """The inverse of `area_quantile`, in NumPy, 0 below 0 and 1 above 1.
 
-    A subclass that changes `area_quantile` alone gets it by bisection.
+    A subclass that changes `area_quantile` alone gets its inverse by bisection.
     """
     return np.clip(x, 0, 1)
 
@@ -52,12 +52,12 @@ class FixedLaw(Law):
     return h, w, (w > 0) & (w <= width) & (h > 0) & (h <= height)
 
   def fallback(self, height, width, xp):
-    """Centre: the largest window of admissible ratio (lines 15-26)."""
+    """The largest central window of admissible ratio (lines 15-26)."""
     ratio = width / height
     tall, wide = ratio < self.ratio_min, ratio > self.ratio_max
     h = xp.where(tall, xp.round(width / self.ratio_min), height)
     w = xp.where(wide, xp.round(height * self.ratio_max), width)
-    # A one-pixel side must not round to none.
+    # A side must not round to 0 pixels.
     h, w = xp.maximum(h, xp.ones_like(h)), xp.maximum(w, xp.ones_like(w))
     return xp.floor((height - h) / 2), xp.floor((width - w) / 2), h, w
 
@@ -99,7 +99,7 @@ class BetaLaw(FixedLaw):
         raise UserError(f"{name}={value:g}: need a finite number above 0")
 
   def area_range(self, height: Array, width: Array, xp) -> tuple[Array, Array]:
-    """Algorithm 3, lines 3-9."""
+    """Smallest and largest target area in pixels (Algorithm 3, lines 3-9)."""
     smallest, largest = super().area_range(height, width, xp)
     ratio = width / height
     clip = xp.where(
@@ -110,7 +110,7 @@ class BetaLaw(FixedLaw):
     return smallest, xp.minimum(largest, clip)
 
   def area_quantile(self, u: Array, xp) -> Array:
-    """Quantile function of Beta(alpha, beta), closed form where one is 1."""
+    """Quantile function of Beta(alpha, beta); closed if alpha or beta is 1."""
     if self.alpha == 1 and self.beta == 1:
       return u
     if self.beta == 1:
@@ -133,7 +133,7 @@ class PowerLaw(FixedLaw):
   p = 2 has TensorFlow's density ~ 1 / sqrt(a) without its integer logic.
 
   Attributes:
-    p: the power.
+    p: the exponent.
   """
 
   p: float = 2.0
@@ -158,7 +158,7 @@ class PowerLaw(FixedLaw):
     return (area - self.area_min) / (self.area_max - self.area_min)
 
   def area_cdf(self, x: np.ndarray) -> np.ndarray:
-    """The uniform from which the area comes."""
+    """The uniform number from which `area_quantile` makes position x."""
     low, high = self._roots()
     x = np.clip(x, 0, 1)
     if low == high:
@@ -169,27 +169,30 @@ class PowerLaw(FixedLaw):
 
 @functools.lru_cache(maxsize=32)
 def _beta_nodes(alpha, beta, dtype, size=4097):
-  """Inner nodes x, dense at both ends, and the Beta CDF there, in `dtype`."""
+  """Nodes x inside (0, 1), dense at both ends, and the Beta CDF at them."""
   from scipy import special  # only a general Beta law needs it
 
   x = np.sin(np.linspace(0, np.pi / 2, size)) ** 2
   cdf = special.betainc(alpha, beta, x).astype(dtype)
   # Keep nodes that `dtype` can tell apart from 0, from 1 and from each other.
   inner = (np.diff(cdf, prepend=-1) > 0) & (cdf < 1)
-  inner &= cdf >= np.finfo(dtype).tiny  # some backends flush smaller ones
+  # Some backends flush subnormal numbers to 0.
+  inner &= cdf >= np.finfo(dtype).tiny
   return x[inner].astype(dtype), cdf[inner]
 
 
 def _interpolated_beta_quantile(u, alpha, beta, xp):
   """Inverse of the Beta CDF: linear between nodes, powers at the ends.
 
-  Below the first node and above the last the CDF follows its leading power;
-  between nodes the density is taken as constant.
+  Between nodes the density is taken as constant. Below the first node the CDF
+  is taken as proportional to x^alpha, above the last one 1 - CDF to
+  (1 - x)^beta.
   """
   dtype = np.dtype(getattr(u.dtype, "as_numpy_dtype", u.dtype))
   nodes, cdf = _beta_nodes(float(alpha), float(beta), dtype)
   take = xp.gather if hasattr(xp, "gather") else xp.take
-  # TensorFlow's searchsorted wants as many axes in both arguments.
+  # Flattened, because TensorFlow's searchsorted needs both arguments to have
+  # the same number of axes.
   flat = xp.reshape(u, [-1])
   i = xp.searchsorted(cdf[1:-1], flat, side="right")
   c0, c1 = take(cdf, i), take(cdf, i + 1)

@@ -1,8 +1,8 @@
 """A law's arguments in a pp string: their names, defaults and units.
 
-A law counts areas as fractions of the image. A pp string, and what a person
-types elsewhere, counts them in percent, as big_vision's `inception_crop` does.
-Nothing else converts one into the other.
+A law's areas are fractions of the image. In a pp string, and wherever else a
+person types them, areas are in percent, as in big_vision's `inception_crop`.
+Only this module converts between the two.
 """
 
 import dataclasses
@@ -18,17 +18,17 @@ _RESIZE = {"method": "bilinear", "antialias": False}
 
 
 def to_percent(name: str, value: float) -> float:
-  """A law's value of a parameter -> the argument; areas become percent."""
+  """A law's parameter -> the argument in a pp string: areas in percent."""
   return value * 100 if name in _AREAS else value
 
 
 def from_percent(name: str, value: float) -> float:
-  """An argument -> the law's value; areas become fractions of the image."""
+  """An argument in a pp string -> the law's parameter: areas as fractions."""
   return value / 100 if name in _AREAS else value
 
 
 def defaults(law_class: type[Law]) -> dict[str, float]:
-  """The arguments of a law with their defaults: its own, then the shared."""
+  """Arguments of a law with their defaults: its own first, then all laws'."""
   shared = [f.name for f in dataclasses.fields(Law)]
   fields = {f.name: f.default for f in dataclasses.fields(law_class)}
   names = [n for n in fields if n not in shared] + shared
@@ -40,7 +40,7 @@ def _is_number(value):
 
 
 def make_law(law_class: type[Law], **given: float) -> Law:
-  """The law of some arguments; the others have their defaults.
+  """The law with the given arguments, and defaults for all others.
 
   Raises:
     ValueError: in one line, if a value is out of range.
@@ -59,7 +59,7 @@ def make_law(law_class: type[Law], **given: float) -> Law:
 
 
 def signature(law_class: type[Law]) -> inspect.Signature:
-  """The arguments of a law's crop op: size, the law's, how to resize."""
+  """A law's crop op: size, the law's arguments, then those of the resize."""
   kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
   chosen = {"size": None, **defaults(law_class), **_RESIZE}
   return inspect.Signature(
@@ -70,7 +70,7 @@ def signature(law_class: type[Law]) -> inspect.Signature:
 def bind(
   law_class: type[Law], args: list, kwargs: dict[str, Any]
 ) -> tuple[Law, Any, dict[str, Any]]:
-  """The law, the size and the resize's arguments that a crop op is given.
+  """Splits the arguments of a crop op into law, size and resize arguments.
 
   Args:
     law_class: the op's law.
@@ -81,7 +81,7 @@ def bind(
     The law, `size`, and {"method": ..., "antialias": ...}.
 
   Raises:
-    TypeError: if they do not fit `signature`.
+    TypeError: if the arguments do not fit `signature`.
     ValueError: in one line, if a value is out of range.
   """
   bound = signature(law_class).bind(*args, **kwargs)

@@ -1,9 +1,9 @@
 """CropMix: which windows of an image are mixed, and with which weights.
 
 "CropMix: Sampling a Rich Input Distribution via Multi-Scale Cropping", section
-3.2 and appendix A. What an engine needs to know to make the mixed image is
-computed here from uniforms, under NumPy, TensorFlow and JAX; `pp_ops.cropmix`
-and `big_crop.device_ops.cropmix` turn it into pixels.
+3.2 and appendix A. This module computes windows, weights, boxes and
+permutations from uniforms, under NumPy, TensorFlow and JAX. `pp_ops.cropmix`
+and `big_crop.device_ops.cropmix` make pixels of them.
 """
 
 import dataclasses
@@ -22,7 +22,8 @@ from pp_ops.registry import law_alone
 
 MIXES = ("mixup", "cutmix")
 SCALES = ("multi", "single")
-# What the views' law may not give, because `cropmix` does.
+# Arguments that the string of the views' law may not give, because they are
+# arguments of `cropmix` itself.
 _NOT_THE_LAWS = ("area_min", "area_max", "size", "method", "antialias")
 _MOST_VIEWS = 8
 _DRAWS_PER_STEP = 5  # weight, permutation, coin, y, x
@@ -31,17 +32,17 @@ _DRAWS_PER_STEP = 5  # weight, permutation, coin, y, x
 class Steps(NamedTuple):
   """How views are mixed, one after the other; each array is [views - 1, ...].
 
-  Step k mixes what has become of views 0 to k with view k + 1. One of these two
-  images is the lighter one: the one of the smaller weight under Mixup, the one
-  that is pasted under CutMix. Only the lighter image is augmented.
+  Step k mixes the mixture of views 0 to k with view k + 1. One of these two
+  images is called the lighter one: under Mixup the one with the smaller weight,
+  under CutMix the one that is pasted. Only the lighter image is augmented.
 
   Attributes:
     newer: bool: whether the lighter image is view k + 1.
     weight: float: the lighter image's weight under Mixup, at most 1/2.
     box: [..., 4], (top, left, bottom, right): what the pasted image covers
-      under CutMix; whole numbers in a float dtype, like the next.
-    permutation: which of `pp_ops.augmentations.PERMUTATIONS` the lighter
-      image's channels get.
+      under CutMix; whole pixels in a float dtype.
+    permutation: index into `pp_ops.augmentations.PERMUTATIONS` for the lighter
+      image's channels; whole numbers in a float dtype.
   """
 
   newer: Array
@@ -52,21 +53,22 @@ class Steps(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class CropMix:
-  """What CropMix draws.
+  """The distribution that CropMix draws from.
 
   Attributes:
-    law: of the views, whose crop scales are set here.
+    law: law of the views. Its range of crop scales is replaced for each view.
     area_min: smallest crop scale of all views.
-    area_max: largest crop scale.
-    num: how many views; one of these, drawn uniformly for each image. The
-      authors' code draws it once for each of its workers; the paper means this.
+    area_max: largest crop scale of all views.
+    num: numbers of views, one of which is drawn uniformly for each image, as
+      the paper means it. The authors' code draws once for each worker.
     mix: "mixup" or "cutmix".
-    alpha: of the weights. Mixup's are of Beta(alpha / N, alpha / N) for N
-      views, CutMix's of Beta(alpha, alpha).
+    alpha: parameter of the weights' distribution: Beta(alpha / N, alpha / N)
+      for Mixup of N views, Beta(alpha, alpha) for CutMix.
     permute: whether the channels of the lighter image are permuted.
     scales: "multi" divides [area_min, area_max] evenly among the views;
-      "single" gives it to each; or one (smallest, largest) for each view, which
-      must ascend and not overlap, in place of area_min and area_max.
+      "single" gives the whole range to each; or one (smallest, largest) for
+      each view in place of area_min and area_max; these must ascend and not
+      overlap.
   """
 
   law: Law
@@ -125,7 +127,7 @@ class CropMix:
 
   @property
   def draws(self) -> int:
-    """How many uniforms `number`, `order` and `steps` read; 0 if N is 1."""
+    """How many uniforms `number`, `order` and `steps` read; 0 for one view."""
     if self.most == 1:
       return 0
     return 1 + self.most + _DRAWS_PER_STEP * (self.most - 1)
@@ -133,7 +135,8 @@ class CropMix:
   def ranges(self, n: int) -> list[tuple[float, float]]:
     """(smallest, largest) crop scale of each of n views, ascending.
 
-    For (0.01, 1) and three views (0.01, 0.34), (0.34, 0.67) and (0.67, 1).
+    For example, "multi" divides (0.01, 1) among three views as (0.01, 0.34),
+    (0.34, 0.67) and (0.67, 1).
     """
     low, high = self.area_min, self.area_max
     if self.scales == "single":
@@ -151,11 +154,11 @@ class CropMix:
     ]
 
   def number(self, u: Array, xp) -> Array:
-    """Index into `num`, whole in u's dtype; u: float [draws], uniform."""
+    """Index into `num`, a whole number in u's dtype; u is uniform [draws]."""
     return xp.minimum(xp.floor(u[0] * len(self.num)), len(self.num) - 1.0)
 
   def order(self, n: int, u: Array, xp) -> Array:
-    """int [n], the views in the order in which they are mixed; uniform."""
+    """int [n], the order in which views are mixed: a uniform permutation."""
     return xp.argsort(u[1 : 1 + n])
 
   def steps(self, n: int, u: Array, size: tuple[int, int], xp) -> Steps:
@@ -192,7 +195,7 @@ class CropMix:
 def sample_union(
   law: CropMix, num: int, height: int, width: int, rng: np.random.Generator
 ) -> np.ndarray:
-  """Pixels of an image that its views cover together.
+  """Samples how many pixels of an image its views cover together.
 
   Args:
     law: what to draw.
@@ -213,7 +216,7 @@ def sample_union(
       for view in law.views(n)
     ]
     corners = [np.concatenate([w[:2], w[:2] + w[2:]]) for w in windows]
-    # Inclusion and exclusion: of single windows, of pairs, of triples...
+    # Inclusion-exclusion over single windows, pairs, triples and so on.
     for size in range(1, n + 1):
       for some in itertools.combinations(corners, size):
         begin = np.max([c[:2] for c in some], 0)
@@ -226,12 +229,13 @@ def sample_union(
 def cut_interval(centre: Array, rest: Array, length: int, xp) -> tuple:
   """Where CutMix's box begins and ends along one side of the image.
 
-  It has floor(length sqrt(rest)) pixels around the centre, cut off at the ends.
+  The box has floor(length sqrt(rest)) pixels around the centre, of which those
+  outside the image are cut off.
 
   Args:
     centre: whole numbers in a float dtype, 0 to length - 1.
-    rest: 1 - lambda, the part of the image that the box would cover.
-    length: of the image's side in pixels.
+    rest: 1 - lambda, the fraction of the image that the uncut box covers.
+    length: length of the image's side in pixels.
     xp: the array namespace.
 
   Returns:
@@ -244,7 +248,7 @@ def cut_interval(centre: Array, rest: Array, length: int, xp) -> tuple:
 
 
 def box_of(u: Array, size: tuple[int, int], xp) -> Array:
-  """The pixels that CutMix takes from the other of two views.
+  """Mask of the pixels that CutMix of two views takes from the second view.
 
   Args:
     u: [3], uniform in [0, 1): 1 - lambda, which is uniform for alpha = 1, and
@@ -278,13 +282,14 @@ def _log_nodes(alpha, dtype):
 def smaller_weight(u: Array, alpha: float, xp) -> Array:
   """The smaller of lambda and 1 - lambda, with lambda ~ Beta(alpha, alpha).
 
-  By the inverse of the CDF, interpolated between logarithms, so that weights of
-  any size are as exact: with alpha 0.1 one in ten is below 1e-8.
+  Computed by the inverse CDF, which is interpolated between logarithms so that
+  the relative error of tiny weights is as small as that of large ones: with
+  alpha 0.1 one in ten is below 1e-8.
 
   Args:
     u: [n] uniforms; lambda is the u-quantile, so that lambda is the smaller one
       where u < 1/2.
-    alpha: of the distribution.
+    alpha: parameter of the distribution.
     xp: the array namespace.
 
   Returns:
@@ -295,14 +300,15 @@ def smaller_weight(u: Array, alpha: float, xp) -> Array:
   take = xp.gather if hasattr(xp, "gather") else xp.take
   log = getattr(xp, "log", None) or xp.math.log  # TensorFlow has the latter
   tail = log(xp.minimum(u, 1 - u))
-  # Beyond the first node the CDF goes on as a power of x, a straight line here.
+  # Below the first node the CDF is a power of x, so the line through the first
+  # two logarithms extrapolates it.
   i = xp.searchsorted(log_cdf[1:-1], tail, side="right")
   x0, x1, c0, c1 = (take(a, j) for a in (log_x, log_cdf) for j in (i, i + 1))
   return xp.exp(x0 + (tail - c0) / (c1 - c0) * (x1 - x0))
 
 
 class Arguments(NamedTuple):
-  """What the op `cropmix` is told: the law, and how to make its views."""
+  """Arguments of the op `cropmix`: the law, and how to make the views."""
 
   law: CropMix
   size: tuple[int, int]
@@ -331,27 +337,27 @@ def read_arguments(
     size: of the result in pixels, or (height, width).
     area_min: smallest crop scale of all views.
     area_max: largest crop scale.
-    num: how many views, or several numbers to draw from for each image; 1 is
-      the plain crop.
+    num: how many views, or several numbers to draw from for each image; 1 is a
+      plain crop.
     mix: "mixup" or "cutmix".
-    alpha: of the weights' distribution, see `CropMix`; None for the paper's,
-      0.4 for Mixup and 1 for CutMix.
+    alpha: parameter of the weights' distribution, see `CropMix`; None for the
+      paper's, 0.4 for Mixup and 1 for CutMix.
     permute: whether the channels of the lighter image of each step (`Steps`)
       are permuted.
     scales: "multi", "single", or (smallest, largest) percent for each view,
       see `CropMix`.
-    law: of the views, as a crop op's string without areas, for example
-      "beta_crop(alpha=2)"; its area is of that law within each view's range.
-    method: of the resizes, see the op `resize`.
-    antialias: likewise.
+    law: law of the views, as a crop op's string without areas, for example
+      "beta_crop(alpha=2)", which then draws within each view's range of areas.
+    method: method of the resizes, see the op `resize`.
+    antialias: whether the resizes antialias, see the op `resize`.
     before: a pp string for the lighter image of each step, run before its
       channels are permuted ("intermediate augmentation", Table 5f).
 
   Returns:
-    The same, checked.
+    The checked arguments.
 
   Raises:
-    ValueError: in one line, for a wrong one.
+    ValueError: in one line, for a wrong argument.
   """
   check_range("area_min", area_min, "area_max", area_max, 100, " (percent)")
   size = check_size(size)
@@ -386,7 +392,7 @@ def read_arguments(
 
 
 def read_law(*args, **kwargs) -> CropMix:
-  """The law of the arguments."""
+  """The law that these arguments of the op `cropmix` describe."""
   return read_arguments(*args, **kwargs).law
 
 

@@ -1,7 +1,7 @@
 """Exact distributions of the crop laws: the probability of every window size.
 
-Nothing here samples. A law's attempt, its rounding, the number of attempts and
-the fallback are all accounted for, so that samples can be tested against it.
+Nothing here samples. The distributions account for rounding, the number of
+attempts and the fallback, so that samples can be tested against them.
 
 For laws that draw the area a from a CDF F and the log ratio uniformly: with
 u = sqrt(a r), v = sqrt(a / r) and L = log(ratio_max / ratio_min),
@@ -11,9 +11,10 @@ u = sqrt(a r), v = sqrt(a / r) and L = log(ratio_max / ratio_min),
                              + K(2 log U - c) - K(2 log U - log ratio_max)]
 
 where c = log(U / V), clipped to the ratio's range, and K(s) is the integral of
-F(e^t) over t up to s. A window (h, w) is the cell of half a pixel around it,
-so its probability is a difference of four such terms. For the fixed law F is
-linear and each cell's probability is an area: the heatmap is flat.
+F(e^t) over t up to s. Sides are rounded, so window (h, w) comes from the cell
+of half a pixel around it in each direction, whose probability is a difference
+of four such terms. For the fixed law F is linear and each cell's probability is
+an area: the heatmap is flat.
 """
 
 import functools
@@ -25,13 +26,17 @@ from pp_ops.laws.area import FixedLaw, PowerLaw
 from pp_ops.laws.law import Law
 from pp_ops.laws.native import NativeLaw
 
-# Sums of probabilities are off by as much; a percentile must not notice.
+# Tolerance for the rounding error of sums of probabilities, which must not move
+# a percentile.
 _EPS = 1e-12
 _GAUSS = np.polynomial.legendre.leggauss(5)
 
 
 class _CropScale:
-  """What follows from `self.scale`: ascending crop scales and their chances."""
+  """Statistics of the crop scale.
+
+  A subclass has `scale`, (ascending crop scales, their probabilities).
+  """
 
   def mean_scale(self) -> float:
     """Mean crop scale (area of the window / area of the image)."""
@@ -52,7 +57,7 @@ class _CropScale:
 
 
 class ScaleTable(_CropScale):
-  """Crop scales alone, of windows or of what several windows cover."""
+  """A distribution of crop scales: of windows, or of unions of windows."""
 
   def __init__(self, scale: np.ndarray, prob: np.ndarray):
     """Takes ascending crop scales and their probabilities."""
@@ -62,7 +67,8 @@ class ScaleTable(_CropScale):
 class SizeTable(_CropScale):
   """Probabilities of the window sizes (h, w) of one image shape.
 
-  Only sizes that can occur are kept, as a folder may have thousands of shapes.
+  Only sizes that can occur are stored, because an image folder may need tables
+  for thousands of shapes.
 
   Attributes:
     height: the image's height in pixels.
@@ -77,9 +83,9 @@ class SizeTable(_CropScale):
 
   @property
   def prob(self) -> np.ndarray:
-    """[height + 1, width + 1] float64, by the window's height and width.
+    """float64 [height + 1, width + 1]: entry (h, w) is that size's probability.
 
-    Row and column 0 are zero.
+    Row 0 and column 0 are zero.
     """
     prob = np.zeros((self.height + 1, self.width + 1))
     prob.ravel()[self._cells] = self._chances
@@ -107,14 +113,14 @@ class SizeDistribution(SizeTable):
   """
 
   def __init__(self, law, height, width, attempt):
-    """Adds attempts and fallback to the probabilities of one attempt.
+    """Makes the law's distribution from that of a single attempt.
 
     Args:
       law: the law.
       height: image height in pixels.
       width: image width in pixels.
-      attempt: [height + 1, width + 1], chance that an attempt gives (h, w) and
-        is admissible.
+      attempt: [height + 1, width + 1], probability that one attempt gives
+        (h, w) and is admissible.
     """
     self.acceptance = min(float(attempt.sum()), 1.0)
     tries, self.fallback = _tries(law, self.acceptance)
@@ -128,7 +134,8 @@ def _tries(law, acceptance):
   fallback = (1 - acceptance) ** law.max_attempts
   if not 0 < acceptance < 1:
     return float(acceptance > 0), fallback
-  # 1 + reject + ... + reject^(n - 1), also where acceptance is tiny.
+  # 1 + reject + ... + reject^(n - 1), in a form that is accurate even where
+  # acceptance is tiny.
   log_reject = np.log1p(-acceptance)
   return -np.expm1(law.max_attempts * log_reject) / acceptance, fallback
 
@@ -155,15 +162,15 @@ class Mixture(_CropScale):
 
   @property
   def fallback(self) -> float:
-    """Probability of the fallback, for parts that know it."""
+    """Probability of the fallback; parts must be `SizeDistribution`s."""
     return sum(weight * t.fallback for weight, t in self.parts)
 
   def binned(self, edges: np.ndarray) -> np.ndarray:
-    """Probability that the crop scale falls into each bin, right end in."""
+    """Probability of the crop scale in each bin, its right edge included."""
     return np.diff(self.cdf(edges))
 
   def transposed(self) -> "Mixture":
-    """The same for the transposed images."""
+    """The same distribution with all images and windows transposed."""
     return Mixture([(weight, t.transposed()) for weight, t in self.parts])
 
   def ks_distance(self, other: "Mixture") -> float:
@@ -216,15 +223,15 @@ def scale_window(
 ) -> tuple[float, np.ndarray, np.ndarray]:
   """Part of the distribution of the crop scale, without the table of sizes.
 
-  Takes time in proportion to the height, plus the number of window sizes whose
-  scale lies in the part.
+  The time is proportional to the height plus the number of window sizes whose
+  scale lies in (low, high].
 
   Args:
     law: any law of `pp_ops.laws`.
     height: image height in pixels.
     width: image width in pixels.
-    low: where the part begins.
-    high: where it ends.
+    low: crop scale at which the part begins.
+    high: crop scale at which the part ends.
 
   Returns:
     P(crop scale <= low), and the crop scales in (low, high], in no order, with
@@ -244,19 +251,19 @@ def scale_window(
 
 
 def _attempt(law, height, width, low, high):
-  """Window sizes h, w and their chances in one attempt, flat arrays.
+  """Window sizes h, w and their probabilities in one attempt, as flat arrays.
 
-  Sizes of up to `low` pixels may be lumped together as one of them, and so may
-  those of more than `high`.
+  The probability of several sizes of up to `low` pixels may be given to one of
+  them, and likewise that of several sizes of more than `high` pixels.
   """
   attempt = {NativeLaw: _native_attempt, FixedLaw: _area_law_attempt}
   return attempt[_kind(law)](law, height, width, low, high)
 
 
 def _kind(law):
-  """The class by whose proposals the law is integrated."""
+  """The class whose `propose` the law uses: NativeLaw or FixedLaw."""
   for kind in (NativeLaw, FixedLaw):
-    # Proposals of a subclass's own follow some other distribution.
+    # A subclass with a `propose` of its own has some other distribution.
     if type(law).propose is kind.propose:
       return kind
   raise UserError(
@@ -266,7 +273,7 @@ def _kind(law):
 
 
 def _ranges(first, last):
-  """(i, integer) for all integers from first[i] to last[i], as flat arrays."""
+  """All pairs (i, k) with integer k from first[i] to last[i], as two arrays."""
   count = np.maximum(last - first + 1, 0).astype(int)
   i = np.repeat(np.arange(len(count)), count)
   start = np.cumsum(count) - count
@@ -274,9 +281,12 @@ def _ranges(first, last):
 
 
 def _area_law_attempt(law, height, width, low, high):
-  """`_attempt` of an area law."""
+  """`_attempt` of FixedLaw and its subclasses.
+
+  Windows of one height form a row, in order of width.
+  """
   sizes = np.arange(1, height + 1)
-  # In a row of windows of one height, the widths that the ratios allow.
+  # For each row, the widths that the ratios allow.
   widths = lambda a: np.clip(a, 0, width).astype(int)
   narrow = widths(np.floor(law.ratio_min * (sizes - 0.5)) - 1)
   wide = widths(np.ceil(law.ratio_max * (sizes + 0.5)) + 1)
@@ -290,7 +300,7 @@ def _area_law_attempt(law, height, width, low, high):
   area_cdf = _area_cdf(law, lowest, highest)
   log_min, log_max = np.log(law.ratio_min), np.log(law.ratio_max)
   log_u = np.log(w + 0.5)
-  log_v = np.log(h + np.array([[0.5], [-0.5]]))  # a row's end, the one's before
+  log_v = np.log(h + np.array([[0.5], [-0.5]]))  # both ends of each row's cells
   cut = np.clip(log_u - log_v, log_min, log_max)
   u_end, v_end = 2 * log_u - cut, 2 * log_v + cut
   if law.ratio_min == law.ratio_max:
@@ -299,29 +309,30 @@ def _area_law_attempt(law, height, width, low, high):
     ends = [v_end, 2 * log_v + log_min, u_end]
     kinks = np.log([a for a in (lowest, highest) if a > 0])
     k = _integral(lambda s: area_cdf(np.exp(s)), ends, kinks)
-    # K(2 log U - log ratio_max) is the same at both ends of a row.
+    # The term K(2 log U - log ratio_max) is left out, because it is the same at
+    # both ends of a row's cells and cancels in the difference below.
     below = (k[0] - k[1] + k[2]) / (log_max - log_min)
   prob = np.diff(below[0] - below[1])
-  # Differences of numbers near 1 leave noise where a cell is impossible.
+  # Below 1e-12 it is noise: impossible cells are differences of numbers near 1.
   some = (np.diff(row) == 0) & (prob >= 1e-12)
   return h[1:][some], w[1:][some], prob[some]
 
 
 def _area_cdf(law, first, last):
-  """CDF of the target area first + x * (last - first), x ~ the law's."""
+  """CDF of the target area first + x * (last - first), x ~ `law.area_cdf`."""
   if first == last:
     return lambda a: (a >= first).astype(np.float64)
   if first < last:
     return lambda a: law.area_cdf((a - first) / (last - first))
-  # A Beta law whose clipped maximum lies below its minimum.
+  # In a Beta law the clipped maximum may lie below the minimum.
   return lambda a: 1 - law.area_cdf((a - first) / (last - first))
 
 
 def _integral(f, ends, kinks):
   """Integrals of f from a common start up to each entry of `ends`.
 
-  Gauss-Legendre between consecutive ends, and where these lie far apart or f
-  bends (at `kinks`, towards which the points crowd) also between others.
+  Gauss-Legendre quadrature on the intervals between consecutive ends. Further
+  points divide long intervals, and crowd towards `kinks`, where f bends.
   """
   flat = np.concatenate([e.ravel() for e in ends])
   crowd = np.logspace(-12, 0, 200)
@@ -341,15 +352,16 @@ def _integral(f, ends, kinks):
 def _native_attempt(law, height, width, low, high):
   """`_attempt` of TensorFlow's law.
 
-  For a drawn height everything is constant in the ratio between breakpoints,
-  where some rounding tips over; each piece is evaluated at its middle.
+  For a given drawn height, the window is a piecewise constant function of the
+  ratio: it changes only at breakpoints, where some rounding flips. Each piece
+  is evaluated at its middle.
   """
   shape = np.float64(height), np.float64(width)
   lo, hi = law.ratio_min, law.ratio_max
   areas = law.area_range(*shape, np)
   inside = lambda r: (r > lo) & (r < hi)
 
-  # Between these ratios the range of the drawn heights changes.
+  # The ratios at which the range of the drawn heights changes.
   common = []
   for pixels in areas:
     sides = np.arange(
@@ -365,14 +377,16 @@ def _native_attempt(law, height, width, low, high):
   shortest, tallest = law.height_range(
     (common[1:] + common[:-1]) / 2, *shape, np
   )
-  # The integral of 1 / (how many heights are drawn) over the ratio.
+  # Integral over the ratio of 1 / (number of heights to draw from), divided by
+  # the ratio's range: the probability of any one height.
   total = np.cumsum(np.diff(common) / (tallest - shortest + 1))
   total = np.concatenate([[0.0], total]) / max(hi - lo, 1e-300)
 
   at_ends = law.height_range(np.array([hi, lo]), *shape, np)
   drawn = np.arange(at_ends[0][0], min(at_ends[1].max(), height) + 1)
-  # For each drawn height the ratios between which it is drawn, and between
-  # which a window of this height, a pixel less or a pixel more changes.
+  # Breakpoints for each drawn height: the ratios between which it is drawn, and
+  # those at which a window of this height, one pixel less or one pixel more
+  # changes its width or its admissibility.
   breaks = []
   for side, lower in ((shortest, 0), (tallest, 1)):
     least = np.minimum(side[1:], side[:-1]) + lower
@@ -402,8 +416,9 @@ def _native_attempt(law, height, width, low, high):
   some = (np.diff(d) == 0) & (chance > 0)
   d, chance = d[1:][some], chance[some]
   ratio = ((ratio[1:] + ratio[:-1]) / 2)[some]
-  # The kernel's uniforms are multiples of 2^-23: one in so many is 0, the
-  # least ratio itself, where products tie and round another way.
+  # The kernel's uniforms are multiples of 2^-23. One in 2^23 is 0 and gives
+  # exactly ratio_min, where products may be ties that round differently from
+  # the piece beside it.
   atom = 1.0 if lo == hi else 2**-23
   least, most = law.height_range(np.float64(lo), *shape, np)
   d = np.concatenate([d, drawn])

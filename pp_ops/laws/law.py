@@ -1,12 +1,13 @@
-"""What a crop law is, the choice among its proposals, and its samples.
+"""Base class of crop laws, the choice among proposals, and NumPy samples.
 
-A law is what decides where a crop falls. Each law is one frozen dataclass whose
-methods take arrays and the namespace to compute in, `xp` = `numpy`,
-`tensorflow` or `jax.numpy`; nothing here imports the latter two. The same
-definition therefore trains (`pp_ops.crops`), is sampled and is measured.
+A law decides where a crop falls. Each law is one frozen dataclass whose methods
+take arrays and the array namespace to compute in, `xp` = `numpy`, `tensorflow`
+or `jax.numpy`; this module imports neither TensorFlow nor JAX. The same
+definition is therefore trained with (`pp_ops.crops`), sampled and measured.
 
 A law proposes (h, w) from uniforms until a proposal is admissible, at most
-`max_attempts` times, then falls back; an admitted window is placed uniformly.
+`max_attempts` times; after that it uses a fallback window. An admitted window
+is placed uniformly.
 
 Units: areas are fractions of the image ("crop scale"), ratios are
 width / height, windows are whole pixels held in the uniforms' float dtype.
@@ -45,8 +46,8 @@ def first_admissible(
   Args:
     ok: [..., attempts] bool: which proposals are admissible.
     proposals: arrays [..., attempts], for example h and w.
-    fallback: a number for each of `proposals`, scalar or [...], which is used
-      when no proposal is admissible.
+    fallback: one array for each of `proposals`, scalar or [...], used where no
+      proposal is admissible.
     xp: the array namespace.
 
   Returns:
@@ -70,7 +71,7 @@ def first_admissible(
 
 @dataclasses.dataclass(frozen=True)
 class Law:
-  """What all laws share: ranges, and where an admitted window is placed.
+  """Base class of all laws: ranges, and the placing of an admitted window.
 
   Attributes:
     area_min: smallest crop scale.
@@ -87,8 +88,8 @@ class Law:
   max_attempts: int = 10
 
   draws: ClassVar[int] = 2  # uniforms consumed by one proposal
-  # The parameters that `big_crop.match` can solve for, and between which values
-  # it looks for them. A law with parameters of its own adds them.
+  # The parameters that `big_crop.match` can solve for, with the least and the
+  # greatest value that it tries. A law adds its own parameters.
   bounds: ClassVar[dict[str, tuple[float, float]]] = {
     "area_min": (1e-8, 0.999999),
     "area_max": (1e-5, 1.0),
@@ -183,7 +184,8 @@ def sample(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
   """Draws windows of one image shape with NumPy.
 
-  Works in chunks that fit the cache and draws again only what was rejected.
+  It works in chunks that fit the cache, and repeats only the attempts of
+  windows whose proposals were all rejected so far.
 
   Args:
     law: the law.
@@ -203,7 +205,8 @@ def sample(
   for start in range(0, num, chunk):
     window = out[:, start : start + chunk]
     h, w = np.empty(window[2:].shape)
-    todo, rest = slice(None), np.arange(len(h))  # a slice is copied faster
+    # For the first attempt `todo` is a slice, which is copied faster.
+    todo, rest = slice(None), np.arange(len(h))
     for _ in range(law.max_attempts):
       u = rng.random((len(rest), 1, law.draws))
       *proposal, ok = law.propose(u, *shape, np)

@@ -8,7 +8,7 @@ from pp_ops.laws.area import BetaLaw, FixedLaw, PowerLaw
 from pp_ops.laws.law import Law
 from pp_ops.laws.native import NativeLaw, PortLaw
 
-# Each law is a crop op of that name; with this prefix, one that decodes too.
+# Each law is a crop op of its name, and with this prefix one that also decodes.
 FUSED = "decode_jpeg_and_"
 
 LAWS: dict[str, type[Law]] = {
@@ -19,9 +19,10 @@ LAWS: dict[str, type[Law]] = {
   "power_crop": PowerLaw,
 }
 
-# TensorFlow's kernel turns a seed into uniforms of its own. This op has its law
-# but draws the uniforms that every other law draws, so that crops under two
-# laws differ by the law alone: common random numbers, for paired comparisons.
+# TensorFlow's kernel makes its own uniforms from a seed. This op has the law of
+# that kernel but uses the same uniforms as every other law, so that crops under
+# two laws differ by the law alone: common random numbers, for paired
+# comparisons.
 COUPLED = "inception_crop_coupled"
 _LAW_OF_OP = collections.ChainMap(LAWS, {COUPLED: NativeLaw})
 
@@ -32,7 +33,7 @@ def op_names() -> list[str]:
 
 
 def law_class_of(op_name: str) -> type[Law] | None:
-  """The law of a crop op, fused with decoding or not; None of any other op."""
+  """The law of a crop op, fused with decoding or not; None for other ops."""
   return _LAW_OF_OP.get(op_name.removeprefix(FUSED))
 
 
@@ -47,13 +48,14 @@ def register_law(name: str, law_class: type[Law]) -> None:
     law_class: a frozen dataclass, subclass of `Law`.
 
   Raises:
-    ValueError: in one line, if the name is taken or either is no good.
+    ValueError: in one line, if the name is taken or invalid, or if law_class is
+      no such class.
   """
   if not (isinstance(law_class, type) and issubclass(law_class, Law)):
     raise UserError(
       f"law {name!r}: need a subclass of pp_ops.laws.Law, got {law_class!r}"
     )
-  # Without the decorator its fields would silently be no arguments.
+  # Without the decorator its fields would silently not become arguments.
   own = inspect.get_annotations(law_class)
   if own and "__dataclass_fields__" not in vars(law_class):
     raise UserError(

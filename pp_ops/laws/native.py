@@ -1,4 +1,4 @@
-"""TensorFlow's crop law, with the integer logic of its kernel; and a port."""
+"""TensorFlow's crop law with its kernel's integer logic; the paper's port."""
 
 import dataclasses
 
@@ -12,9 +12,10 @@ from pp_ops.laws.law import Array, Law
 class NativeLaw(Law):
   """TensorFlow's `sample_distorted_bounding_box` (Algorithm 1).
 
-  With the integer logic of its kernel, which the paper omits: ratio uniform,
-  height uniform over a closed integer range, one-pixel corrections, full image
-  after `max_attempts`; and an offset that never takes its last value.
+  It includes the integer logic of the kernel, which the paper omits: the ratio
+  is uniform, the height is uniform over a closed integer range and corrected by
+  one pixel where needed, the offset never takes its last value, and the full
+  image is used after `max_attempts`.
   """
 
   ratio_max: float = 1.33  # TensorFlow's default is not 4 / 3.
@@ -34,8 +35,9 @@ class NativeLaw(Law):
   def area_range(self, height: Array, width: Array, xp) -> tuple[Array, Array]:
     """Least and greatest area in pixels, with the roundings of the kernel.
 
-    It multiplies in float32, first by the width. Where both bounds are equal,
-    30% say, this decides whether any window of whole pixels is admissible.
+    The kernel multiplies in float32, first by the width. If both bounds are
+    equal, say 30%, its rounding decides whether any window of whole pixels is
+    admissible.
     """
     return tuple(
       _float32(_float32(np.float32(area) * width, xp) * height, xp)
@@ -45,7 +47,7 @@ class NativeLaw(Law):
   def height_range(
     self, ratio: Array, height: Array, width: Array, xp
   ) -> tuple[Array, Array]:
-    """Least and greatest height that is drawn at a ratio; both can be."""
+    """Least and greatest height that can be drawn at a ratio, both included."""
     smallest, largest = self.area_range(height, width, xp)
     low = xp.round(xp.sqrt(smallest / ratio))
     high = xp.round(xp.sqrt(largest / ratio))
@@ -61,7 +63,7 @@ class NativeLaw(Law):
   ) -> tuple[Array, Array, Array]:
     """The window (h, w, ok) that a drawn height becomes."""
     smallest, largest = self.area_range(height, width, xp)
-    # Rounding may have left the area range by a pixel: try one more, one less.
+    # Rounding may put the area outside its range: try one row more, one less.
     h = xp.where(h * xp.round(h * ratio) < smallest, h + 1, h)
     h = xp.where(h * xp.round(h * ratio) > largest, h - 1, h)
     w = xp.round(h * ratio)
@@ -73,7 +75,7 @@ class NativeLaw(Law):
     return zero, zero, height, width
 
   def place(self, u, h, w, height, width, xp):
-    # The kernel draws from 0..height-h-1: the last offset is left out.
+    # The kernel draws from 0..height-h-1, which leaves out the last offset.
     y = xp.minimum(xp.floor(u[..., 0] * (height - h)), height - h - 1)
     x = xp.minimum(xp.floor(u[..., 1] * (width - w)), width - w - 1)
     return xp.maximum(y, xp.zeros_like(y)), xp.maximum(x, xp.zeros_like(x))
@@ -83,9 +85,10 @@ class NativeLaw(Law):
 class PortLaw(NativeLaw):
   """The paper's reimplementation of TensorFlow's law (appendix E).
 
-  The paper trains with it instead of TensorFlow's op. It has the integer logic
-  of the kernel, but two things are as in Algorithm 1 and Figure 2: the ratio
-  goes up to 4/3 and not 1.33, and the last offset is drawn like every other.
+  The paper trains with this law instead of TensorFlow's op. It has the integer
+  logic of the kernel, except that two things are as in Algorithm 1 and Figure
+  2: the ratio goes up to 4/3 and not 1.33, and the last offset is drawn like
+  every other.
   """
 
   ratio_max: float = 4 / 3
@@ -94,7 +97,7 @@ class PortLaw(NativeLaw):
 
 
 def _float32(x, xp):
-  """Rounds to float32, in the dtype that x has."""
+  """Rounds x to float32's precision but keeps its dtype."""
   if hasattr(x, "astype"):
     return x.astype(np.float32).astype(x.dtype)
   return xp.cast(xp.cast(x, xp.float32), x.dtype)
