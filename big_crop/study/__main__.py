@@ -90,10 +90,11 @@ def _list(study, workdir):
 
 
 def _share_compilations(workdir):
-  """Lets runs that differ in their data alone compile their step once.
+  """Turns on JAX's compilation cache, in a folder of the study's workdir.
 
-  Kept apart for each kind of processor: code compiled for one need not run on
-  another.
+  Runs that differ only in their data then compile their train step once. Each
+  kind of processor has its own folder, because code that was compiled for one
+  may not run on another.
   """
   import jax
 
@@ -112,7 +113,7 @@ def _run(study, args, argv):
   outputs.check_folder(args.workdir, "--workdir")
   found = runs.states(study, args.workdir)
   for state in found:
-    state.run.config  # noqa: B018, a mistake in one shows before any run begins
+    state.run.config  # noqa: B018, raises for a wrong config before any run
   if not args.allow_mixed:
     runs.check_unchanged(found)
   for flag in ("jobs", "together"):
