@@ -75,7 +75,7 @@ def main(argv=None):
     )
     found.append(m)
 
-  stop.hold()  # From here a signal waits, so that the output is complete.
+  stop.hold()  # From here Ctrl-C waits, so that the output is complete.
   out = storage.path(args.out)
   for m in found:
     (out / m.name).mkdir(parents=True, exist_ok=True)
