@@ -145,7 +145,7 @@ def Model(num_classes, *, variant="T", **kw):
       depths, widths: blocks and channels of each stage;
       layer_scale: initial value of the branches' learnt scales, 1e-6;
       drop_path: stochastic depth rate of the last block, see
-        `common.drop_path_rates`; each example draws its own;
+        `common.drop_path_rates`; each example is drawn separately;
       dtype_mm: see `common.DTYPES`.
 
   Returns:

@@ -87,7 +87,7 @@ class MAE(nn.Module):
   encoder: vit.ViT
   decoder: Decoder
 
-  beside = "decoder"  # the parameters that are not the encoder's
+  beside = "decoder"  # key of the parameters besides the encoder's
 
   def setup(self):
     nn.share_scope(self, self.encoder)

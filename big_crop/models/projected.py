@@ -25,7 +25,7 @@ class Projected(nn.Module):
   hidden: int
   out: int
 
-  beside = "projector"  # the parameters that are not the encoder's
+  beside = "projector"  # key of the parameters besides the encoder's
 
   def setup(self):
     nn.share_scope(self, self.backbone)

@@ -303,7 +303,7 @@ def Model(num_classes, *, variant="T", **kw):
         position biases for all heads, the final norm after the pooling, and
         PyTorch's initial values;
       drop_path: stochastic depth rate of the last block, see
-        `common.drop_path_rates`; each example and branch draws its own;
+        `common.drop_path_rates`; examples and branches are drawn separately;
       dtype_mm: see `common.DTYPES`.
 
   Returns:

@@ -356,7 +356,7 @@ def Model(num_classes, *, variant=None, **kw):
       dropout: rate on embeddings, branches and MLP hidden layers: timm's
         pos_drop_rate and proj_drop_rate, not its drop_rate;
       drop_path: stochastic depth rate of the last block, see
-        `common.drop_path_rates`; each example and branch draws its own;
+        `common.drop_path_rates`; examples and branches are drawn separately;
       head_zeroinit: whether the head's kernel starts at zero;
       head_bias: initial value of the head's bias. big_vision and AugReg set
         about -10, so that a sigmoid loss over many classes starts small;

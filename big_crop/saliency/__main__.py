@@ -18,9 +18,9 @@ maps are: `big_crop.saliency.maps`) and writes
                                 and 24)
     DIR/gradcam.png             the same images with the Grad-CAM maps of the
                                 runs side by side (the CropMix paper's Figure 4)
-    DIR/RUN/differing.png       images that the first run classifies rightly and
-                                this one does not, and the other way round: the
-                                first twelve of each (Figure 5)
+    DIR/RUN/differing.png       the first twelve images that only the first run
+                                classifies rightly, and the first twelve that
+                                only this run does (Figure 5)
     DIR/RUN/entropies.npz       label, prediction and confidence for each image,
                                 and for each kind of map KIND_entropy and
                                 KIND_index: entropy number i is that of image

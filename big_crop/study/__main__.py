@@ -1,16 +1,17 @@
 """The command `python -m big_crop.study`.
 
     list --config FILE --workdir DIR       every run: status, metric
-    run --config FILE --workdir DIR        trains what is pending, one by one
+    run --config FILE --workdir DIR        trains pending runs, one by one
     report --config FILE --workdir DIR     tables, tests, figures and a page
-    report --reference [--config FILE]     the same of the paper's own numbers
+    report --reference [--config FILE]     the same for the paper's own numbers
     recommend --epochs E                   the crop that the paper's data favour
 
-Any number of `run` on one workdir share the work, also on several hosts that
-share its filesystem or bucket. SIGTERM saves a checkpoint and ends with status
-0, Ctrl-C with 130; the same command goes on from there. For Slurm and others:
-`run --index $SLURM_ARRAY_TASK_ID`, whose status is 0 if that run is done. Small
-models on one GPU: `run --together k` trains k runs as one program.
+Several `run` commands on the same workdir share the work, also from several
+hosts that share its filesystem or bucket. SIGTERM saves a checkpoint and ends
+with status 0, Ctrl-C with 130; the same command continues from there. For Slurm
+and others: `run --index $SLURM_ARRAY_TASK_ID`, whose status is 0 if that run is
+done. For small models on one GPU: `run --together k` trains k runs as one
+program.
 """
 
 import hashlib
