@@ -8,10 +8,11 @@ pixel and channel separately:
     PGD (Madry et al., arXiv:1706.06083), `steps` times:
       x' <- clip(x' + step_size sign(dL/dx'), x - eps, x + eps), then to [0, 1]
 
-L is the cross-entropy of the model in evaluation mode, where batch norm uses
-its running averages. The target for a set of labels is the uniform distribution
-over the set. In the code the image stays normalised, so that a step of s in
-pixel values becomes a step of s (white - black).
+L is the loss `loss_name`, by default the cross-entropy, of the model in
+evaluation mode, where batch norm uses its running averages. The cross-entropy's
+target for a set of labels is the uniform distribution over the set. In the code
+the image stays normalised, so that a step of s in pixel values becomes a step
+of s (white - black).
 """
 
 import jax

@@ -321,7 +321,8 @@ def Model(num_classes, *, variant=None, **kw):
     encoder: per block ("block00", ...) the branches "sa" and "mlp" and the
       residual stream after each, "+sa" and "+mlp"; and "pre_ln", the residual
       stream after the last block.
-    encoded: [B, N or N + 1, width] float32 tokens after the final layer norm.
+    encoded: [B, N or N + 1, width] float32 tokens after the final layer norm,
+      which "fc_norm" does not have here.
     head_input: [B, width], the pooled vector.
     pre_logits: the same after the tanh layer of `rep_size`, if there is one.
     logits: [B, num_classes].
