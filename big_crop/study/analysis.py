@@ -131,7 +131,7 @@ def _grid(name, title, family, places, cell, note):
 
 
 def means(family: Family, results: Results, metric: Metric) -> Table:
-  """Mean and std, a row per budget, a column per `x` (Tables 5-8, 15, 16)."""
+  """Mean and std: row per budget, column per `x` (Tables 5-8, 15, 16, 18)."""
   settings, best = {}, {}
   for line in family.lines(results):
     by, budget = line
