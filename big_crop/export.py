@@ -1,11 +1,10 @@
-r"""Writes a run's model under PyTorch's names, for tools that read those.
+r"""Writes a run's model with PyTorch's names, for tools that read those.
 
     python -m big_crop.export --workdir RUN --out FILE.safetensors
 
-The names are torchvision's for a ResNet and timm's for the others, whatever the
-run's objective: of a contrastive or masked autoencoding run it is the encoder
-alone. What has no head there has none here. The averages are taken where the
-run has them.
+The names are torchvision's for a ResNet and timm's for other models. Of a
+contrastive or masked autoencoding run, only the encoder is written, which has
+no head. If the run has averaged weights, these are written.
 """
 
 from big_crop.runtime import commands, stop
@@ -44,7 +43,7 @@ def main(argv=None):
     for collection, tree in jax.device_get(run.variables).items()
   }
   weights = torch_names.to_torch(run.objective.model, variables)
-  stop.hold()  # What is written is whole.
+  stop.hold()  # From here Ctrl-C waits, so that the file is complete.
   save_file(weights, args.out)
   size = sum(w.nbytes for w in weights.values())
   print(f"{args.out}: {len(weights)} arrays, {size / 1e6:.1f} MB")

@@ -1,17 +1,17 @@
-r"""Which crop of another family is as strong as the one that you have?
+r"""Finds the crop of another family that is as strong as a given one.
 
     python -m big_crop.match --target 'inception_crop(area_min=5)' \
       --family inception_crop_fixed --solve area_min
 
 Strength is a low percentile of the crop scale, the 5th by default: "lower tail
 of the distribution of the crop scale determines the augmentation strength"
-("You May Be Running the Wrong Inception Crop", section 6.2). One parameter of
-the family is solved so that as much of its crop scale lies below the target's
-percentile as of the target's own.
+("You May Be Running the Wrong Inception Crop", section 6.2). The command solves
+for one parameter of the family, such that the family's crop scale is below the
+target's percentile with the same probability as the target's own crop scale.
 
-Without an image the laws are ideal, as in the paper: no attempt is rejected and
-nothing is rounded. With `--image_shape`, `--images` or `--dataset` the laws'
-exact distributions are used, averaged over the images.
+Without images the laws are ideal, as in the paper: no attempt is rejected and
+nothing is rounded. With `--image_shape`, `--images` or `--dataset` the exact
+distributions of the laws are used, averaged over the images.
 """
 
 import contextlib
@@ -32,7 +32,9 @@ from pp_ops import registry
 from pp_ops.errors import UserError
 from pp_ops.laws import arguments, exact
 
-_FEW = 8  # shapes on which many shapes' solution is guessed
+# Of many image shapes, about this many are solved first. Their solution is a
+# first guess for all of them.
+_FEW = 8
 
 
 def solve(
@@ -42,18 +44,18 @@ def solve(
   percentile: float = 5.0,
   images: shapes.Shapes | None = None,
 ) -> tuple[str, float, float]:
-  """Solves one parameter of a family.
+  """Solves for one parameter of a family.
 
   Args:
     target: spec of the crop to be matched.
-    family: spec of the other one; its other parameters stay as they are.
+    family: spec of the other crop; its other parameters stay as they are.
     parameter: name of the argument of `family` to solve for.
-    percentile: where the distributions shall agree, in (0, 100).
-    images: on which; None for ideal laws.
+    percentile: at which the distributions shall agree, in (0, 100).
+    images: the image shapes to average over; None for ideal laws.
 
   Returns:
-    The spec, and the crop scale at that percentile under the target and under
-    the spec.
+    The solved spec, and the crop scale at that percentile under the target and
+    under the solved spec.
 
   Raises:
     ValueError: if no value of the parameter matches.
@@ -61,7 +63,7 @@ def solve(
   question = target, family, parameter, percentile
   if not images:
     return _solve(*question, _Ideal)
-  # One bar, which starts again with every value that is tried.
+  # One progress bar, which restarts for every value that is tried.
   with tqdm(total=len(images), unit="shape", leave=False, delay=1) as bar:
     near = None
     if len(images) > 4 * _FEW:
@@ -72,10 +74,10 @@ def solve(
 
 
 def _solve(target, family, parameter, percentile, scale, near=None):
-  """`solve`, for laws' distributions `scale(law, name)`.
+  """`solve`, where `scale(law, name)` gives a law's distribution.
 
-  A result that is `near` saves attempts, as the solution is first looked for
-  close to it.
+  `near` is the result for fewer images. The solution is first searched for
+  close to it, which saves attempts.
   """
   if not 0 < percentile < 100:
     raise UserError(f"--percentile {percentile:g}: need 0 < percentile < 100")
@@ -129,7 +131,7 @@ def _solve(target, family, parameter, percentile, scale, near=None):
 
 
 class _Ideal:
-  """Distribution of the crop scale under a law without an image."""
+  """Distribution of the crop scale under an ideal law, without an image."""
 
   def __init__(self, law, name=""):
     del name
@@ -142,14 +144,17 @@ class _Ideal:
 
 
 class _OnImages:
-  """The exact one, averaged over images; `name` is shown beside the bar."""
+  """The exact distribution of the crop scale, averaged over images.
+
+  `name` is shown beside the progress bar.
+  """
 
   def __init__(self, images, bar, law, name):
     self._images, self._bar, self._law = images, bar, law
     bar.set_description(name, refresh=False)
 
   def _window(self, low, high):
-    """P(scale <= low); scales in (low, high], ascending, and their chances."""
+    """P(scale <= low); the scales in (low, high], ascending; their P."""
     total, below, parts = sum(self._images.values()), 0.0, []
     self._bar.n = self._bar.last_print_n = 0
     for shape, count in self._images.items():
@@ -166,8 +171,11 @@ class _OnImages:
     return self._window(scale, scale)[0]
 
   def percentile(self, q: float, near: float | None = None) -> float:
-    """Likewise; looks first around `near`."""
-    wanted = q / 100 - 1e-12  # sums of probabilities are off by as much
+    """Smallest crop scale s with P(scale <= s) >= q / 100.
+
+    The search starts around `near`.
+    """
+    wanted = q / 100 - 1e-12  # tolerance for rounding in sums of probabilities
     near = near or _Ideal(self._law).percentile(q)
     low, high = near / 1.05, near * 1.05
     while True:

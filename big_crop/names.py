@@ -1,4 +1,4 @@
-"""Names that a person typed: what each stands for, or a helpful error."""
+"""Checks names and values that a user typed, with helpful errors."""
 
 import importlib
 import inspect
@@ -12,9 +12,9 @@ from pp_ops.registry import did_you_mean
 
 
 def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
-  """The error, to be raised, for an unknown name; it names the nearest.
+  """Returns an error for an unknown name, which suggests the nearest choice.
 
-  `what` is what was named, and where, e.g. `config.loss`.
+  `what` says what the name is for and where it stands, e.g. `config.loss`.
   """
   near = did_you_mean(str(name), [str(c) for c in choices])
   return UserError(f"unknown {what} {name!r}: {near}")
@@ -28,7 +28,7 @@ def check(what: str, name: str, choices: Iterable[str]) -> None:
 
 
 def of_run(factors: Mapping[str, Any]) -> str:
-  """The folder's name of a study's run with these factors, the seed last."""
+  """The folder name of a study's run with these factors, the seed last."""
   return ",".join(f"{k}={v}" for k, v in factors.items()).replace("/", "_")
 
 
@@ -43,9 +43,10 @@ def _kinds(kind):
 
 
 def is_of_kind(value: Any, kind: Any) -> bool:
-  """Whether a value is of a type or union, where an int may stand for a float.
+  """Whether a value is of a type or union.
 
-  True and False are no numbers; tuples are lists, as they are in JSON.
+  An int is accepted as a float. Booleans are not accepted as numbers. Lists and
+  tuples are accepted for each other, because JSON has only lists.
   """
   wider = {float: (int, float), list: (list, tuple), tuple: (list, tuple)}
   return any(
@@ -68,9 +69,9 @@ def check_kind(what: str, value: Any, kind: Any) -> None:
 def check_arguments(where: str, function: Callable, given: Mapping) -> None:
   """Raises a one-line ValueError for an argument of a wrong kind.
 
-  The kind is that of the annotation, or of the default where the annotation is
-  none of the types that a config can hold. Arguments that the function lacks
-  are not looked at.
+  The expected kind is the annotation; or, if the annotation is no type that a
+  config can hold, the type of the default. Arguments that the function does not
+  have are ignored.
   """
   for key, p in inspect.signature(function).parameters.items():
     kind = p.annotation
@@ -86,9 +87,11 @@ def import_named(
 ) -> types.ModuleType:
   """Imports the module that a config names: one of ours, or the user's own.
 
-  The name is a key of `modules`, {short name: dotted path}, or the path of any
-  other module, as in an import statement. The module must define `needs`. For
-  errors `what` is the key of the config.
+  Args:
+    what: the key of the config, for errors.
+    name: a key of `modules`, or the dotted path of any other module.
+    modules: {short name: dotted path} of our own modules.
+    needs: a name that the module must define.
   """
   path = modules.get(name, name)
   if not all(part.isidentifier() for part in path.split(".")):
@@ -96,7 +99,8 @@ def import_named(
   try:
     module = importlib.import_module(path)
   except ModuleNotFoundError as e:
-    # A module that the user's own module fails to import is another mistake.
+    # If the user's module was found, but fails to import another module, that
+    # is another mistake, and the original error says it best.
     if e.name is None or not f"{path}.".startswith(f"{e.name}."):
       raise
     if "." not in name:

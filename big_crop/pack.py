@@ -5,13 +5,14 @@ r"""Decodes and resizes a dataset once, for training without TensorFlow.
 `--data` is a folder of class folders, `critters` (the embedded dataset), or a
 TFDS dataset: its name or its prepared folder. Only the last needs TensorFlow.
 
-Every image is decoded with Pillow, its EXIF orientation ignored, as TensorFlow
-ignores it. Its short side becomes `--res` pixels; images are never enlarged. An
-image more elongated than `--max_ratio` is made so small that its long side is
-at most max_ratio * res; nothing is cut off. `big_crop.data.packed` describes
-the result, which any `--config.input.data.name` can name.
+Every image is decoded with Pillow, without applying its EXIF orientation, as in
+TensorFlow. Its short side is resized to `--res` pixels; images are never
+enlarged. An image more elongated than `--max_ratio` is resized so that its long
+side is at most max_ratio * res; nothing is cut off. `big_crop.data.packed`
+describes the result. To train on it, set `--config.input.data.name` to its
+folder.
 
-When the command is stopped or killed, the same command goes on where it was.
+When the command is stopped or killed, the same command continues its work.
 """
 
 import collections
@@ -45,16 +46,16 @@ from pp_ops.registry import did_you_mean
 
 
 def fit(width: int, height: int, res: int, max_ratio: float) -> tuple[int, int]:
-  """Size (width, height) of an image in the dataset.
+  """The size (width, height) to which an image is resized.
 
   Args:
-    width: of the image.
-    height: of the image.
-    res: short side, unless that is smaller.
-    max_ratio: long side / res at most.
+    width: of the image in pixels.
+    height: of the image in pixels.
+    res: of the short side, in pixels.
+    max_ratio: the largest long side / res.
 
   Returns:
-    The size. An image that is small enough keeps its own.
+    The size. An image that is small enough keeps its own size.
   """
   short, long = sorted((width, height))
   longest = int(max_ratio * res)
@@ -77,18 +78,19 @@ def _read(content, function):
   except PIL.UnidentifiedImageError:
     return None, "it is no image that Pillow can read"
   except OSError as e:
-    # Pillow's own have no number. A disk that fails is no unreadable image.
+    # An OSError with a number comes from the filesystem, not from Pillow. A
+    # failing disk must not count as an unreadable image.
     if e.errno is not None:
       raise UserError(f"cannot read {e.filename or content}: {e}") from None
     return None, str(e)
   except MemoryError:
     raise
-  except Exception as e:  # Pillow's decoders raise all sorts.
+  except Exception as e:  # Pillow's decoders raise many types of errors.
     return None, str(e) or type(e).__name__
 
 
 def _pixels(image, res, max_ratio):
-  """The image uint8 [h, w, 3] as it is in the dataset, not yet swapped."""
+  """The resized image, uint8 [h, w, 3], before its long side is put last."""
   image = image.convert("RGB")
   size = fit(*image.size, res, max_ratio)
   if size != image.size:
@@ -97,7 +99,11 @@ def _pixels(image, res, max_ratio):
 
 
 def _digest(source, splits, pool):
-  """Of the files' names, and of what shows that one has changed."""
+  """Digest of the class names and of all images, to notice changes.
+
+  An image that is a file enters with its name, size and modification time,
+  another one with its bytes.
+  """
 
   def state(content):
     if isinstance(content, bytes):
@@ -113,7 +119,7 @@ def _digest(source, splits, pool):
 
 
 def _in_order(pool, function, items, ahead=2 * packed.BLOCK):
-  """`function` of each item, computed in the pool up to `ahead` items early."""
+  """Yields `function(item)` in order, computed up to `ahead` items early."""
   waiting = collections.deque()
   for item in items:
     waiting.append(pool.submit(function, item))
@@ -155,16 +161,18 @@ def _check_skipped(skip_corrupt, name, reason):
 def _blocks(
   examples: Iterator, start: int, canvas: tuple[int, int], skip_corrupt: bool
 ) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
-  """Collects decoded examples to blocks for `pack_writer.Writer.add`.
+  """Collects decoded examples into blocks for `pack_writer.Writer.add`.
 
   Args:
-    examples: (name, image, why it is None, label) from place `start` on.
-    start: place of the first of them in the source.
-    canvas: (short, long).
-    skip_corrupt: leave out what is None, rather than raise.
+    examples: (name, image, reason, label). An unreadable image is None, and
+      `reason` says why.
+    start: index of the first example in the source.
+    canvas: (short, long) side in pixels.
+    skip_corrupt: leave out unreadable images, rather than raise.
 
   Yields:
-    The images, and what `Writer.add` notes of them.
+    The images, uint8 [n, short, long, 3], and the dict about them that
+    `Writer.add` takes.
   """
 
   def new():
@@ -206,7 +214,7 @@ def pack(
   skip_corrupt: bool = False,
   jobs: int | None = None,
 ) -> dict[str, Any]:
-  """Packs a dataset, or what is missing of one whose packing was stopped.
+  """Packs a dataset, or finishes one whose packing was stopped.
 
   The arguments are those of the command.
 
@@ -251,7 +259,7 @@ def pack(
 
 
 def _check_finished(index, out, arguments, splits):
-  """Raises unless a finished dataset is what is asked for, and sound."""
+  """Raises if a finished dataset is damaged or its arguments were others."""
   made = {key: index["made_from"][key] for key in arguments}
   made["splits"] = list(index["splits"])
   asked = arguments | {"splits": made["splits"] if splits is None else splits}
@@ -320,7 +328,7 @@ def _report(index, out):
   splits = {k: s["num_examples"] for k, s in index["splits"].items()}
   num = sum(splits.values())
   short, long = index["canvas"]
-  # With each image, devices hold its shape (two int32) and its label (int32).
+  # Devices hold each image with its shape (two int32) and its label (int32).
   size = lambda n: n * (packed.example_bytes(index["canvas"]) + 12)
   on_disk = sum(
     p.stat().st_size for p in pathlib.Path(out).rglob("*") if p.is_file()
@@ -352,7 +360,7 @@ def main(argv=None):
   parser.add_argument("--jobs", type=int, help="threads, by default the cores")
   args = parser.parse_args(argv)
   splits = None if args.splits is None else args.splits.split(",")
-  # Of odd but readable images.
+  # Pillow warns about odd images that it can read.
   warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
   warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
   _report(pack(**{**vars(args), "splits": splits}), args.out)

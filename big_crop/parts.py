@@ -1,7 +1,7 @@
-"""What a config amounts to: its data, objective, optimiser and evaluators.
+"""Builds what a config describes: data, objective, optimiser, evaluators.
 
-`build` is what the trainer starts with; `open_run` is where every command
-starts that looks at a finished run.
+The trainer starts with `build`; commands on finished runs start with
+`open_run`.
 """
 
 import functools
@@ -26,24 +26,24 @@ from pp_ops.errors import UserError
 
 
 class Parts(NamedTuple):
-  """What a run needs, before anything is written or trained.
+  """All parts of a run, before anything is written or trained.
 
   Attributes:
     config: the run's config.
     mesh: the devices.
     source: this host's share of the training data.
-    pp: its pp function.
-    objective: what is minimised.
-    total_steps: steps of the whole run.
+    pp: the function of the pp string `config.input.pp`.
+    objective: the objective.
+    total_steps: number of steps of the whole run.
     abstract: the train state as shapes with shardings.
     init: () -> a new train state.
-    prepare: (batch, step) -> the batch as the model sees it, and a key; see
+    prepare: (batch, step) -> the batch as the loss gets it, and a key; see
       `step.make_prepare`.
-    train_step: (state, batch) -> (state, metrics).
-    step_of: (seed, lr) -> such a step, not jitted, for another seed and
-      learning rate; these may be arrays.
+    train_step: (state, batch) -> (state, metrics), jitted.
+    step_of: (seed, lr) -> a train step, not jitted, for another seed and
+      learning rate, which may be traced.
     lr: step -> learning rate.
-    evals: {name: (evaluator, every how many steps)}.
+    evals: {name: (evaluator, number of steps between evaluations)}.
   """
 
   config: ConfigDict
@@ -63,10 +63,11 @@ class Parts(NamedTuple):
   def device_batches(
     self, start: int = 0
   ) -> Iterator[tuple[dict[str, jax.Array], batches.Batch]]:
-    """The endless training batches, on the devices ahead of their use.
+    """Yields training batches without end, put on the devices ahead of use.
 
-    They begin at position `start` in the host's stream of examples. Yields
-    global arrays, and this host's batch that they came from, without its data.
+    They begin at position `start` in the host's stream of examples. Each item
+    is a dict of global arrays, and the `batches.Batch` of this host that they
+    came from, without its data.
     """
     options = self.config.input
     engine = batches.engine(options.engine)
@@ -83,7 +84,7 @@ class Parts(NamedTuple):
     )
 
   def describe_data(self) -> str:
-    """How much of the training data the run sees, and where they are."""
+    """A line on how much of the training data the run sees, and where it is."""
     options = self.config.input
     engine = batches.engine(options.engine)
     chosen = {k: options[k] for k in engine.OPTIONS}
@@ -100,7 +101,7 @@ class Parts(NamedTuple):
 
 
 def build(config: ConfigDict) -> Parts:
-  """Builds what a run needs, so that mistakes show before it starts.
+  """Builds all parts of a run, so that mistakes show before it starts.
 
   Raises:
     ValueError: for anything wrong with the config or the data, in one line.
@@ -215,14 +216,14 @@ def build(config: ConfigDict) -> Parts:
 
 
 class FinishedRun(NamedTuple):
-  """A run that is looked at.
+  """A finished run, opened by a command that evaluates it.
 
   Attributes:
     path: of its config.json, for errors.
     config: the config.
-    objective: what it was trained for.
+    objective: the objective that it was trained with.
     mesh: all devices, on one axis.
-    variables: of its last checkpoint, on every device.
+    variables: those of its last checkpoint, replicated on all devices.
   """
 
   path: epath.Path
@@ -234,7 +235,8 @@ class FinishedRun(NamedTuple):
   def classification(self) -> tuple[str, dict[str, Any]]:
     """The first classification evaluator of the config: name and arguments.
 
-    Its batch size is made to fit, because the run may have had other devices.
+    Its batch size is rounded up to a multiple of the number of devices, because
+    the run may have had another number.
 
     Raises:
       ValueError: if there is none.
@@ -258,19 +260,21 @@ def open_run(workdir: str) -> FinishedRun:
   path = storage.path(workdir) / "config.json"
   if not path.exists():
     raise UserError(f"{workdir} has no config.json: give a run's workdir")
-  # A run of an older version lacks the keys that have come since.
+  # The config of an older version lacks keys that were added since, so they get
+  # their defaults.
   config = configs.default_config().to_dict() | records.read_json(path)
   for gone in (
     "prob",
     "switch_prob",
-  ):  # and has these, which training alone read
+  ):  # keys of older versions; only training read them
     config["mixing"].pop(gone, None)
   config = ConfigDict(config)
   registry.import_modules(config.pp_modules)
   variables = checkpoint.load_variables(workdir)
   num_classes = config.num_classes
   if not num_classes:
-    # One example says as much, and the embedded dataset draws what is opened.
+    # One example is enough to learn the number of classes, and the embedded
+    # dataset draws every example of the split that is opened.
     first = re.match(r"[\w-]*", config.input.data.split)[0]
     data = config.input.data.to_dict()
     if first != "all":
@@ -287,7 +291,10 @@ def open_run(workdir: str) -> FinishedRun:
 
 
 def run_names(workdirs: Sequence[str]) -> dict[str, str]:
-  """{what to call a run: its workdir}: the folder, with parents if need be.
+  """Names runs: {name: workdir}.
+
+  The name is that of the folder, preceded by as many parent folders as are
+  needed to tell the runs apart.
 
   Raises:
     ValueError: if a run is given twice.

@@ -1,13 +1,13 @@
-r"""How good the features of finished runs are, of any objective.
+r"""Measures how good the features of finished runs are, for any objective.
 
     python -m big_crop.probe --workdir RUN [RUN ...]
 
 Prints, in percent, the accuracy of nearest neighbours, of a linear classifier
 on stored features (L-BFGS), and of ridge regression on a few examples of each
 class; see `big_crop.evaluators.representation`. A run's model is taken from its
-last checkpoint, and the images and their preprocessing from the first evaluator
-of its config that has a pp string, unless others are named. To compare with, a
-run of total_steps=0 is of the model as it starts.
+last checkpoint. The images and their preprocessing are those of the first
+evaluator of its config that has a pp string, unless you name others. For a
+baseline, make a run with total_steps=0: it has the model's initial weights.
 configs/cropmix/linear_probe.py trains a head on augmented images, as papers do.
 """
 
@@ -25,7 +25,7 @@ from pp_ops.errors import UserError
 
 
 def _arguments(run, args):
-  """Those of the evaluator: data, splits and pp string, the run's or others."""
+  """The evaluator's arguments, from the run's config and the command line."""
   for entry in run.config.evals.to_dict().values():
     if "pp_fn" in entry:
       break
@@ -68,11 +68,11 @@ def measure(name: str, workdir: str, args: argparse.Namespace) -> dict:
   Args:
     name: what to call it.
     workdir: the run's folder.
-    args: the command line's.
+    args: the parsed command line.
 
   Raises:
-    ValueError: in one line, for a run that is not there, has no such layer, or
-      whose pp string leaves no label.
+    ValueError: in one line, if there is no such run, if its model has no
+      activation `--layer`, or if its pp string leaves no label.
   """
   run = parts.open_run(workdir)
   try:

@@ -1,10 +1,10 @@
-"""What is the same in the recipes of "ResNet strikes back" and of "CropMix".
+"""Code that the recipes of "ResNet strikes back" and of "CropMix" share.
 
 Ross Wightman, Hugo Touvron, Hervé Jégou, "ResNet strikes back: An improved
 training procedure in timm" (https://arxiv.org/abs/2110.00476). Junlin Han et
 al., "CropMix: Sampling a Rich Input Distribution via Multi-Scale Cropping"
-(https://arxiv.org/abs/2205.15955). What a recipe consists of is in its own
-file, in configs/resnet_strikes_back/ or configs/cropmix/.
+(https://arxiv.org/abs/2205.15955). The recipes themselves are config files in
+configs/resnet_strikes_back/ and configs/cropmix/.
 """
 
 import math
@@ -19,44 +19,45 @@ from big_crop.runtime import records, storage
 from big_crop.weights import torch_files
 from pp_ops.errors import UserError
 
-# What every recipe takes after the colon of --config, beside its own arguments.
+# Arguments that every recipe takes after the colon of --config, besides its
+# own.
 ARGUMENTS = dict(
   model="resnet-50",  # a model, and after the dash its variant
-  lr=placeholder(float),  # not given: the recipe's, for this batch size
+  lr=placeholder(float),  # by default the recipe's, scaled to the batch size
   train_res=224,  # pixels of training images
   test_res=224,  # pixels of test images
-  res=None,  # both of these
+  res=None,  # sets both train_res and test_res
   crop="inception_crop_fixed",  # the crop op; TensorFlow's is inception_crop
   area_min=8.0,  # smallest crop, percent of the image
-  alpha=None,  # of beta_crop, or of CropMix's weights
+  alpha=None,  # of beta_crop, or of the distribution of CropMix's weights
   beta=None,  # of beta_crop
-  interpolation="bicubic",  # of the crop and of RandAugment, as timm's
+  interpolation="bicubic",  # of the crop and of RandAugment, as in timm
   seed=0,  # of the whole run
   data="imagenet2012",  # or another TFDS name, or a folder
-  data_dir=None,  # where TFDS has prepared the dataset
-  test_split=None,  # not given: "validation", or as the dataset has it
+  data_dir=None,  # folder in which TFDS has prepared the dataset
+  test_split=None,  # by default "validation", or the dataset's test split
   real=True,  # evaluate on ImageNet-ReaL
   v2=True,  # evaluate on ImageNet-V2
-  test_crops=False,  # at the end val_crop875 to val_crop1000, as in Table 9
-  test_sizes=False,  # at the end val at each of TEST_SIZES, as in Figure 4
+  test_crops=False,  # evaluate val_crop875 to val_crop1000 at the end (Table 9)
+  test_sizes=False,  # evaluate at each of TEST_SIZES at the end (Figure 4)
   smoke=False,  # two epochs on 64 embedded images
 )
-# What CropMix's recipes take beside them, and in which they differ.
+# Arguments that CropMix's recipes take besides, or with other defaults.
 CROPMIX = dict(
   crop="cropmix",  # the plain random crop is inception_crop_fixed
-  area_min=None,  # percent; not given: 1 for CropMix, 8 for another crop
-  num="2+3+4",  # how many crops are mixed; of several a number is drawn
+  area_min=None,  # percent; by default 1 for CropMix, 8 for another crop
+  num="2+3+4",  # how many crops to mix; 2+3+4 draws one of these numbers
   mix="mixup",  # how they are mixed: mixup or cutmix
-  permute=True,  # permute the channels of the lighter image of each step
+  permute=True,  # in each mix, permute the channels of the lighter image
   scales="multi",  # multi: each crop has its own range of scales; or single
-  before="none",  # of AUGMENTATIONS, on the lighter image of each step
-  after="none",  # likewise, on the image that any crop has made
+  before="none",  # one of AUGMENTATIONS, for the lighter image of each mix
+  after="none",  # one of AUGMENTATIONS, after the crop, whichever crop it is
   loss="ce",  # ce, cross-entropy, or bce, binary cross-entropy
   test_crop=0.875,  # the part of a test image's shorter side that is kept
   mixed_precision=False,  # matrix products in bfloat16
   real=False,  # evaluate on ImageNet-ReaL
   v2=False,  # evaluate on ImageNet-V2
-  robust=False,  # at the end the metrics of Table 2 beside top-1
+  robust=False,  # evaluate Table 2's metrics besides top-1 at the end
   corrupted=None,  # the folder of Co-Mixup's test sets, `replace` and `noise`
 )
 CROPMIX_METRICS = (
@@ -79,7 +80,8 @@ CROPMIX_METRICS = (
     )
   ),
 )
-# Table 5f's. The paper does not say how strong its colour jitter is: 0.4 here.
+# The augmentations of Table 5f. The paper does not give the strength of its
+# colour jitter; here it is 0.4.
 AUGMENTATIONS = {
   "none": "",
   "flip_lr": "flip_lr",
@@ -101,16 +103,17 @@ SPLITS = {
 
 
 def parse_arg(text: str | None, **own) -> ConfigDict:
-  """Reads what follows the colon of --config.
+  """Parses the arguments that follow the colon of --config.
 
   Args:
-    text: that text, or None.
-    **own: the recipe's arguments: `epochs`, `warmup_epochs`, `batch`, `loss`,
-      `test_crop`, `mixed_precision`, more of its own, and those of `ARGUMENTS`
-      in which it differs.
+    text: the text after the colon, or None.
+    **own: the recipe's arguments with their defaults: `epochs`,
+      `warmup_epochs`, `batch`, `loss`, `test_crop`, `mixed_precision`, any
+      others of its own, and those of `ARGUMENTS` whose default differs.
 
   Returns:
-    All arguments; of a small run, where `smoke` is given.
+    All arguments. If `smoke` is set, several are replaced by those of a small
+    run.
 
   Raises:
     ValueError: in one line, for an argument that is unknown or wrong.
@@ -120,8 +123,8 @@ def parse_arg(text: str | None, **own) -> ConfigDict:
   if arg.res:
     arg.update(train_res=arg.res, test_res=arg.res)
   if arg.smoke:
-    # The default shrinks to a ResNet-10. A model that was asked for stays, at
-    # the cost of minutes where it is large.
+    # The default model becomes a ResNet-10. A model that was asked for is kept,
+    # so that its own code is tested, although large ones take minutes.
     default = (ARGUMENTS | own)["model"]
     arg.update(
       model="resnet-10" if arg.model == default else arg.model,
@@ -137,7 +140,7 @@ def parse_arg(text: str | None, **own) -> ConfigDict:
 
 
 def parse_cropmix(text: str | None, **own) -> ConfigDict:
-  """`parse_arg` for CropMix's recipes; `own` may leave out all of `CROPMIX`."""
+  """`parse_arg` for CropMix's recipes, which also take those of `CROPMIX`."""
   arg = parse_arg(text, **CROPMIX | own)
   if arg.area_min is None:
     arg.area_min = 1.0 if arg.crop == "cropmix" else 8.0
@@ -168,12 +171,13 @@ def set_model(
   Args:
     c: the config.
     arg: the recipe's arguments.
-    zero_init_last: of ResNets and RegNets: each block starts as the identity.
+    zero_init_last: in ResNets and RegNets, whether each block starts as the
+      identity.
     **rates: `dropout`, before the head; `drop_path`, stochastic depth.
   """
   c.model_name, _, variant = arg.model.partition("-")
   half = arg.mixed_precision and not arg.smoke
-  # What is off is left to the model, which may have no such argument.
+  # A rate of zero is not passed on, because the model may lack the argument.
   c.model = {k: v for k, v in rates.items() if v}
   if half:
     c.model.dtype_mm = "bfloat16"
@@ -205,7 +209,7 @@ def _augmentation(place, arg):
 
 
 def cropped(arg: ConfigDict) -> str:
-  """The pp string of CropMix's recipes, up to what follows crop and flip."""
+  """The start of CropMix's pp strings: crop, flip, augmentation `after`."""
   after = _augmentation("after", arg)
   first = f"decode_jpeg_and_{arg.crop}({crop_args(arg)})|flip_lr"
   return f"{first}|{after}" if after else first
@@ -214,16 +218,17 @@ def cropped(arg: ConfigDict) -> str:
 def loss(
   name: str, smoothing: float = 0.0, mixed_target: str = "present"
 ) -> tuple[str, dict[str, Any]]:
-  """`config.loss` and `config.targets`.
+  """The values of `config.loss` and `config.targets`.
 
   Args:
     name: ce, cross-entropy, or bce, binary cross-entropy.
-    smoothing: of labels.
-    mixed_target: what bce wants of an image mixed from two: both classes
-      `present`, or `mixed` by their weights, as ce always has them.
+    smoothing: label smoothing.
+    mixed_target: the targets of bce for an image mixed from two: 1 for both
+      classes (`present`), or their mixing weights (`mixed`). ce always uses the
+      weights.
 
   Returns:
-    Both.
+    The two values.
 
   Raises:
     ValueError: for an unknown target.
@@ -237,14 +242,14 @@ def loss(
 def learning_rate(
   arg: ConfigDict, recipes_own: float, batch: int, rule: str
 ) -> float:
-  """`arg.lr` as it is if given, else the recipe's for this batch size.
+  """`arg.lr` if given, else the recipe's, scaled to the batch size `arg.batch`.
 
   Args:
     arg: the recipe's arguments.
     recipes_own: the recipe's learning rate.
-    batch: the batch size that it is for.
-    rule: how it goes with the batch size: `linear` for SGD and RMSProp, `sqrt`
-      for Adam, AdamP and LAMB (appendix B).
+    batch: the batch size of `recipes_own`.
+    rule: how the learning rate grows with the batch size: `linear` for SGD and
+      RMSProp, `sqrt` for Adam, AdamP and LAMB (appendix B).
 
   Returns:
     The learning rate.
@@ -264,15 +269,15 @@ def sgd(
 ):
   """SGD with momentum as in PyTorch.
 
-  Weight decay is of every parameter, biases and norms included.
+  Weight decay applies to every parameter, also to biases and norms.
 
   Args:
     c: the config.
     arg: the recipe's arguments.
-    batch: the batch size that the learning rate is for.
+    batch: the batch size that `lr` is for.
     wd: weight decay.
-    lr: the learning rate for that batch size.
-    **schedule: of `config.schedule`, without its warm-up.
+    lr: the learning rate at that batch size.
+    **schedule: entries of `config.schedule`, without the warm-up.
   """
   c.optax_name = "trace"
   c.optax = dict(decay=0.9)
@@ -284,16 +289,16 @@ def sgd(
 
 
 def lamb(c: ConfigDict, arg: ConfigDict, lr: float, batch: int) -> None:
-  """LAMB as timm has it, with weight decay `arg.wd` and a cosine.
+  """LAMB as in timm, with weight decay `arg.wd` and a cosine schedule.
 
-  "ResNet strikes back" lists no clipping, but timm's LAMB, which trained its
-  models, clips.
+  "ResNet strikes back" mentions no gradient clipping, but timm's LAMB, with
+  which its models were trained, clips.
 
   Args:
     c: the config.
     arg: the recipe's arguments.
     lr: the recipe's learning rate.
-    batch: the batch size that it is for.
+    batch: the batch size of `lr`.
   """
   c.optax_name = "scale_by_lamb"
   c.lr = learning_rate(arg, lr, batch=batch, rule="sqrt")
@@ -304,14 +309,17 @@ def lamb(c: ConfigDict, arg: ConfigDict, lr: float, batch: int) -> None:
 
 
 def cosine(arg: ConfigDict) -> dict[str, Any]:
-  """`config.schedule` for timm's cosine, whose start the warm-up replaces."""
+  """`config.schedule` for timm's cosine.
+
+  The cosine starts at step 0, and the warm-up replaces its first steps.
+  """
   return dict(
     decay_type="cosine", warmup_epochs=arg.warmup_epochs, warmup_prefix=False
   )
 
 
 def steps(epochs: float) -> dict[str, Any]:
-  """`config.schedule` for a tenth of the learning rate every so often."""
+  """`config.schedule` that divides the learning rate by 10 every `epochs`."""
   return dict(decay_type="step", decay_rate=0.1, decay_epochs=epochs)
 
 
@@ -320,16 +328,16 @@ def test_view(
 ) -> str:
   """The pp string for test images: torchvision's `Resize` and `CenterCrop`.
 
-  timm's `create_transform` makes the same of them.
+  timm's `create_transform` does the same.
 
   Args:
     res: of the model's input, in pixels.
-    crop: the part of the resized image's shorter side that is `res`.
+    crop: `res` as a fraction of the resized image's shorter side.
     interpolation: a method of `resize`.
     norm: the op that normalises.
 
   Returns:
-    The string, up to and with the normalisation.
+    The string, up to and including the normalisation.
   """
   like = 'rounding="torchvision"'
   return (
@@ -344,13 +352,13 @@ def add_evals(
   interpolation: str,
   norm: str = "vgg_value_range",
 ) -> None:
-  """Adds the evaluators val, real and v2; if asked, Table 9's and Figure 4's.
+  """Adds the evaluators val, real, v2; if asked, Table 9's and Figure 4's.
 
   Args:
     c: the config.
     arg: the recipe's arguments.
-    interpolation: of test images.
-    norm: the op that normalises them.
+    interpolation: for resizing test images.
+    norm: the op that normalises test images.
   """
   data = lambda name, split: dict(name=name, data_dir=arg.data_dir, split=split)
   label = '|keep("image", "label")'
@@ -386,7 +394,7 @@ def add_evals(
 
 
 def add_robust(c: ConfigDict, arg: ConfigDict) -> None:
-  """Adds the evaluators of CropMix's Table 2 beside val, where asked for."""
+  """If `arg.robust`, adds the other evaluators of CropMix's Table 2."""
   if not arg.robust:
     return
   once = c.evals.val.to_dict() | dict(log_percent=1.0)
@@ -395,19 +403,19 @@ def add_robust(c: ConfigDict, arg: ConfigDict) -> None:
   for name in ("imagenet_a", "imagenet_r", "imagenet_sketch"):
     data = dict(name=name, split="test", data_dir=arg.data_dir)
     c.evals[name] = once | dict(data=data)
-    if name != "imagenet_sketch":  # a prediction is one of their 200 classes
+    if name != "imagenet_sketch":  # A and R restrict predictions to 200 classes
       c.evals[name]["classes"] = name
   for name in ("replace", "noise") if arg.corrupted else ():
     data = dict(name=f"{arg.corrupted}/{name}", split="all")
     c.evals[name] = once | dict(data=data)
 
 
-# What the configs that judge an encoder take, beside their own.
+# Arguments that the configs that evaluate an encoder take, besides their own.
 JUDGE = dict(
-  init=None,  # a run's workdir; or a study's, with the run's `views`
-  views=None,  # of the run in the study's workdir
-  model="resnet-50",  # what starts from nothing, without `init`
-  data_dir=None,  # where TFDS has prepared the dataset
+  init=None,  # a run's workdir; or a study's, where `views` tells the run
+  views=None,  # of the run to take from the study's workdir
+  model="resnet-50",  # the model to train from scratch, without `init`
+  data_dir=None,  # folder in which TFDS has prepared the dataset
   train="train",  # split to train on
   test="validation",  # split to test on
   res=224,  # pixels of the model's input
@@ -415,12 +423,13 @@ JUDGE = dict(
 )
 _QUICK = dict(data="critters", res=48, batch=128, epochs=20.0)
 JUDGE_FORMS = dict(
-  quick=_QUICK,  # the quickstart's data and size, minutes on two cores
+  quick=_QUICK,  # the quickstart's data and size: minutes on two cores
   smoke=dict(  # two epochs of 64 images
     _QUICK, train="train[:64]", test="validation[:50]", batch=32, epochs=2.0
   ),
 )
-# Parameters beside an encoder's own: heads, and what pretraining had besides.
+# Parameters that are not the encoder's: heads, and the projector or decoder of
+# pretraining.
 BESIDE = ["head/.*", "projector/.*", "decoder/.*"]
 
 
@@ -430,12 +439,12 @@ def judge(
   """A config that starts from a finished run's encoder, and its arguments.
 
   Args:
-    text: what follows the colon of --config.
+    text: the text after the colon of --config.
     pretraining: names of arguments that are factors of a study of pretraining.
-      Where `init` is such a study's folder, its run of these factors, as far as
-      they are given, and of the same seed is taken.
-    **own: the config's arguments beside `JUDGE`, or in which it differs:
-      `data`, `epochs` and `batch` at least.
+      If `init` is the folder of such a study, the encoder is that of the
+      study's run with the given levels of these factors and with this seed.
+    **own: arguments that are not in `JUDGE` or have another default: at least
+      `data`, `epochs` and `batch`.
 
   Returns:
     The config, with the run's model, and all arguments.
@@ -464,7 +473,7 @@ def judge(
 
 
 def set_model_of(c: ConfigDict, workdir: str) -> None:
-  """Sets the model to that of a run, or says in one line that there is none."""
+  """Sets the model to that of a run; raises in one line if there is no run."""
   path = storage.path(workdir) / "config.json"
   if not path.exists():
     raise UserError(f"init: {workdir} has no config.json: need a run's workdir")

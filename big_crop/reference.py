@@ -1,4 +1,4 @@
-r"""Writes the references that are made from the code, into a clone's docs.
+r"""Generates the reference pages in a clone's docs folder from the code.
 
     python -m big_crop.reference
 
@@ -36,7 +36,8 @@ _MADE = (
   "<!-- Made by `python -m big_crop.reference`: edit the code instead. -->"
 )
 
-# Heading -> the modules, as far as they are told apart, whose ops it has.
+# Heading -> prefixes of the modules whose ops it lists. An op is listed under
+# the first heading that has a prefix of its module.
 _GROUPS = {
   "Crops": ("pp_ops.laws", "pp_ops.cropmix", "pp_ops.views"),
   "Decoding, sizes, flips and values": ("pp_ops.image",),
@@ -89,7 +90,7 @@ Each with its type, its default, and what it is.
 
 
 def _value(value: Any) -> str:
-  """As in Python, with no more digits than a person would type."""
+  """A value as Python source, with floats in at most six digits."""
   if isinstance(value, float):
     return f"{value:.6g}"
   if isinstance(value, tuple):
@@ -109,7 +110,7 @@ def _call(name: str, factory: Any) -> str:
 
 
 def _wrapped(head: str, items: list[str], tail: str = "") -> str:
-  """Items with commas between them, none of them broken, in 80 columns."""
+  """Joins items with commas in lines of 80 columns; breaks between items."""
   lines = [head]
   for left, item in enumerate(items, 1 - len(items)):
     item += ", " if left else tail
@@ -122,7 +123,7 @@ def _wrapped(head: str, items: list[str], tail: str = "") -> str:
 
 
 def _docstring(thing: Any) -> tuple[str, dict[str, list[str]]]:
-  """What comes before the sections of a Google docstring, and the sections."""
+  """Splits a Google docstring into the text before its sections, and these."""
   text, *parts = re.split(
     r"^(Args|Attributes|Returns|Raises):\n",
     inspect.getdoc(thing) or "",
@@ -136,7 +137,7 @@ def _docstring(thing: Any) -> tuple[str, dict[str, list[str]]]:
 
 
 def _arguments(lines: list[str]) -> str:
-  """An Args section as a list, what is explained within an entry indented."""
+  """An Args section as a Markdown list; nested entries are indented."""
   items = []
   for line in lines:
     indent = len(line) - len(line.lstrip())
@@ -150,12 +151,12 @@ def _arguments(lines: list[str]) -> str:
 
 
 def docstring_of(name: str) -> tuple[str, dict[str, list[str]]]:
-  """What is said of an op, and the sections of its docstring."""
+  """An op's text and the sections of its docstring."""
   law = law_names.law_class_of(name)
   text, sections = _docstring(law or registry.lookup(name).factory)
   if name.removeprefix(law_names.FUSED) == law_names.COUPLED:
     text = _comment_above(law_names, "COUPLED")
-  if name == "cropmix":  # whose own say where the arguments are
+  if name == "cropmix":  # its docstring refers to that of read_arguments
     sections |= _docstring(cropmix.read_arguments)[1] | {"Returns": []}
   return text, sections
 
@@ -207,7 +208,7 @@ def _module(name):
 
 
 def _comments(source: str) -> dict[int, tuple[str, bool]]:
-  """{line: (comment, whether it has the line to itself)}."""
+  """{line number: (comment, whether the line has nothing but the comment)}."""
   found = {}
   for token in tokenize.generate_tokens(io.StringIO(source).readline):
     if token.type == tokenize.COMMENT and "noqa" not in token.string:
@@ -217,7 +218,7 @@ def _comments(source: str) -> dict[int, tuple[str, bool]]:
 
 
 def _comment_of(comments, first: int, last: int) -> str:
-  """What stands above lines `first` to `last`, or behind them."""
+  """The comment above lines `first` to `last`, or else the one behind them."""
   above, line = [], first - 1
   while line in comments and comments[line][1]:
     above.insert(0, comments[line][0])
@@ -253,7 +254,7 @@ def _keys_and_comments(thing: Any, variable: str = "") -> dict[str, str]:
       if variable not in ("", target):
         return
       where = "" if variable else target.removeprefix("c.")
-      last = node.lineno  # what is behind the last line is of the last key
+      last = node.lineno  # a comment behind the last line is the last key's
     elif isinstance(node, ast.keyword):
       where = f"{where}.{node.arg}" if where else node.arg
     if isinstance(node, ast.Assign | ast.keyword):
@@ -268,7 +269,7 @@ def _keys_and_comments(thing: Any, variable: str = "") -> dict[str, str]:
 
 
 def _leaves(config: Any, where: str = "") -> Iterator[tuple[str, Any, str]]:
-  """(dotted key, default, type) of each key; of a dict its keys."""
+  """Yields (dotted key, default, type) of each key; descends into dicts."""
   for key in config:
     value, dotted = config[key], f"{where}{key}"
     if hasattr(value, "keys") and len(value) and dotted != "schedule":
@@ -285,7 +286,7 @@ def _leaves(config: Any, where: str = "") -> Iterator[tuple[str, Any, str]]:
 
 
 def explained_keys() -> dict[str, str]:
-  """{key: its type, default and comment} of every key of a config."""
+  """{key: text with its type, default and comment} for every config key."""
   said = _keys_and_comments(configs.default_config)
   found = {k: more for k, *more in _leaves(configs.default_config())}
   out, group = {}, ""
@@ -294,14 +295,14 @@ def explained_keys() -> dict[str, str]:
       value, kind = found[key]
       about = " ".join(filter(None, (group, about)))
       out[key] = f"{kind}, `{_value(value)}`. {_sentence(about)}"
-    # What is said of a dict stands with its first key.
+    # The comment of a dict is put with the dict's first key.
     within = any(k.startswith(f"{key}.") for k in found)
     group = _sentence(about) if within else ""
   return out
 
 
 def _sentence(text: str) -> str:
-  """With a full stop, and a capital if it does not begin with a name."""
+  """Adds a full stop, and a capital unless the text begins with a name."""
   if not text:
     return ""
   first = text.split()[0]
@@ -338,7 +339,7 @@ def _arguments_of(path: str) -> dict[str, Any]:
 
   with (
     mock.patch.object(configs, "parse_arg", record),
-    contextlib.suppress(UserError),  # one that needs an argument
+    contextlib.suppress(UserError),  # of a config that needs an argument
   ):
     configs.load(path)
   return found[0] if found else {}

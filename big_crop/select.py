@@ -1,15 +1,16 @@
-"""Which AugReg checkpoint to start from, for a budget, and what that costs.
+"""Selects the AugReg checkpoint to start from, within a budget.
 
     python -m big_crop.select --index index.csv --max_ms 2 --res 384
 
-Of each model that fits, the checkpoint that the paper recommends: the one with
-the best validation accuracy on the data that it was pretrained on (Steiner et
-al., https://arxiv.org/abs/2106.10270, section 4.5). The table has its accuracy
-on `--data` after finetuning, with learning rate and steps chosen on the
-validation set; and `choosing early`, by how much that is above the accuracy of
-what would be chosen after finetuning all the model's checkpoints, in points
-(Figure 5, left): negative where trying them all is worth it. Speed is that of
-a V100 with timm; `VTAB` is the mean of Table 5's three means.
+For each model within the budget, the table has the checkpoint that the paper
+recommends: the one with the best validation accuracy on the data that it was
+pretrained on (Steiner et al., https://arxiv.org/abs/2106.10270, section 4.5).
+It has this checkpoint's accuracy on `--data` after finetuning, with learning
+rate and steps chosen on the validation set. `choosing early` is this accuracy
+minus that of the checkpoint that one would choose after finetuning all of the
+model's checkpoints, in points (Figure 5, left); it is negative where finetuning
+all of them pays. Speed is that of a V100 with timm; `VTAB` is the mean of Table
+5's three means.
 """
 
 import statistics
@@ -29,7 +30,7 @@ from pp_ops.errors import UserError
 
 
 def vtab(model: str, upstream: str) -> float | None:
-  """The mean of Table 5's three means (%); None of a model that it has not."""
+  """The mean of Table 5's three means (%); None if Table 5 lacks the model."""
   init = augreg.PREFIX + model + ("" if upstream == "i21k" else f"@{upstream}")
   groups = {}
   for row in reference.rows("augreg_vtab"):
@@ -50,24 +51,25 @@ def choose(
   max_ms: float | None = None,
   max_params: float | None = None,
 ) -> list[dict[str, Any]]:
-  """The recommended checkpoint of each model that fits, the best first.
+  """The recommended checkpoint of each model within the budget, the best first.
 
   Args:
-    rows: of `augreg.read_index`.
-    models: as in the paper, "B/16"; all by default.
+    rows: those of `augreg.read_index`.
+    models: names as in the paper, for example "B/16"; all by default.
     upstream: one of `augreg.UPSTREAM`.
     res: resolution of finetuning and inference.
     data: the dataset of finetuning.
-    max_ms: milliseconds for an image.
-    max_params: parameters, in millions.
+    max_ms: budget in milliseconds per image.
+    max_params: budget in millions of parameters.
 
   Returns:
     For each model "model", "checkpoint", "finetuned" (names of files), "params"
-    (millions), "ms", "upstream" and "test" (accuracy, %), "cost" (points), and
-    "vtab" (%).
+    (millions), "ms", "upstream" and "test" (accuracy, %), "cost" (the column
+    `choosing early`, points), and "vtab" (%).
 
   Raises:
-    ValueError: in one line, for what the index has not.
+    ValueError: in one line, for a name that the index lacks, or if no model is
+      within the budget.
   """
   names.check(
     "dataset of the index", data, sorted({r["adapt_ds"] for r in rows})
@@ -118,7 +120,7 @@ def choose(
 
 
 def text(found: list[dict[str, Any]], data: str, res: int) -> str:
-  """What is printed of `choose`."""
+  """The text that the command prints for the result of `choose`."""
   head = ["model", "M params", f"ms at {res}", "upstream val (%)"]
   rows = [[*head, f"{data} (%)", "choosing early", "VTAB (%)", "checkpoint"]]
   for r in found:

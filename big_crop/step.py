@@ -1,7 +1,7 @@
 """The train step: batch -> prepare -> loss -> gradients -> update.
 
-What is learnt is the objective's business (`big_crop.objectives.base`); this
-file has what all objectives share.
+This file has the parts that are the same for all objectives; an objective
+(`big_crop.objectives.base`) defines `prepare` and the loss.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,14 +24,14 @@ Specs = Mapping[str, jax.ShapeDtypeStruct]
 
 @flax.struct.dataclass
 class TrainState:
-  """Everything that a step reads and replaces.
+  """The state that a step reads and replaces.
 
   Attributes:
-    step: int32 scalar, the updates made so far.
+    step: int32 scalar, the number of updates so far.
     params: the trainable parameters.
     model_state: the model's other collections, e.g. `{"batch_stats": ...}`.
-    opt_state: the optimiser's.
-    ema: averages of the parameters and the model state, laid out as
+    opt_state: the optimiser's state.
+    ema: averages of the parameters and the model state, as
       `{"params": ..., "batch_stats": ...}`, or None.
     extra: the objective's extra state, for example a queue, or None.
   """
@@ -44,7 +44,7 @@ class TrainState:
   extra: Any = None
 
   def variables(self) -> dict[str, Any]:
-    """Returns what to evaluate with: the averages where there are any."""
+    """The variables to evaluate: the averages, if there are any."""
     return self.ema or {"params": self.params, **self.model_state}
 
 
@@ -53,7 +53,7 @@ def param_shapes(objective: Objective, specs: Specs) -> Any:
 
   Args:
     objective: the objective.
-    specs: shape and dtype of each feature of an example, without the batch.
+    specs: shape and dtype of each feature of an example, without a batch axis.
   """
   return jax.eval_shape(lambda: _init_variables(objective, specs, 0))["params"]
 
@@ -67,11 +67,15 @@ def abstract_state(
   *,
   ema: bool = False,
 ) -> TrainState:
-  """The train state as `jax.ShapeDtypeStruct` with shardings, to restore into.
+  """The train state as `jax.ShapeDtypeStruct`s with shardings.
 
-  For the strategy see `sharding.infer_sharding`. `specs` are shape and dtype of
-  each feature of an example, without the batch; `ema` says whether the state
-  holds averages.
+  Args:
+    objective: the objective.
+    tx: the optimiser.
+    mesh: the mesh.
+    strategy: see `sharding.infer_sharding`.
+    specs: shape and dtype of each feature of an example, without a batch axis.
+    ema: whether the state holds averages.
   """
   shapes = jax.eval_shape(lambda: _init(objective, tx, specs, 0, ema))
   shardings = sharding.infer_sharding(
@@ -85,7 +89,11 @@ def abstract_state(
 
 
 def _names_with_rules(shapes):
-  """Parameters, and what of the extra state belongs to no parameter."""
+  """Names that sharding rules apply to: parameters, and some extra state.
+
+  A leaf of the extra state whose name ends with a parameter's name is not among
+  them, because it is sharded like that parameter.
+  """
   params = [name for name, _ in trees.named_leaves(shapes.params)]
   extra = [name for name, _ in trees.named_leaves({"extra": shapes.extra})]
   follows = tuple(f"/{name}" for name in params)
@@ -102,10 +110,10 @@ def init_state(
   seed: int,
   ema: bool = False,
 ) -> TrainState:
-  """Initialises the train state, sharded from the start.
+  """Initialises the train state directly on the devices, sharded.
 
   The values depend on `seed` and the parameter's name, but not on the devices
-  or the strategy. For the arguments see `abstract_state`.
+  or the strategy. For the other arguments see `abstract_state`.
   """
   shapes = abstract_state(objective, tx, mesh, strategy, specs, ema=ema)
   init = jax.jit(
@@ -123,10 +131,10 @@ def shardings_of(tree: Any) -> Any:
 def make_prepare(
   objective: Objective, seed: int
 ) -> Callable[[Batch, jax.Array], tuple[dict[str, jax.Array], jax.Array]]:
-  """Returns the part of a step that comes before the model.
+  """Returns the part of a step that comes before the loss.
 
   Returns:
-    (batch, step) -> the prepared batch, and the key of the loss.
+    A function (batch, step) -> the prepared batch, and the key for the loss.
   """
 
   def prepare(batch, step):
@@ -148,29 +156,30 @@ def make_step(
   ema_decay: float | Callable[[jax.Array], jax.Array] | None = None,
   frozen: Any | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-  """Builds the train step, still to be jitted.
+  """Builds the train step, not jitted.
 
-  Randomness is a function of the seed and the step, so a restart needs no
-  random state.
+  Random numbers are a function of the seed and the step, so that a restart
+  needs no saved random state.
 
-  With `grad_accum` = a > 1, microbatch i is every a-th example from the i-th
-  on, which leaves it on the devices that hold it. Gradients, losses and the
-  objective's metrics are averaged over the microbatches, so that they equal
-  those of the whole batch, except that batch norm normalises each microbatch by
-  itself; its running statistics pass through the microbatches in order.
+  With `grad_accum` = a > 1, microbatch i has the examples i, i + a, i + 2a, ...
+  of the batch, so that examples need not move between devices. Gradients,
+  losses and the objective's metrics are averaged over the microbatches, so that
+  they equal those of the whole batch, except that batch norm normalises each
+  microbatch by itself; its running statistics pass through the microbatches in
+  order.
 
   Args:
-    objective: what is minimised.
+    objective: the objective, whose loss is minimised.
     tx: the optimiser.
     mesh: the mesh.
     state_sharding: the shardings of the state, see `shardings_of`.
-    seed: for mixing, dropout and stochastic depth; an int, or an int32 scalar
-      that the step is a function of.
-    grad_accum: microbatches in a batch.
+    seed: for mixing, dropout and stochastic depth; an int, or a traced int32
+      scalar.
+    grad_accum: number of microbatches in a batch.
     ema_decay: d of ema = d * ema + (1 - d) * new, for parameters and model
-      state, after the update; or a function from how many updates there have
-      been to d. None where the state holds no averages.
-    frozen: tree of the parameters with True for those that get no gradient.
+      state, after the update; or a function from the number of updates, this
+      one included, to d. None if the state holds no averages.
+    frozen: tree like the parameters, True for those that get no gradient.
 
   Returns:
     (state, batch) -> (state, metrics). The metrics are float32 scalars on the
@@ -179,8 +188,8 @@ def make_step(
     and those of the objective.
 
   Raises:
-    ValueError: for a decay without averages or the reverse, and, at the first
-      call, a batch that the objective does not take.
+    ValueError: for a decay without averages or averages without a decay; and,
+      when the step is first called, for a batch that the objective rejects.
   """
   prepare = make_prepare(objective, seed)
   if (ema_decay is None) != (state_sharding.ema is None):
@@ -229,7 +238,8 @@ def make_step(
   def train_step(state, batch):
     batch, rng = prepare(batch, state.step)
     sharding.check_batch_size(num_examples(batch), mesh, grad_accum)
-    # What mixing has cut in half lies on half of the devices.
+    # The mixing mode "half" keeps the examples of half of the devices only;
+    # spread them over all devices again.
     batch = jax.lax.with_sharding_constraint(
       batch, sharding.batch_sharding(mesh)
     )
@@ -263,7 +273,7 @@ def make_step(
 def make_train_step(
   *args, mesh: Mesh, state_sharding: TrainState, **kwargs
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-  """The jitted step of `make_step`, which consumes the state passed in."""
+  """The jitted step of `make_step`; it donates (overwrites) its input state."""
   return jax.jit(
     make_step(*args, mesh=mesh, state_sharding=state_sharding, **kwargs),
     donate_argnums=0,
@@ -281,7 +291,7 @@ def num_examples(batch: Batch) -> int:
 
 
 def _keys(seed: int) -> tuple[jax.Array, jax.Array]:
-  """Returns the key of the initialisation and the key of the steps."""
+  """Returns the key for the initialisation and the key for the steps."""
   init, steps = jax.random.split(jax.random.key(seed))
   return init, steps
 

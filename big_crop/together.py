@@ -1,9 +1,9 @@
-"""Several runs as one program, because a small model leaves a GPU idle.
+"""Trains several runs as one program, because a small model leaves a GPU idle.
 
 `python -m big_crop.study run --together k` trains k runs at a time that differ
-in seed, learning rate or pp string. Each has its own workdir with all that a
-run leaves there, and can be resumed alone. The data are packed and lie on one
-device, and several steps run in one call, so that the host does not limit.
+in seed, learning rate or pp string. Each has its own workdir with the usual
+files, and can be resumed alone. The data are packed and lie on the device, and
+one call runs several steps, so that the host is not the bottleneck.
 """
 
 import functools
@@ -30,14 +30,15 @@ from big_crop.runtime import (
 from pp_ops.errors import UserError
 
 MAY_DIFFER = ("seed", "lr", "input.pp")
-# Steps in one call, so that starting it costs little. Each number is a program
-# to compile, and a CPU starts its programs at once.
+# Numbers of steps that one call may run. A call of many steps spreads the cost
+# of starting a program, but each number needs a program of its own to be
+# compiled. On a CPU starting a program costs nothing, so 1 is enough.
 _BLOCKS = {"cpu": (1,)}
 _OTHERS = (16, 4, 1)
 
 
 def difference(one, other) -> str | None:
-  """What keeps two configs from being trained together, or None."""
+  """Why two configs can't be trained together, or None if they can."""
   if one.total_steps == 0:
     return "they only evaluate"
   if one.swa:
@@ -48,10 +49,10 @@ def difference(one, other) -> str | None:
 
 
 class _Run:
-  """One of the runs: what it has on disk, and where it stands.
+  """One of the runs: its files and its progress.
 
   Attributes:
-    failure: what ended it before the others, or None.
+    failure: the error that ended it before the others, or None.
   """
 
   def __init__(self, config, workdir):
@@ -62,7 +63,7 @@ class _Run:
     self.parts = build(config)
 
   def start(self, step):
-    """Opens its files; returns its state at `step`."""
+    """Opens the run's files; returns its train state at `step`."""
     state, host, self.checkpoints = train.start_or_resume(
       self.config, self.workdir, self.parts, step
     )
@@ -80,15 +81,19 @@ class _Run:
 
 
 def _program(runs, store):
-  """(states, inputs) -> (states, metrics), over a block of steps.
+  """Compiles the runs' steps into one program.
 
-  States have the runs in front, inputs and metrics the steps and then the runs.
+  Returns:
+    Two functions. (states, inputs) -> (states, metrics) trains for a block of
+    steps: the first axis of states is the run; the first two axes of inputs and
+    metrics are the step and the run. inputs -> batch preprocesses the inputs
+    of one step, whose first axis is the run.
   """
   features = runs[0].parts.objective.features
   by_string = {}
   for i, run in enumerate(runs):
     by_string.setdefault(run.config.input.pp, []).append(i)
-  # Runs with one string are one batch for it.
+  # Runs with the same pp string are preprocessed as one batch.
   functions = [
     (indices, store.function(runs[indices[0]].parts.pp, features))
     for indices in by_string.values()
@@ -113,8 +118,8 @@ def _program(runs, store):
     seed, rate, state, batch = args
     return runs[0].parts.step_of(seed, rate)(state, batch)
 
-  # A CPU has no use for wider products, and convolutions with a kernel for each
-  # run are slow there.
+  # On a CPU the runs go one after the other: larger products bring nothing
+  # there, and convolutions with a kernel for each run, as vmap makes, are slow.
   every_run = jax.vmap(one_run)
   if jax.default_backend() == "cpu":
     every_run = functools.partial(jax.lax.map, one_run)
@@ -137,11 +142,11 @@ def _program(runs, store):
 def run(all_configs: Sequence, workdirs: Sequence[str]) -> list:
   """Trains runs together to the end, or to a SIGTERM or Ctrl-C.
 
-  A run whose loss is not finite ends there; the others go on.
+  A run whose loss is not finite ends at that step; the others continue.
 
   Args:
-    all_configs: configs that differ in `MAY_DIFFER` alone. What evaluators
-      draw, if anything, goes by the first one's seed.
+    all_configs: configs that differ in `MAY_DIFFER` alone. Evaluators that use
+      random numbers take the first config's seed for all runs.
     workdirs: a folder for each run.
 
   Returns:
@@ -166,7 +171,8 @@ def run(all_configs: Sequence, workdirs: Sequence[str]) -> list:
       "them apart, or give a process one device"
     )
   num, total_steps = len(runs), parts.total_steps
-  # Each run keeps its last two, so that a kill leaves one that all have.
+  # Each run keeps its last two checkpoints, so that after a kill during a save
+  # there is still a step that all runs have.
   start = checkpoint.latest_step(*workdirs, tidy=True) or 0
   states = [run.start(start) for run in runs]
   state_bytes = sharding.bytes_per_device(states[0])

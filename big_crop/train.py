@@ -1,9 +1,10 @@
 """Trains: `python -m big_crop.train --config FILE[:arg=value] --workdir DIR`.
 
-This file is the loop; `big_crop.parts` makes the parts of it. An example goes
-record -> seed -> pp string -> batch -> sharded array -> objective.prepare ->
-model -> loss -> update. The same command goes on from the last checkpoint;
-SIGTERM saves one and ends with status 0, Ctrl-C likewise with status 130.
+This file has the training loop; `big_crop.parts` builds what the loop needs. An
+example goes record -> seed -> pp string -> batch -> sharded array ->
+objective.prepare -> model -> loss -> update. SIGTERM saves a checkpoint and
+ends with status 0, Ctrl-C likewise with status 130; the same command then
+continues from the last checkpoint.
 """
 
 import argparse
@@ -35,14 +36,15 @@ from big_crop.runtime import (
 )
 from pp_ops.errors import UserError
 
-# How far the host may run ahead of the devices.
+# How many steps the host may dispatch ahead of the devices.
 STEPS_IN_FLIGHT = 3
 
 
 def last_step(workdir: epath.Path) -> int:
-  """The step of the last whole checkpoint, 0 if there is none.
+  """The step of the last undamaged checkpoint, 0 if there is none.
 
-  The first host reads all of it, and makes way for what will be saved.
+  Only the first host looks for it. It also removes the remains of killed saves
+  and renames damaged checkpoints, so that their steps can be saved again.
   """
   step, failure = 0, None
   if jax.process_index() == 0:
@@ -59,16 +61,17 @@ def last_step(workdir: epath.Path) -> int:
 def start_or_resume(
   config, workdir: epath.Path, parts: Parts, start: int
 ) -> tuple:
-  """The state to train on, from a checkpoint or new.
+  """Restores the train state from a checkpoint, or makes a new one.
 
   Args:
     config: the config.
-    workdir: the run's folder; made and given its config.json here.
-    parts: of `build`.
+    workdir: the run's folder. It is created, and config.json written, here.
+    parts: those of `build`.
     start: the checkpoint's step, 0 for a new state.
 
   Returns:
-    The state, what the host remembers (`checkpoint`), and the open checkpoints.
+    The state; the dict that was saved with it, with the hosts' positions in
+    their streams of examples; and the open checkpoints.
   """
   host = {}
   if not start:
@@ -88,17 +91,18 @@ def start_or_resume(
     print(trees.overview(state.params))
   num_hosts = jax.process_count()
   if len(host.get("positions", [])) != num_hosts:
-    # Another number of hosts has other streams: enter them at the same epoch.
+    # With another number of hosts, the examples are split into other streams.
+    # Start each at the position that corresponds to the examples seen so far.
     position = start * config.input.batch_size // num_hosts
     host["positions"] = [position] * num_hosts
   return state, host, checkpoints
 
 
 def run(config, workdir: str) -> dict | None:
-  """Trains to the end, or to a stop; with `total_steps` 0 it only evaluates.
+  """Trains until the end or a stop; with `total_steps` 0 it only evaluates.
 
   Args:
-    config: as `big_crop.config.default_config`.
+    config: with the keys of `big_crop.config.default_config`.
     workdir: the run's folder, local or gs://.
 
   Returns:
@@ -151,7 +155,7 @@ def run(config, workdir: str) -> dict | None:
     measured = evaluate(0, parts.evals)
     if first_process:
       metrics_file.write(0, measured)
-    if checkpoints.latest() is None:  # for what reads finished runs
+    if checkpoints.latest() is None:  # commands on finished runs need one
       checkpoints.save(0, state, {"positions": host["positions"]})
 
   if start < total_steps:
@@ -166,7 +170,9 @@ def run(config, workdir: str) -> dict | None:
     if step == start + 1:
       jax.block_until_ready(metrics)
       line.resume(1)
-    stop.hold()  # Compiled, and there is something new to save.
+    # From here Ctrl-C waits for a checkpoint. Before, there is nothing to save,
+    # and compilation would delay the answer.
+    stop.hold()
     position, skipped = origin.position, skipped + origin.skipped
     unchecked.append((step, metrics))
     if len(unchecked) > STEPS_IN_FLIGHT:
@@ -243,7 +249,11 @@ def run(config, workdir: str) -> dict | None:
 
 
 def run_evaluator(name, evaluator, variables, workdir):
-  """Draws an evaluator's pictures; returns its metrics, and a line of them."""
+  """Runs an evaluator and draws its pictures.
+
+  Returns:
+    {"NAME/metric": value}, and a line of text with the metrics.
+  """
   results = evaluator.run(variables)
   shown = {k: v for k, v in results.items() if np.ndim(v)}
   results = {k: v for k, v in results.items() if k not in shown}
@@ -254,7 +264,10 @@ def run_evaluator(name, evaluator, variables, workdir):
 
 
 def save_images(workdir, prepared):
-  """Draws what the model sees: train_images.png, and so on for other views."""
+  """Draws the prepared images: train_images.png, train_image2s.png and so on.
+
+  Only the images on this host's devices are drawn.
+  """
   mine = lambda x: np.concatenate([s.data for s in x.addressable_shards])
   images = {
     f"train_{name}s": mine(x)
@@ -265,7 +278,7 @@ def save_images(workdir, prepared):
 
 
 def draw(workdir, images):
-  """Draws images [N, H, W, C] by name as NAME.png."""
+  """Draws each of {name: images [N, H, W, C]} as NAME.png."""
   for name, x in images.items():
     with outputs.writing(path := workdir / f"{name}.png"):
       pictures.save_image_grid(path, x)

@@ -1,8 +1,8 @@
-"""Pytrees whose leaves have names: `Transformer/encoderblock_0/.../kernel`.
+"""Names for the leaves of pytrees: `Transformer/encoderblock_0/.../kernel`.
 
-A leaf's name is its path joined by slashes, without a leading one, as in
+A leaf's name is its path joined by slashes, without a leading slash, as in
 big_vision. A regular expression must match the whole name, and in a list of
-expressions the first that matches wins.
+expressions the first match wins.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ def named_leaves(tree: Any) -> list[tuple[str, Any]]:
 
 
 def overview(tree: Any) -> str:
-  """A table of the leaves: name, shape, dtype and size, and the sum of these.
+  """A table of the leaves' names, shapes, dtypes and sizes, and the total size.
 
   Args:
     tree: arrays, or anything with shape and dtype.
@@ -47,7 +47,7 @@ def overview(tree: Any) -> str:
 def map_with_names(fn: Callable[..., Any], tree: Any, *rest: Any) -> Any:
   """Returns `tree` with every leaf replaced by `fn(name, leaf, *leaves)`.
 
-  Further leaves are those of `rest`, trees of the same structure.
+  `leaves` are the corresponding leaves of `rest`, trees of the same structure.
   """
   return jax.tree_util.tree_map_with_path(
     lambda path, *leaves: fn(leaf_name(path), *leaves), tree, *rest
@@ -67,17 +67,17 @@ def first_match(
     names: leaf names.
     rules: (regular expression, value) pairs; the first full match wins.
     where: the config key of the rules, for errors.
-    all_used: raise if a rule matches no name first. False for rules that are
-      our own defaults, of which one may match nothing in a given model.
+    all_used: raise if a rule is not the first match of any name. Pass False for
+      rules that are our own defaults, because a default may match nothing in a
+      given model.
 
   Returns:
-    The index of its rule for each name that has one.
+    {name: index of its rule}, without the names that no rule matches.
 
   Raises:
-    ValueError: for a list that is not one of pairs, an expression that does
-      not compile, and one that is the first to match no name at all, because
-      a misspelt expression must not pass silently. Only a closing `.*` may
-      find nothing left to match.
+    ValueError: if an item is not a pair; if an expression does not compile; or,
+      with `all_used`, if an expression is not the first match of any name,
+      because it may be misspelt. Only `.*` may find nothing left to match.
   """
   for rule in rules:
     if not (isinstance(rule, list | tuple) and len(rule) == 2):
@@ -108,7 +108,7 @@ def first_match(
 
 
 def params_sha256(params: Any) -> str:
-  """Returns a digest by which two runs' parameters compare to the bit.
+  """Returns a digest that is equal if and only if parameters are bit-identical.
 
   SHA-256 over the leaves in the order of their names: name, dtype, shape and
   the bytes of the whole array in C order, whatever its sharding. Every process
@@ -122,7 +122,8 @@ def params_sha256(params: Any) -> str:
   """
   digest = hashlib.sha256()
   for name, leaf in sorted(named_leaves(params), key=lambda pair: pair[0]):
-    # Gathering an array that each process holds in full would stack the copies.
+    # An array that every process holds in full is not gathered, because the
+    # copies would be stacked.
     if isinstance(leaf, jax.Array) and not (
       leaf.is_fully_addressable or leaf.is_fully_replicated
     ):

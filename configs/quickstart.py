@@ -11,10 +11,10 @@ Arguments follow the colon, as in
     alpha, beta  of beta_crop
     data      critters (embedded), a TFDS name, or a path: a prepared TFDS
               dataset, a folder of class folders of images, or packed data
-    data_dir  where the TFDS dataset lies
+    data_dir  folder of the prepared TFDS dataset
     res       pixels of the model's input
-    epochs    ten of the embedded dataset by default; of any other as many as
-              make 125,000 examples, six minutes of two cores
+    epochs    by default 10 for the embedded dataset; for any other as many as
+              make 125,000 examples, six minutes on two cores
     engine    what runs the preprocessing: tf.data on the host, or device, for
               packed data
     batch, seed

@@ -3,9 +3,10 @@ r"""ResNet-50 (v1.5) on ImageNet-1k in 90 epochs, with the crop of your choice.
     python -m big_crop.train --config configs/resnet50_i1k.py --workdir DIR
 
 SGD with Nesterov momentum 0.9, learning rate 0.1 per 256 images, five epochs
-of warm-up, cosine to zero, no decay of biases and batch norm. Decay here is
-not multiplied by the learning rate; the value is what 5e-5 inside the gradient
-(with momentum) comes to at the base learning rate. Needs imagenet2012 in TFDS.
+of warm-up, cosine to zero, no weight decay of biases and batch norm. Weight
+decay here is not multiplied by the learning rate; its value is equivalent to
+L2 regularisation of 5e-5 in the gradient (with momentum) at the base learning
+rate. Needs imagenet2012 in TFDS.
 
 A smoke test on the embedded dataset, a minute on a CPU:
 
@@ -13,8 +14,9 @@ A smoke test on the embedded dataset, a minute on a CPU:
       --config configs/resnet50_i1k.py:smoke
 
 Other arguments: crop, area_min, epochs, batch, data_dir, seed. The shuffle
-buffer takes 6 GB of a host, `--config.input.shuffle_buffer_size=10000` a fifth
-of that; `--config.keep_ckpt_steps=10000` keeps more than the last checkpoints.
+buffer takes 6 GB of a host's memory;
+`--config.input.shuffle_buffer_size=10000` needs a fifth of that.
+`--config.keep_ckpt_steps=10000` keeps more than the last checkpoints.
 """
 
 from big_crop.config import default_config, parse_arg

@@ -1,16 +1,16 @@
 """Evaluators: one file each, named in the config by `type`.
 
-A module here has an `Evaluator`, whose `run(variables)` returns a dict of
-floats, and of images [N, H, W, 3] if it has some to show, which the trainer
-draws in the workdir as EVALUATOR_KEY.png. Its keyword arguments are those of
-its entry in `config.evals`, and what it names of the run's own:
+A module here has an `Evaluator`, whose `run(variables)` returns a dict. Values
+are floats, or images [N, H, W, 3], which the trainer draws in the workdir as
+EVALUATOR_KEY.png. The keyword arguments of its constructor come from its entry
+in `config.evals`; if it has any of the following, the run provides them:
   predict: (variables, image [B, H, W, C]) -> outputs [B, ...] and activations
     by name, jitted; the objective's `predict`.
   mesh: the mesh.
   seed: the run's seed.
   engine: what runs its pp string: the run's `config.input.engine`, unless its
     entry has an `engine`.
-and what the objective has for evaluators. For classification:
+So does the objective with its `for_evaluators()`, for classification:
   model: the Flax module, see `big_crop.models`.
   num_classes: number of classes.
 """
@@ -38,7 +38,7 @@ def make(name: str, config: dict[str, Any], **context):
   Args:
     name: its name in the config, for errors.
     config: its `type`, and the arguments of that type.
-    **context: the run's own, see above.
+    **context: the arguments that the run and the objective provide, see above.
 
   Returns:
     The evaluator.

@@ -1,16 +1,18 @@
 """Top-1, top-5 and loss on images that an attack has changed: FGSM and PGD.
 
-With x in [0, 1] the pixels of an image before their normalisation, and all in
-each pixel and channel on its own:
+x, in [0, 1], is an image before its normalisation. All operations are on each
+pixel and channel separately:
 
     FGSM (Goodfellow et al., arXiv:1412.6572):
       x' = clip(x + eps sign(dL/dx), 0, 1)
     PGD (Madry et al., arXiv:1706.06083), `steps` times:
       x' <- clip(x' + step_size sign(dL/dx'), x - eps, x + eps), then to [0, 1]
 
-L is the cross-entropy, of the model as it predicts: batch norm uses its running
-averages. A set of labels is the uniform distribution over it. The image stays
-normalised: a step of s in pixels is one of s (white - black) there.
+L is the loss `loss_name`, by default the cross-entropy, of the model in
+evaluation mode, where batch norm uses its running averages. The cross-entropy's
+target for a set of labels is the uniform distribution over the set. In the code
+the image stays normalised, so that a step of s in pixel values becomes a step
+of s (white - black).
 """
 
 import jax
@@ -29,15 +31,15 @@ def attack_step(
   image: jax.Array,
   limits: dict[str, jax.Array],
 ) -> jax.Array:
-  """One step of an attack, or none.
+  """Takes one step of an attack.
 
   Args:
     task: the model and its loss.
     variables: the model's.
-    batch: the batch, with the image [B, H, W, C] as it was.
-    image: the image after the steps before.
-    limits: `eps` and `step`, [C], in the units of the image; `low` and `high`,
-      [C], its range.
+    batch: the batch, with the image [B, H, W, C] before the attack.
+    image: [B, H, W, C], the image after the previous steps.
+    limits: `eps` and `step`, [C], in the units of the normalised image; `low`
+      and `high`, [C], the range of its values.
 
   Returns:
     The image after the step.
@@ -52,7 +54,7 @@ def attack_step(
 
 
 def within(moved: jax.Array, image: jax.Array, limits) -> jax.Array:
-  """The nearest to `moved` of what is within eps of `image`, and in range."""
+  """Clips `moved` to within eps of `image` and to the range of pixel values."""
   near = jnp.clip(moved, image - limits["eps"], image + limits["eps"])
   return jnp.clip(near, limits["low"], limits["high"])
 
@@ -64,7 +66,10 @@ def start_at_random(
   seed: jax.Array,
   number: jax.Array,
 ) -> jax.Array:
-  """A uniform place within eps of each image; `number` counts the batches."""
+  """Moves each image by a uniform random shift of at most eps per value.
+
+  `number` is the index of the batch; it makes the batches' shifts differ.
+  """
   del task
   key = jax.random.fold_in(jax.random.key(seed), number)
   shift = jax.random.uniform(key, image.shape, minval=-1.0, maxval=1.0)
@@ -89,12 +94,12 @@ class Evaluator(classification.Evaluator):
 
     Args:
       mesh: the mesh.
-      seed: the run's; also of the random start.
-      eps: the most that a pixel value in [0, 1] changes.
-      steps: how many steps.
-      step_size: of a step; by default `eps` for one step, and 2.5 eps / steps
-        for more, so that every place within eps can be reached.
-      random_start: start at a uniform place within eps. The place depends on
+      seed: the run's; the random start depends on it, too.
+      eps: the largest change of a pixel value in [0, 1].
+      steps: number of steps.
+      step_size: of a pixel value in [0, 1]; by default `eps` for one step, and
+        2.5 eps / steps for more, so that every point within eps can be reached.
+      random_start: start at a uniform random point within eps. It depends on
         the seed and the batch size.
       **rest: see `classification.Evaluator`.
 

@@ -1,8 +1,8 @@
 """RMS calibration error: how far confidence is from accuracy.
 
-The images are sorted by confidence, the largest softmax probability, and cut
-into adaptive bins of 100 in a row (Nguyen and O'Connor, arXiv:1508.05154;
-Hendrycks et al., arXiv:1812.04606):
+The images are sorted by confidence, which is the largest softmax probability,
+and consecutive images are put into bins of 100 (Nguyen and O'Connor,
+arXiv:1508.05154; Hendrycks et al., arXiv:1812.04606):
 
     sqrt(sum_b n_b / n (accuracy_b - confidence_b)^2)
 """
@@ -22,12 +22,13 @@ def rms_error(
   """The error, as a fraction.
 
   Args:
-    confidence: [n] float. Images of equal confidence stay in their order.
+    confidence: [n] float. Images of equal confidence keep their order.
     correct: [n], 1 where the prediction is right, otherwise 0.
-    bin_size: images in a bin. The last bin has what remains, too, as in PixMix.
-    without_last: leave out the sum's last term, that of the most confident
-      images, as PixMix's `calib_err` does (arXiv:2112.05135), whose protocol
-      CropMix follows; n counts them all the same.
+    bin_size: images per bin. The last bin also takes the remaining n % bin_size
+      images, as in PixMix.
+    without_last: leave out the sum's last term, the bin of the most confident
+      images, although n still counts them. PixMix's `calib_err` does this
+      (arXiv:2112.05135), and CropMix follows PixMix's protocol.
   """
   order = np.argsort(confidence, kind="stable")
   n = len(order)
@@ -41,14 +42,15 @@ def rms_error(
 class Evaluator(classification.Evaluator):
   """Top-1, top-5, loss, and `rms_calibration`, as fractions.
 
-  `rms_calibration_pixmix` is the value without the last bin; it needs two.
+  `rms_calibration_pixmix` is the value without the last bin. It is there only
+  if there are at least two bins.
   """
 
   def __init__(self, *, bin_size: int = 100, **rest):
     """Opens the data.
 
     Args:
-      bin_size: images in a bin.
+      bin_size: images per bin.
       **rest: see `classification.Evaluator`.
 
     Raises:

@@ -1,7 +1,7 @@
 """Top-1, top-5 and loss, for one label or a set of labels per image.
 
-Its subclasses measure something else of the same predictions (`calibration`)
-or the same of changed images (`adversarial`).
+Its subclasses compute further metrics from the same predictions (`calibration`)
+or the same metrics on attacked images (`adversarial`).
 """
 
 import functools
@@ -23,16 +23,16 @@ from pp_ops.errors import UserError
 
 
 class Task(NamedTuple):
-  """What is fixed in the compiled programs.
+  """The settings that the compiled programs depend on.
 
   Attributes:
     predict: (variables, image [B, H, W, C]) -> logits [B, num_classes], and
       activations.
     num_classes: number of classes of the model.
     loss_name: a name for `losses.get`.
-    classes: the classes to choose among; None for all.
-    class_of: the model's class of each of the data's labels; None if they are
-      the same.
+    classes: the classes that predictions are restricted to; None for all.
+    class_of: class_of[i] is the model's class for label i of the dataset; None
+      if the dataset's labels are the model's classes.
   """
 
   predict: Callable[[Any, jax.Array], tuple[jax.Array, Any]]
@@ -45,11 +45,11 @@ class Task(NamedTuple):
     return x if self.classes is None else x[:, np.array(self.classes)]
 
   def logits(self, variables: Any, image: jax.Array) -> jax.Array:
-    """The logits of the classes to choose among."""
+    """The logits [B, n] of the n classes of `self.classes`."""
     return self._chosen(self.predict(variables, image)[0])
 
   def labels(self, batch: dict[str, jax.Array]) -> jax.Array:
-    """As entries above 0, one column for each of the logits."""
+    """The labels [B, n], in the columns of `logits`: above 0 where right."""
     labels = batch.get("labels", batch.get("label"))
     if labels.ndim == 1:
       if self.class_of:
@@ -62,7 +62,10 @@ class Task(NamedTuple):
     return self._chosen(labels)
 
   def loss(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """The loss [B]; a set of labels is the uniform distribution over it."""
+    """The loss [B].
+
+    For "softmax_xent" the target is the uniform distribution over the labels.
+    """
     if self.loss_name == "softmax_xent":
       labels = labels / jnp.maximum(labels.sum(-1, keepdims=True), 1)
     return losses.get(self.loss_name)(logits, labels)
@@ -71,11 +74,11 @@ class Task(NamedTuple):
 def image_metrics(
   task: Task, variables: Any, batch: dict[str, jax.Array]
 ) -> dict[str, jax.Array]:
-  """What is to be known of each image of a batch.
+  """Computes the metrics of each image of a batch.
 
-  With a set of labels, as ImageNet-ReaL has ("Are we done with ImageNet?",
-  arXiv:2006.07159), a prediction counts if it is in the set; images whose set
-  is empty, or has none of the classes to choose among, are left out.
+  With a set of labels, as in ImageNet-ReaL ("Are we done with ImageNet?",
+  arXiv:2006.07159), a prediction is right if it is in the set. Images whose set
+  is empty, or has none of `task.classes`, are left out.
 
   Args:
     task: the model and its classes.
@@ -85,7 +88,7 @@ def image_metrics(
 
   Returns:
     [B] float32: `top1` and `top5`, 0 or 1; `loss`; `confidence`, the largest
-    softmax probability; `mask`; and `counts`, 0 for what is left out.
+    softmax probability; `mask`; and `counts`, 0 for images that are left out.
   """
   logits, labels = task.logits(variables, batch["image"]), task.labels(batch)
   _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))
@@ -103,7 +106,7 @@ def image_metrics(
 
 @functools.lru_cache(maxsize=8)
 def program(function: Callable, task: Task, out: jax.sharding.Sharding):
-  """A function of a task, compiled once for all evaluators that share both."""
+  """jit of `function(task, ...)`, cached so that evaluators can share it."""
   return jax.jit(functools.partial(function, task), out_shardings=out)
 
 
@@ -140,17 +143,18 @@ class Evaluator:
       mesh: the mesh.
       num_classes: number of classes.
       seed: the run's, for a pp string with random ops.
-      data: arguments of `sources.get_source`; or what is open already, with
-        its pp string.
+      data: arguments of `sources.get_source`; or an `EvalData` that is already
+        open, which keeps its own pp string.
       pp_fn: the pp string; it leaves `image` and `label` or `labels`.
       batch_size: over all devices; a last, smaller batch is padded.
       loss_name: a name for `losses.get`.
-      classes: the classes to choose among, by number, or "imagenet_a" or
-        "imagenet_r": those of that test set. Images of others are left out.
-      max_examples: evaluate the first so many examples only.
+      classes: restricts predictions to these class numbers, or to the classes
+        of the test set "imagenet_a" or "imagenet_r". Images of other classes
+        are left out.
+      max_examples: evaluate only this many examples, the first ones.
       engine: what runs the pp string, see `batches.ENGINES`.
       skip_corrupt: leave out images that do not decode, rather than fail.
-      num_parallel_calls: threads; TensorFlow chooses by default.
+      num_parallel_calls: number of threads; TensorFlow chooses by default.
 
     Raises:
       ValueError: if any of it is wrong.
@@ -179,7 +183,8 @@ class Evaluator:
     self._task = Task(predict, num_classes, loss_name, classes, self.class_of)
 
   def __init_subclass__(cls):
-    # A subclass hands these arguments on; `evaluators.make` asks for them all.
+    # A subclass passes **rest to its base. `evaluators.make` reads signatures,
+    # so the subclass's signature gets the base's arguments, too.
     own, base = (
       inspect.signature(c.__init__).parameters for c in (cls, cls.__base__)
     )
@@ -189,12 +194,12 @@ class Evaluator:
   def _changed(
     self, variables: Any, batch: dict[str, jax.Array], number: int
   ) -> dict[str, jax.Array]:
-    """The batch as the model gets it; `number` counts the batches."""
+    """Returns the batch that the model gets; `number` is the batch's index."""
     del variables, number
     return batch
 
   def _metrics(self, rows: dict[str, np.ndarray]) -> dict[str, float]:
-    """What there is to say of the images that count, if any does."""
+    """The metrics of the images that count; there may be none."""
     mean = lambda x: float(x.mean()) if x.size else 0.0
     return {k: mean(rows[k]) for k in ("top1", "top5", "loss")}
 
@@ -205,7 +210,8 @@ class Evaluator:
 
     Args:
       variables: the model's.
-      look: gets the first batch's images as the model does.
+      look: called with the first batch's images [B, H, W, C], as the model gets
+        them.
 
     Returns:
       `top1` and `top5` as fractions, `loss` (mean), `count` (images that

@@ -1,7 +1,8 @@
-"""ImageNet's classes: their order, and who is in ImageNet-A and ImageNet-R.
+"""ImageNet's classes: their order, and which of them ImageNet-A and -R have.
 
 imagenet_classes.csv has the 1000 classes in the order of their labels. Its
-subsets are those of hendrycks/natural-adv-examples and hendrycks/imagenet-r.
+columns `imagenet_a` and `imagenet_r` are taken from
+hendrycks/natural-adv-examples and hendrycks/imagenet-r.
 """
 
 import csv
@@ -23,19 +24,19 @@ def _rows():
 
 
 def wnids() -> list[str]:
-  """The classes' WordNet ids, which datasets and folders are named by."""
+  """The classes' WordNet ids, which datasets and folders use as names."""
   return [row["wnid"] for row in _rows()]
 
 
 def subset(classes: str | Sequence[int], num_classes: int) -> tuple[int, ...]:
-  """Some of a model's classes, in their order.
+  """The numbers of some of a model's classes, in ascending order.
 
   Args:
-    classes: their numbers, or one of `SUBSETS`, which has 200 of them.
+    classes: their numbers, or a name of `SUBSETS`, each of 200 classes.
     num_classes: the model's.
 
   Raises:
-    ValueError: in one line, if they are not the model's.
+    ValueError: in one line, if the model does not have these classes.
   """
   if isinstance(classes, str):
     names.check("classes", classes, SUBSETS)
@@ -55,17 +56,17 @@ def subset(classes: str | Sequence[int], num_classes: int) -> tuple[int, ...]:
 def class_of(
   class_names: Sequence[str] | None, num_classes: int
 ) -> tuple[int, ...] | None:
-  """ImageNet's label of each class of a dataset that has some of them.
+  """ImageNet's label for each class of a dataset that has only some of them.
 
-  A folder of ImageNet-A's 200 class folders, for example, numbers them 0 to
-  199, and a model of all 1000 classes knows them by other numbers.
+  For example, a folder with ImageNet-A's 200 class folders numbers them 0 to
+  199, while a model of all 1000 classes has other numbers for them.
 
   Args:
     class_names: the dataset's.
     num_classes: the model's.
 
   Returns:
-    The labels; None if the dataset's own labels are the model's.
+    The labels; None if the dataset's labels need no translation.
   """
   known = wnids()
   if num_classes != len(known) or not class_names:

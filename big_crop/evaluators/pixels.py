@@ -1,4 +1,4 @@
-"""The pixels behind a normalised image, from the pp string that normalises."""
+"""Finds the pixel values of normalised images, by analysing the pp string."""
 
 from typing import NamedTuple
 
@@ -9,18 +9,18 @@ from pp_ops import registry
 from pp_ops.errors import UserError
 
 _PROBES = 16  # images of one colour
-_RELATIVE_ERROR = 1e-5  # of the range
+_RELATIVE_ERROR = 1e-5  # relative to the range, |white - black|
 
 
 class Pixels(NamedTuple):
-  """Where a pp string turns pixels into what the model gets.
+  """A pp string, cut in two before the normalisation.
 
   Attributes:
     before: the string up to the last op that leaves uint8 images of one size.
-    after: the rest of it, the normalisation.
-    shape: (H, W, C) of these images.
-    black: what pixel value 0 becomes in each channel.
-    white: what 255 becomes.
+    after: the rest of the string, the normalisation.
+    shape: (H, W, C) of the uint8 images.
+    black: the normalised value of pixel value 0, in each channel.
+    white: the normalised value of pixel value 255, in each channel.
   """
 
   before: str
@@ -31,7 +31,7 @@ class Pixels(NamedTuple):
 
 
 def find(data: EvalData) -> Pixels:
-  """Takes the pp string of some data apart.
+  """Finds where the pp string of `data` starts to normalise the image.
 
   Raises:
     ValueError: in one line, if the string leaves no uint8 image of one size at
@@ -59,7 +59,7 @@ def find(data: EvalData) -> Pixels:
 
 
 def _ends(engine, ops, shape, pp_fn):
-  """What 0 and 255 become, from images of one colour each."""
+  """The normalised values of 0 and 255, from images of one colour each."""
   colours = np.random.default_rng(0).integers(0, 256, (_PROBES, shape[-1]))
   colours[0], colours[1] = 0, 255
   images = np.broadcast_to(colours[:, None, None], (_PROBES, *shape))
@@ -77,7 +77,7 @@ def _ends(engine, ops, shape, pp_fn):
 
 
 def _image_ops(engine, ops, images):
-  """Runs those of the ops that change the image alone."""
+  """Runs only those ops that change the image."""
   inkey = lambda name, kw: kw.get(
     "key", kw.get("inkey", engine.lookup(name).inkey)
   )
@@ -88,7 +88,7 @@ def _image_ops(engine, ops, images):
 
 
 def _spec(ops):
-  """The string that `registry.parse` makes of it."""
+  """The pp string of these ops, the inverse of `registry.parse`."""
   texts = []
   for name, args, kwargs in ops:
     given = [*map(repr, args), *(f"{k}={v!r}" for k, v in kwargs.items())]

@@ -1,4 +1,4 @@
-"""What a masked autoencoder makes of the patches that it does not see."""
+"""How well a masked autoencoder predicts the patches that it does not see."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,11 +9,11 @@ import numpy as np
 from big_crop.data.eval_data import EvalData
 from big_crop.runtime import progress, sharding
 
-_SHOWN = 8  # a row of the picture
+_SHOWN = 8  # images in a row of the picture
 
 
 class Evaluator:
-  """The loss of every example of a split, and a picture of a few."""
+  """The mean loss over a split, and a picture of a few reconstructions."""
 
   def __init__(
     self,
@@ -29,9 +29,10 @@ class Evaluator:
     """Opens the data.
 
     Args:
-      reconstruct: that of `objectives.masked_autoencoding`.
+      reconstruct: the method of `objectives.masked_autoencoding`.
       mesh: the mesh.
-      seed: the run's; an image hides the same patches at every evaluation.
+      seed: the run's. It determines the hidden patches, so that an image hides
+        the same patches at every evaluation.
       data: arguments of `sources.get_source`.
       pp_fn: the pp string; it leaves `image`.
       batch_size: over all devices; a last, smaller batch is padded.
@@ -81,5 +82,5 @@ class Evaluator:
 
 
 def _mine(x):
-  """The part of an array that lies on this host, in the batch's order."""
+  """The shards of an array that lie on this host, in the batch's order."""
   return np.concatenate([shard.data for shard in x.addressable_shards])

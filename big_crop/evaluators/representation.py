@@ -1,8 +1,8 @@
-"""How good features are: nearest neighbours, and linear classifiers on them.
+"""Measures features by nearest neighbours and by linear classifiers on them.
 
-The features of a split are computed once, without augmentation. The linear
-probe of the papers, which trains a head on augmented images, is
-configs/cropmix/linear_probe.py; the one here is its fast form.
+The features of a split are computed once, without augmentation, so that the
+linear probe here is fast. The papers' linear probe, which trains a head on
+augmented images, is configs/cropmix/linear_probe.py.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ METHODS = ("knn", "linear", "few_shot")
 
 
 class Features(NamedTuple):
-  """Of a split, in the order in which it is stored.
+  """The features of a split, in the order in which it is stored.
 
   Attributes:
     x: float32 [n, D].
@@ -42,19 +42,20 @@ def _unit(x):
 def nearest(
   bank: Features, x: np.ndarray, k: int, temperature: float
 ) -> np.ndarray:
-  """The classes with the most votes of the nearest features by cosine.
+  """Classifies features by a weighted vote of their nearest neighbours.
 
   Wu et al., https://arxiv.org/abs/1805.01978, section 3.4: each of the k
-  nearest votes for its class with the weight exp(cosine / temperature).
+  nearest neighbours by cosine similarity votes for its own class with the
+  weight exp(cosine / temperature).
 
   Args:
-    bank: of which neighbours are taken.
-    x: float [n, D].
-    k: how many, or all of the bank if it has fewer.
+    bank: the features and labels of the possible neighbours.
+    x: float [n, D], the features to classify.
+    k: number of neighbours; all of the bank if it has fewer.
     temperature: see above.
 
   Returns:
-    int [n].
+    The class of each row of x, int [n].
   """
   num_classes = int(bank.label.max()) + 1
   known, label = jnp.array(_unit(bank.x)), jnp.array(bank.label)
@@ -62,7 +63,8 @@ def nearest(
   @jax.jit
   def votes(x):
     near, index = jax.lax.top_k(x @ known.T, min(k, len(label)))
-    # Relative to the nearest, which changes no order and cannot overflow.
+    # Subtracting the nearest neighbour's cosine prevents an overflow of exp. It
+    # scales all votes alike, so the winner stays the same.
     weight = jnp.exp((near - near[:, :1]) / temperature)
     classes = jax.nn.one_hot(label[index], num_classes)
     return (weight[..., None] * classes).sum(1).argmax(-1)
@@ -74,17 +76,18 @@ def nearest(
 def fit(train: Features, l2: float, max_steps: int) -> Callable:
   """Multinomial logistic regression by L-BFGS.
 
-  Minimises mean cross-entropy + l2 / 2 |W|^2, the bias free; scikit-learn's
-  `LogisticRegression` with C = 1 / (n l2) does the same. Features are first
-  brought to mean 0 and, all together, to variance 1.
+  Minimises mean cross-entropy + l2 / 2 |W|^2 without a penalty on the bias, as
+  scikit-learn's `LogisticRegression` with C = 1 / (n l2). Before that, each
+  feature is centred, and all features are divided by one number, so that their
+  overall variance is 1.
 
   Args:
-    train: the examples.
+    train: the training examples.
     l2: weight of the penalty.
-    max_steps: of L-BFGS.
+    max_steps: maximum number of L-BFGS iterations.
 
   Returns:
-    features [n, D] -> logits [n, classes].
+    A function: features [n, D] -> logits [n, classes].
   """
   num_classes, width = int(train.label.max()) + 1, train.x.shape[1]
   mean = train.x.mean(0)
@@ -115,21 +118,22 @@ def fit(train: Features, l2: float, max_steps: int) -> Callable:
 def few_shot(
   train: Features, x: np.ndarray, shots: int, l2: float, seed: int
 ) -> np.ndarray:
-  """Ridge regression onto the classes of a few examples of each.
+  """Classifies by ridge regression on a few training examples of each class.
 
-  As big_vision's `fewshot_lsr`: the chosen features are brought to mean 0 and
-  variance 1 each, a constant 100 is appended for the bias, and targets are 1
-  for the class and -1 for others; W = (X^T X + l2 I)^-1 X^T Y, in float64.
+  The same as big_vision's `fewshot_lsr`: each feature is brought to mean 0 and
+  variance 1 over the drawn examples, a constant 100 is appended for the bias,
+  and targets are 1 for the right class and -1 for others. Then
+  W = (X^T X + l2 I)^-1 X^T Y, in float64.
 
   Args:
-    train: of which examples are drawn.
-    x: float [n, D], what is classified.
-    shots: examples of a class, or all that it has if these are fewer.
+    train: the examples to draw from.
+    x: float [n, D], the features to classify.
+    shots: examples per class; all of a class that has fewer.
     l2: weight of the penalty.
     seed: of the draw.
 
   Returns:
-    int [n].
+    The class of each row of x, int [n].
   """
   order = np.random.default_rng(seed).permutation(len(train.label))
   classes = np.unique(train.label)
@@ -143,7 +147,7 @@ def few_shot(
   )
   few = scaled(few)
   y = np.where(train.label[chosen][:, None] == classes, 1.0, -1.0)
-  # The smaller of two equal systems.
+  # X^T (X X^T + l2 I)^-1 Y is the same W. We solve the smaller system.
   if len(few) < few.shape[1]:
     w = few.T @ np.linalg.solve(few @ few.T + l2 * np.eye(len(few)), y)
   else:
@@ -152,7 +156,7 @@ def few_shot(
 
 
 class Evaluator:
-  """Classifies a split by the features and labels of another."""
+  """Classifies one split with the features and labels of another."""
 
   def __init__(
     self,
@@ -184,19 +188,20 @@ class Evaluator:
       seed: the run's, for a pp string with random ops.
       data: arguments of `sources.get_source`, without the split.
       pp_fn: the pp string, of both splits; it leaves `image` and `label`.
-      train: split of the neighbours, and that the classifier is trained on.
-      test: split that is classified.
+      train: split for neighbours and for training the classifiers.
+      test: split to classify.
       methods: some of `METHODS`.
-      feature: the name of an activation; None for "pre_logits", what a head
-        gets, or without one what the objective's `predict` returns. Axes of
-        places or tokens are averaged.
+      feature: the name of an activation [B, ..., D]; its axes of positions or
+        tokens are averaged. None for "pre_logits", the head's input, or for the
+        output of the objective's `predict` if there is no "pre_logits".
       k: number of neighbours.
       temperature: of their votes, see `nearest`.
       l2: see `fit`.
       max_steps: see `fit`.
-      shots: examples of a class, see `few_shot`.
-      few_shot_l2: its `l2`.
-      few_shot_draws: how many draws of the examples are averaged over.
+      shots: numbers of examples per class, see `few_shot`.
+      few_shot_l2: `l2` of `few_shot`.
+      few_shot_draws: number of random draws of the examples; their accuracies
+        are averaged.
       batch_size: over all devices; a last, smaller batch is padded.
       engine: what runs the pp string, see `batches.ENGINES`.
 
@@ -244,7 +249,7 @@ class Evaluator:
       x = x.astype(jnp.float32).mean(tuple(range(1, x.ndim - 1)))
       return x, batch["label"], batch["mask"]
 
-    # On every device, so that every host has all of them.
+    # Replicated on all devices, so that every host has all features.
     self._of_batch = jax.jit(of_batch, out_shardings=sharding.replicated(mesh))
 
   def run(self, variables: Any) -> dict[str, float]:
@@ -254,10 +259,11 @@ class Evaluator:
       variables: the model's.
 
     Returns:
-      As fractions `knn_top1`, `linear_top1` and `linear_train_top1`, and for
-      each number of shots, for 5 say, `few_shot_5_top1`; `spread`,
-      the mean standard deviation of the features of length 1, times the square
-      root of their number: 0 where all images have the same; and `count`.
+      As fractions, `knn_top1`, `linear_top1`, `linear_train_top1` and, for each
+      of `shots`, `few_shot_5_top1` and so on; `count`, the number of test
+      images; and `spread`, 0 if all test images have the same features:
+      features are scaled to length 1, and `spread` is their mean standard
+      deviation over the images times sqrt(D).
     """
     train, test = (self._read(variables, data) for data in self._data)
     found = {"count": float(len(test.x))}

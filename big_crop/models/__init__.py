@@ -10,15 +10,14 @@ and a dict of intermediate activations. `train` and the "dropout" key matter to
 dropout, stochastic depth and batch norm only; batch norm's running statistics
 are the "batch_stats" collection (`mutable=["batch_stats"]` when training).
 
-Other parts of the project learn from the model itself, where it has them:
+A model may also define these, which other parts of the project look up, so that
+a new architecture is one new file:
 
   last_layer()     a `common.LastLayer`: where Grad-CAM and relevance are taken
   torch_layers()   its layers' names in PyTorch, see `weights.torch_names`
-  split_outputs    regexes of the kernels [d, ...] of which all axes but the
-                   first are outputs, if they are not named as in Flax's
-                   attention; see `optim.layout`
-
-so that a new architecture is one new file.
+  split_outputs    regexes of kernels [d, ...] in which every axis but the first
+                   is an output axis. Kernels that are named as in Flax's
+                   attention need no regex; see `optim.layout`
 """
 
 import inspect

@@ -1,4 +1,4 @@
-"""What models share: checked arguments, stochastic depth, `LastLayer`."""
+"""Helpers for all models: checked arguments, stochastic depth, `LastLayer`."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,19 +12,22 @@ from big_crop import names
 from pp_ops.checks import check_number
 from pp_ops.errors import UserError
 
-# What `dtype_mm` of every model may be: the dtype of matrix products,
-# convolutions and activations. Parameters, the statistics of norms, softmax and
-# logits are float32 with either of the first two. float64 is for checking
-# gradients; it needs jax.enable_x64.
+# Choices for every model's `dtype_mm`, the dtype of matrix products,
+# convolutions and activations. With "float32" and "bfloat16" the parameters,
+# the statistics of norms, softmax and logits are float32. "float64" is for
+# checking gradients; it needs jax.enable_x64.
 DTYPES = ("float32", "bfloat16", "float64")
 RATES = ("dropout", "drop_path", "se_ratio")
 
-# The distribution of the weights of torch.nn.Linear and torch.nn.Conv2d.
+# PyTorch's default initial weights of torch.nn.Linear and torch.nn.Conv2d.
 torch_linear = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def torch_bias(fan_in):
-  """Initialiser of their biases, for a kernel of `fan_in` inputs per output."""
+  """PyTorch's default initial bias of a layer with `fan_in` inputs per output.
+
+  It belongs to torch.nn.Linear and torch.nn.Conv2d, like `torch_linear`.
+  """
 
   def init(key, shape, dtype=jnp.float32):
     bound = fan_in**-0.5
@@ -34,17 +37,18 @@ def torch_bias(fan_in):
 
 
 class LastLayer(NamedTuple):
-  """Where the saliency maps of a model are taken; its `last_layer()`.
+  """Where a model's saliency maps are taken: what its `last_layer()` returns.
 
   The last layer's output is [B, h, w, D], or [B, N, D] for tokens, row by row.
 
   Attributes:
-    module: path, as in the names of parameters, of the Flax module that returns
-      it, alone or first in a tuple.
-    pooled: key of the activations, of the same axes, whose mean over places
-      enters the dense layer "head".
+    module: path of the Flax module that returns the last layer's output, alone
+      or as the first item of a tuple. It is written as in parameter names.
+    pooled: key into the model's dict of activations. That activation has the
+      same axes as the last layer's output, and its mean over positions is the
+      input of the dense layer "head".
     patch_size: (height, width) of a token in pixels; not needed without tokens.
-    missing: {kind of map: why this model has none}.
+    missing: {kind of map: why this model can't have it}.
   """
 
   module: str
@@ -54,7 +58,7 @@ class LastLayer(NamedTuple):
 
 
 def build_variant(module, num_classes, variants, variant, kw):
-  """`build` with the arguments of a variant, which those in `kw` override."""
+  """Calls `build` with a variant's arguments; those in `kw` override them."""
   names.check(f"{module.__name__} variant", str(variant), variants)
   return build(module, num_classes, {**variants[str(variant)], **kw})
 

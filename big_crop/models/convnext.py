@@ -1,4 +1,4 @@
-"""ConvNeXt, as timm and torchvision have it.
+"""ConvNeXt, the same network as timm's and torchvision's.
 
 Liu et al., "A ConvNet for the 2020s", https://arxiv.org/abs/2201.03545, Figure
 4 and Table 9, with the authors' initial values.
@@ -18,7 +18,7 @@ VARIANTS = {
 
 
 class Block(nn.Module):
-  """Depthwise 7x7 convolution, layer norm and MLP: a branch with a scale."""
+  """A residual branch: depthwise 7x7 convolution, layer norm, MLP, scale."""
 
   layer_scale: float
   drop_path: float
@@ -143,9 +143,9 @@ def Model(num_classes, *, variant="T", **kw):
       "T".
     **kw: these override the variant:
       depths, widths: blocks and channels of each stage;
-      layer_scale: where the scales of the branches start, 1e-6;
+      layer_scale: initial value of the branches' learnt scales, 1e-6;
       drop_path: stochastic depth rate of the last block, see
-        `common.drop_path_rates`; each example draws its own;
+        `common.drop_path_rates`; each example is drawn separately;
       dtype_mm: see `common.DTYPES`.
 
   Returns:

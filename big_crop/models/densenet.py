@@ -2,10 +2,10 @@
 
 Huang et al., "Densely Connected Convolutional Networks",
 https://arxiv.org/abs/1608.06993: DenseNet-BC, with bottlenecks of 4 times the
-growth rate and transitions that halve the channels. The weights of torchvision
-and timm give their logits. With a small stem it is the PyTorch code that
-CropMix took: https://github.com/weiaicunzai/pytorch-cifar100,
-models/densenet.py.
+growth rate and transitions that halve the channels. With the weights of
+torchvision or timm it computes the same logits as they do. With
+`small_stem=True` it is the network of the PyTorch code that CropMix used:
+https://github.com/weiaicunzai/pytorch-cifar100, models/densenet.py.
 """
 
 import functools
@@ -17,7 +17,7 @@ from big_crop.models import common, convolution
 
 VARIANTS = {"121": dict(depths=(6, 12, 24, 16), growth=32)}
 
-# He et al., https://arxiv.org/abs/1502.01852, by the fan-in.
+# The initialisation of He et al., https://arxiv.org/abs/1502.01852, by fan-in.
 _HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
@@ -107,8 +107,9 @@ class DenseNet(nn.Module):
         x = norm(name=f"transition{i - 1}_norm")(x, train=train)
         if not self.small_stem:
           x = nn.relu(x)
-        # In PyTorch the pooling comes last. Both are linear and thus commute,
-        # and on pooled images the convolution takes a quarter of the time.
+        # PyTorch pools after the 1x1 convolution. Both are linear, so they
+        # commute, and the convolution takes a quarter of the time on pooled
+        # images.
         x = nn.avg_pool(x, (2, 2), (2, 2))
         x = conv(x.shape[-1] // 2, 1, 1, name=f"transition{i - 1}_conv")(x)
       for j in range(1, depth + 1):
@@ -128,8 +129,8 @@ def Model(num_classes, *, variant="121", **kw):
   """Builds a DenseNet.
 
   Calling it on images [B, H, W, 3] returns float32 logits [B, num_classes] and
-  a dict of activations: "stem", "denseblock1" to "denseblock4", "encoded"
-  [B, h, w, c], the last of which is pooled, "pre_logits" [B, c], "logits".
+  a dict of activations: "stem", "denseblock1" to "denseblock4" and "encoded",
+  all [B, h, w, c]; "pre_logits" [B, c], the mean of "encoded"; "logits".
   Running statistics are in "batch_stats". The parameters are named nearly as in
   torchvision: conv0, norm0, denseblock1_1/norm1, denseblock1_1/conv1, ...,
   transition1_norm, transition1_conv, ..., norm5, and head for its classifier.
@@ -140,10 +141,10 @@ def Model(num_classes, *, variant="121", **kw):
     **kw: these override the variant:
       depths: layers of each dense block, (6, 12, 24, 16);
       growth: channels that a layer appends, 32; the stem has twice as many;
-      small_stem: the network for images of 32 pixels: a 3x3 stride 1
-        convolution for a stem, without norm and pooling, no ReLU in the
-        transitions, and PyTorch's initial values;
-      dropout: rate after each dense layer; the paper's is 0.2 where images are
+      small_stem: the network for images of 32 pixels. Its stem is a 3x3
+        convolution of stride 1 without norm and pooling, its transitions have
+        no ReLU, and its initial values are PyTorch's;
+      dropout: rate after each dense layer. The paper uses 0.2 where images are
         not augmented;
       dtype_mm: see `common.DTYPES`.
 

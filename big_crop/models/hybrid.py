@@ -1,10 +1,10 @@
-"""The ResNet that hybrid ViTs look at an image through.
+"""The ResNet stem of hybrid ViTs.
 
 Dosovitskiy et al., https://arxiv.org/abs/2010.11929, "Hybrid Architecture", and
 Steiner et al., https://arxiv.org/abs/2106.10270, Table 2. Convolutions have
 standardised weights (Qiao et al., https://arxiv.org/abs/1903.10520) and are
-followed by group norm (Wu and He, https://arxiv.org/abs/1803.08494), where the
-text of the latter paper says batch norm. Parameters have the names of the
+followed by group norm (Wu and He, https://arxiv.org/abs/1803.08494), although
+the text of Steiner et al. says batch norm. Parameters have the names of the
 published checkpoints.
 """
 
@@ -14,9 +14,9 @@ import flax.linen as nn
 
 from big_crop.models import convolution
 
-# name: (bottlenecks of each stage, the factor by which the papers say that it
-# shrinks an image). Of "R" they do not count the max pooling: it shrinks by 4,
-# and a patch of R+Ti/16 has 32 pixels.
+# name: (bottlenecks of each stage, the factor by which the papers say that the
+# stem shrinks an image). The papers' factor 2 for "R" leaves out the max
+# pooling: the stem shrinks by 4, so a patch of R+Ti/16 is 32 pixels wide.
 STEMS = {"R": ((), 2), "R26": ((2, 2, 2, 2), 32), "R50": ((3, 4, 6, 3), 32)}
 
 _conv = functools.partial(
@@ -29,7 +29,7 @@ _norm = functools.partial(nn.GroupNorm, num_groups=32)
 
 
 def shrinks(name: str) -> int:
-  """Pixels of the image, in each direction, for one place of the output."""
+  """The factor by which a stem really shrinks an image, in each direction."""
   return 2 ** max(2, len(STEMS[name][0]) + 1)
 
 
@@ -57,7 +57,7 @@ class Unit(nn.Module):
 
 
 class Stage(nn.Module):
-  """Some units, of which the first has the stride."""
+  """`depth` bottleneck units; the first has the stride, the others stride 1."""
 
   depth: int
   width: int
@@ -73,11 +73,11 @@ class Stage(nn.Module):
 
 
 def stem(image, name: str, dtype: str):
-  """A stem of `STEMS`; to be called from a model's `__call__`.
+  """Applies a stem of `STEMS`; to be called from a model's `__call__`.
 
   Args:
     image: [B, H, W, 3].
-    name: which stem.
+    name: a name of `STEMS`.
     dtype: of convolutions and activations.
 
   Returns:

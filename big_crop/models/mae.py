@@ -1,4 +1,4 @@
-"""The masked autoencoder: a ViT on few patches, and a decoder for the others.
+"""The masked autoencoder: a ViT sees some patches, a decoder predicts the rest.
 
 He et al., "Masked Autoencoders Are Scalable Vision Learners",
 https://arxiv.org/abs/2111.06377, section 3.
@@ -15,9 +15,9 @@ class Decoder(nn.Module):
   """Predicts the pixels of every patch from the tokens of the visible ones.
 
   Attributes:
-    width: of its tokens.
-    depth: blocks.
-    num_heads: of each.
+    width: channels of the decoder's tokens.
+    depth: number of blocks.
+    num_heads: attention heads of each block.
     patch_size: (height, width) in pixels.
     dtype: of matrix products and the residual stream.
   """
@@ -33,13 +33,14 @@ class Decoder(nn.Module):
     """Decodes.
 
     Args:
-      tokens: [B, 1 + K, D], the class token first.
-      restore: int [B, N], the place of each patch when the K visible ones come
-        first.
-      grid: (rows, columns) of patches, N of them.
+      tokens: [B, 1 + K, D], the encoder's output: the class token, then the K
+        visible patches.
+      restore: int [B, N]. restore[b, i] is the index of patch i in the order
+        in which the K visible patches come first.
+      grid: (rows, columns) of patches; rows * columns = N.
 
     Returns:
-      float32 [B, N, height * width * 3].
+      float32 [B, N, height * width * 3], the pixels of each patch.
     """
     layers = transformer.Layers(
       mlp_dim=4 * self.width,
@@ -75,18 +76,18 @@ class Decoder(nn.Module):
 class MAE(nn.Module):
   """A ViT encoder without a head, and a decoder.
 
-  The encoder's parameters have the names that they have in a `vit`, so that one
-  starts from them; the decoder's are below "decoder".
+  The encoder's parameters have the same names as in a plain `vit`, so that a
+  `vit` can be finetuned from them. The decoder's are below "decoder".
 
   Attributes:
     encoder: a `vit.ViT` with a class token and no head.
-    decoder: reads what the encoder gives.
+    decoder: predicts pixels from the encoder's tokens.
   """
 
   encoder: vit.ViT
   decoder: Decoder
 
-  beside = "decoder"  # the parameters that are not the encoder's
+  beside = "decoder"  # key of the parameters besides the encoder's
 
   def setup(self):
     nn.share_scope(self, self.encoder)
@@ -102,12 +103,12 @@ class MAE(nn.Module):
     Args:
       image: [B, H, W, 3] float.
       noise: [B, N] float.
-      num_visible: how many patches of an image the encoder sees, K.
-      train: whether the encoder drops.
+      num_visible: K, the number of patches per image that the encoder sees.
+      train: whether dropout and stochastic depth are on in the encoder.
 
     Returns:
-      float32 [B, N, height * width * 3], the pixels; and the mask, float32
-      [B, N], 1 for a patch that the encoder did not see.
+      The predicted pixels, float32 [B, N, height * width * 3]; and the mask,
+      float32 [B, N], 1 for a patch that the encoder did not see.
     """
     order = jnp.argsort(noise, axis=1)
     restore = jnp.argsort(order, axis=1)
@@ -116,11 +117,11 @@ class MAE(nn.Module):
     return pixels, (restore >= num_visible).astype(jnp.float32)
 
   def encode(self, image):
-    """The encoder's own outputs, of all patches; see `vit.Model`."""
+    """The encoder's outputs with all patches visible; see `vit.Model`."""
     return self.encoder(image)
 
   def torch_layers(self):
-    """As in the checkpoints that MAE published."""
+    """The names in the checkpoints that MAE's authors published."""
     rows = self.encoder.torch_layers()
     rows = [r for r in rows if r[0] not in ("head", "fc_norm")]
     heads = self.decoder.num_heads

@@ -2,9 +2,10 @@
 
 He et al., "Identity Mappings in Deep Residual Networks",
 https://arxiv.org/abs/1603.05027, in the form of the PyTorch code that CropMix
-took: https://github.com/weiaicunzai/pytorch-cifar100, models/preactresnet.py.
-Unlike the paper's, its convolutions have biases, batch norm and ReLU follow the
-stem, and none come before the pooling. All initial values are PyTorch's.
+used: https://github.com/weiaicunzai/pytorch-cifar100, models/preactresnet.py.
+Unlike in the paper, the convolutions have biases, and batch norm and ReLU
+follow the stem instead of preceding the pooling. All initial values are
+PyTorch's.
 """
 
 import functools
@@ -102,13 +103,14 @@ class PreActResNet(nn.Module):
 
 
 def block_names(torch, ours, *, conv2, shortcut):
-  """Rows of `torch_layers()` for a block, in which it is a sequence.
+  """Rows of `torch_layers()` for a block that is an nn.Sequential in PyTorch.
 
   Args:
     torch: the block's name in PyTorch.
-    ours: its path.
-    conv2: place of the second convolution, of which dropout comes before.
-    shortcut: the shortcut's name.
+    ours: its path in our parameters.
+    conv2: index of the second convolution in the nn.Sequential. It is 6 with a
+      dropout layer before, 5 without.
+    shortcut: the shortcut's name in PyTorch.
   """
   residual = [
     (0, "bn1", "batch_norm"),
@@ -128,9 +130,9 @@ def Model(num_classes, *, variant="18", **kw):
   """Builds a PreActResNet.
 
   Calling it on images [B, H, W, 3] returns float32 logits [B, num_classes] and
-  a dict of activations: "stem", "layer1" to "layer4", "encoded" [B, h, w, c],
-  the last of which is pooled, "pre_logits" [B, c], "logits". Running statistics
-  are in "batch_stats". The parameters are conv1, bn, layer1_0/bn1,
+  a dict of activations: "stem", "layer1" to "layer4" and "encoded", all
+  [B, h, w, c]; "pre_logits" [B, c], the mean of "encoded"; "logits". Running
+  statistics are in "batch_stats". The parameters are conv1, bn, layer1_0/bn1,
   layer1_0/conv1, layer1_0/bn2, layer1_0/conv2, ..., layer2_0/shortcut, ...,
   head.
 

@@ -8,12 +8,12 @@ from big_crop.models import common, convolution
 
 
 class Projected(nn.Module):
-  """A backbone without its own head, and an MLP in its place.
+  """A backbone with an MLP in place of its own head.
 
-  The MLP is that of MoCo v2 as AsymSiam trains it (arXiv:2203.16822): a hidden
-  layer of `hidden` with batch norm, another without, and `out` outputs. The
-  backbone's parameters have the names that they have alone, so that others
-  start from them; those of the MLP are below "projector".
+  The MLP is the one that AsymSiam (arXiv:2203.16822) trains MoCo v2 with: a
+  hidden layer of width `hidden` with batch norm, another without, and `out`
+  outputs. The backbone's parameters have the same names as without the MLP, so
+  that other runs can start from them; the MLP's are below "projector".
 
   Attributes:
     backbone: a model with num_classes=0.
@@ -25,26 +25,26 @@ class Projected(nn.Module):
   hidden: int
   out: int
 
-  beside = "projector"  # the parameters that are not the encoder's
+  beside = "projector"  # key of the parameters besides the encoder's
 
   def setup(self):
     nn.share_scope(self, self.backbone)
     self.projector = Projector(self.hidden, self.out)
 
   def __call__(self, image, *, train=False):
-    """float32 [B, out] for images [B, H, W, 3]."""
+    """Projects images [B, H, W, 3] to float32 [B, out]."""
     x, _ = self.backbone(image, train=train)
     return self.projector(x, train=train)
 
   def encode(self, image):
-    """The backbone's own outputs: the vector before a head, and others."""
+    """The backbone's features [B, D], and its dict of activations."""
     return self.backbone(image)
 
   def last_layer(self):
     return self.backbone.last_layer()
 
   def torch_layers(self):
-    """The backbone's; the projector has no name elsewhere."""
+    """The backbone's names; no PyTorch checkpoint has this projector."""
     return self.backbone.torch_layers()
 
 

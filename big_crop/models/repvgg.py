@@ -1,18 +1,18 @@
 """RepVGG, whose training-time branches become one plain 3x3 convolution.
 
-Ding et al., https://arxiv.org/abs/2101.03697, with the initial values of timm,
-whose `create_model` CropMix's code imports.
+Ding et al., https://arxiv.org/abs/2101.03697, with timm's initial values,
+because CropMix's code imports timm's `create_model`.
 
-A finished run is re-parametrised, which computes the same logits faster, by
+To re-parametrise a finished run, so that it computes the same logits faster:
 
     run = parts.open_run(workdir)
     model = run.objective.model.clone(deploy=True)
     variables = repvgg.reparametrise(run.variables)
     logits, _ = model.apply(variables, image)
 
-and `weights.to_torch(model, variables)` has the names of timm's model after its
-`reparameterize_model`. Config `model=dict(variant="A2", deploy=True)` takes
-those weights as `model_init`.
+`weights.to_torch(model, variables)` then gives the parameter names of timm's
+model after its `reparameterize_model`, and a config with
+`model=dict(variant="A2", deploy=True)` accepts such weights as `model_init`.
 """
 
 import functools
@@ -37,7 +37,10 @@ VARIANTS = {
 
 
 class Block(nn.Module):
-  """relu(BN(3x3) + BN(1x1) + BN), the last where the shapes allow it."""
+  """relu(BN(3x3) + BN(1x1) + BN(identity)).
+
+  The identity branch exists only where input and output have the same shape.
+  """
 
   width: int
   stride: int
@@ -119,15 +122,16 @@ class RepVGG(nn.Module):
 def reparametrise(variables):
   """Folds the branches of all blocks into one convolution each.
 
-  Section 3.3 of the paper: a batch norm scales its convolution's kernel by
-  scale / std and leaves a bias; a 1x1 kernel is a 3x3 one that is zero around
-  its centre, the identity a 1x1 kernel; and the branches' kernels add up.
+  Section 3.3 of the paper. A batch norm is folded into the convolution before
+  it: the kernel is multiplied by scale / std, and the rest becomes a bias. A
+  1x1 kernel is a 3x3 kernel that is zero around its centre, and the identity is
+  a 1x1 kernel. The kernels of the branches are then summed.
 
   Args:
     variables: {"params": ..., "batch_stats": ...} of a `RepVGG`.
 
   Returns:
-    {"params": ...} of the same model with `deploy=True`, NumPy arrays.
+    {"params": ...} for the same model with `deploy=True`, as NumPy arrays.
   """
   params, stats = (
     {
@@ -171,7 +175,7 @@ def Model(num_classes, *, variant="A2", **kw):
     variant: a name of `VARIANTS`; timm's repvgg_a2 is "A2".
     **kw: these override the variant:
       depths, widths: blocks and channels of each stage;
-      deploy: plain convolutions, for the weights of `reparametrise`;
+      deploy: one plain convolution per block, for weights from `reparametrise`;
       dtype_mm: see `common.DTYPES`.
 
   Returns:

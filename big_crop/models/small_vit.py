@@ -1,11 +1,11 @@
 """The ViT for small data sets: shifted patch tokens and locality attention.
 
-Lee et al., https://arxiv.org/abs/2112.13492: the patches of an image and of
-four shifted copies are embedded together (SPT), and a token does not attend to
-itself, with a learnt temperature (LSA). The defaults are the ViT of CropMix and
-YOCO for CIFAR, whose code is lucidrains' vit_for_small_dataset. That code
-shifts by one pixel along the axes, the paper by half a patch along the
-diagonals.
+Lee et al., https://arxiv.org/abs/2112.13492. Shifted patch tokenization (SPT)
+embeds the patches of an image and of four shifted copies together. Locality
+self-attention (LSA) keeps a token from attending to itself and learns the
+softmax temperature. The defaults are the ViT that CropMix and YOCO train on
+CIFAR; they use lucidrains' vit_for_small_dataset. That code shifts by one pixel
+along the axes, the paper by half a patch along the diagonals.
 """
 
 import functools
@@ -17,7 +17,7 @@ from big_crop import names
 from big_crop.models import common, swin, transformer
 from pp_ops.errors import UserError
 
-# Directions (y, x) in which the copies are seen.
+# (y, x) offsets of the four copies' windows, in units of the shift.
 SHIFTS = {
   "one_pixel": ((0, -1), (0, 1), (-1, 0), (1, 0)),
   "half_patch": ((-1, -1), (-1, 1), (1, -1), (1, 1)),
@@ -82,7 +82,7 @@ class SmallViT(nn.Module):
     )
 
   def torch_layers(self):
-    """The names of lucidrains' and CropMix's code."""
+    """The names in lucidrains' and CropMix's code."""
     layer = "transformer.layers.*"
     return [
       ("to_patch_embedding.to_patch_tokens.1", "patch_norm", "layer_norm"),
@@ -141,7 +141,7 @@ class SmallViT(nn.Module):
     return x, out
 
   def _patches(self, image):
-    """[B, H, W, 3] -> [B, N, patch_size**2 * 15], the copies side by side."""
+    """[B, H, W, 3] -> [B, N, patch_size**2 * 15]: five copies of 3 channels."""
     b, h, w, _ = image.shape
     size = self.patch_size
     if h % size or w % size:
@@ -170,10 +170,12 @@ def Model(num_classes, **kw):
   Args:
     num_classes: size of the logits.
     **kw:
-      width, depth, mlp_dim: 512, 6, 512;
-      num_heads, head_dim: 8 of 64;
-      patch_size: pixels, 4;
-      shifts: "one_pixel", the authors' code; or "half_patch", Lee et al.;
+      width, depth, mlp_dim: channels of the tokens, 512; blocks, 6; hidden
+        width of the MLPs, 512;
+      num_heads, head_dim: attention heads, 8, and channels of each, 64;
+      patch_size: side of a patch in pixels, 4;
+      shifts: "one_pixel", as in lucidrains' code; or "half_patch", as in the
+        paper by Lee et al.;
       dropout: rate on embeddings, branches and MLP hidden layers, 0.1;
       dtype_mm: see `common.DTYPES`.
 

@@ -1,14 +1,14 @@
-"""Swin Transformer, and the simpler one that repositories for CIFAR use.
+"""Swin Transformer, and the simplified one that repositories for CIFAR use.
 
 Liu et al., https://arxiv.org/abs/2103.14030: variant "T" is timm's
 swin_tiny_patch4_window7_224 and torchvision's swin_t.
 
-Variant "cifar" is for 32 pixels. The CropMix paper does not say what its Swin
-for CIFAR is, and its repository has only the compiled classes, not how they
-were called. They are those of github.com/berniwal/swin-transformer-pytorch, and
-the repositories that train these on CIFAR (kentaroy47/vision-transformers-
-cifar10 and its descendants) call them with windows of 4 and grids of 16, 8, 4
-and 4 patches, which is what we take.
+Variant "cifar" is for 32 pixels. The CropMix paper does not describe its Swin
+for CIFAR, and its repository has only the compiled classes, not the arguments
+they were called with. The classes are those of
+github.com/berniwal/swin-transformer-pytorch. Repositories that train these on
+CIFAR (kentaroy47/vision-transformers-cifar10 and its descendants) use windows
+of 4x4 patches and grids of 16, 8, 4 and 4 patches a side, so we do the same.
 """
 
 import functools
@@ -28,14 +28,21 @@ VARIANTS = {
 
 
 def _positions(window):
-  """Rows of the bias table [T, T] by query and key, timm's numbering."""
+  """The bias table's row for each query and key: int [T, T], T = window**2.
+
+  The rows are numbered as in timm.
+  """
   places = np.stack(np.mgrid[:window, :window]).reshape(2, -1)
   y, x = places[:, :, None] - places[:, None] + window - 1
   return y * (2 * window - 1) + x
 
 
 def _mask(h, w, window, shift):
-  """[windows, 1, T, T]: -100 between what the shift brought together."""
+  """The attention bias of shifted windows: float32 [windows, 1, T, T].
+
+  It is -100 between patches that share a window only because the shift wraps
+  around the image's border, and 0 elsewhere.
+  """
   part = lambda n: np.digitize(np.arange(n), [n - window, n - shift])
   parts = _cut(3 * part(h)[:, None] + part(w)[None], window)
   apart = parts[:, None] != parts[:, :, None]
@@ -43,7 +50,7 @@ def _mask(h, w, window, shift):
 
 
 def _cut(x, window):
-  """[..., h, w] -> [..., windows, T]."""
+  """[..., h, w] -> [..., windows, T], the T = window**2 places of each."""
   *b, h, w = x.shape
   x = x.reshape(*b, h // window, window, w // window, window)
   return x.swapaxes(-3, -2).reshape(*b, -1, window * window)
@@ -94,8 +101,8 @@ class Block(nn.Module):
   """Pre-norm attention and MLP, each a branch that can be dropped.
 
   Attributes:
-    attention: makes the module of the attention, given a name.
-    layers: of the MLP.
+    attention: called with `name=`, returns the attention module.
+    layers: settings of the MLP; also the rate of dropout on both branches.
     drop_path: rate of stochastic depth.
   """
 
@@ -221,7 +228,7 @@ class Swin(nn.Module):
         dropout=0.0,
       )
       for j in range(depth):
-        # The simplified one shifts a single window, too.
+        # The simplified model shifts even if one window covers the grid.
         shifts = j % 2 and (self.simplified or window < min(h, w))
         attention = functools.partial(
           Attention,
@@ -253,7 +260,11 @@ class Swin(nn.Module):
     return x, out
 
   def _merged(self, x, factor):
-    """[B, h, w, c] -> [B, h / f, w / f, f * f * c], the columns of c first."""
+    """Merges blocks of patches: [B, h, w, c] -> [B, h / f, w / f, f * f * c].
+
+    In the f * f * c channels the column within the block varies slowest, then
+    the row, then c, as in timm.
+    """
     b, h, w, c = x.shape
     if h % factor or w % factor:
       raise UserError(
@@ -274,24 +285,25 @@ def Model(num_classes, *, variant="T", **kw):
 
   Calling it on images [B, H, W, 3] returns float32 logits [B, num_classes] and
   a dict of activations: "stem", "stage1" to "stage4" [B, h, w, c]; "encoded",
-  the last of them after the final norm; "pre_logits" [B, c]; "logits".
+  which is "stage4" after the final norm; "pre_logits" [B, c]; "logits".
 
   Args:
     num_classes: size of the logits.
     variant: "T" for 224 pixels or "cifar" for 32.
     **kw: these override the variant:
-      width: channels of the first stage, 96; each further one has twice as
+      width: channels of the first stage, 96; each further stage has twice as
         many;
-      depths, num_heads: of each stage;
-      patch_size: pixels, 4;
-      window: patches, 7; where the grid is smaller, the grid is the window;
-      merges: by what the grid shrinks before each stage but the first, 2;
-      simplified: berniwal's architecture, without norms of patches and merged
-        patches, without biases of query, key and value, with one table of
-        position biases for all heads, with the final norm after the pooling,
-        and with PyTorch's initial values;
+      depths, num_heads: blocks, and attention heads, of each stage;
+      patch_size: side of a patch in pixels, 4;
+      window: side of a window in patches, 7; a smaller grid is one window;
+      merges: the factor by which the grid shrinks before each stage but the
+        first, (2, 2, 2);
+      simplified: berniwal's architecture: no norm after the patch embedding
+        and after merging, no biases of query, key and value, one table of
+        position biases for all heads, the final norm after the pooling, and
+        PyTorch's initial values;
       drop_path: stochastic depth rate of the last block, see
-        `common.drop_path_rates`; each example and branch draws its own;
+        `common.drop_path_rates`; examples and branches are drawn separately;
       dtype_mm: see `common.DTYPES`.
 
   Returns:

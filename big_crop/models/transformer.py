@@ -1,6 +1,6 @@
-"""The layers of transformers, which `vit` stacks.
+"""Transformer layers: attention, MLP, encoder blocks and attention pooling.
 
-Their parameters are named as in big_vision's checkpoints.
+The parameters are named as in big_vision's checkpoints.
 """
 
 import dataclasses
@@ -22,8 +22,8 @@ NORMS = {
   "rmsnorm_plain": functools.partial(nn.RMSNorm, use_scale=False),
 }
 
-# The tanh approximation of GELU; times sqrt(2) it keeps a normal input's
-# variance near one, as Scion's recipe has it (Pethick et al.,
+# "gelu" is the tanh approximation. The variants times sqrt(2) keep the variance
+# of a normal input near one; Scion's recipe uses them (Pethick et al.,
 # https://arxiv.org/abs/2502.07529).
 ACTIVATIONS = {
   "gelu": nn.gelu,
@@ -34,12 +34,13 @@ ACTIVATIONS = {
 
 _xavier = nn.initializers.xavier_uniform()
 _lecun = nn.initializers.lecun_normal()
-# timm cuts its normal off at 2, which is 100 standard deviations.
+# timm's truncated normal is cut off at an absolute value of 2. With a standard
+# deviation of 0.02 that never happens, so a plain normal is the same.
 NORMAL = nn.initializers.normal(0.02)
 
 
 def _flat(init):
-  """Of a convolution whose kernel is initialised as a matrix."""
+  """Initialises a convolution's kernel as the matrix [all inputs, outputs]."""
 
   def flat(key, shape, dtype):
     return init(key, (math.prod(shape[:-1]), shape[-1]), dtype).reshape(shape)
@@ -48,12 +49,13 @@ def _flat(init):
 
 
 class Init(NamedTuple):
-  """Where parameters start; biases other than the MLP's at zero.
+  """Initialisers of the parameters. Biases outside of the MLP start at zero.
 
   Attributes:
-    matrix: kernels of attention and MLP.
-    mlp_bias: biases of the MLP, by the number of their inputs.
-    qkv: kernels of queries, keys and values, where they differ from `matrix`.
+    matrix: kernels of the MLP and of attention's output projection, and the
+      probe of `MAPHead`.
+    mlp_bias: biases of the MLP, as a function of a layer's number of inputs.
+    qkv: kernels of queries, keys and values.
     embedding: the kernel of the patch embedding.
     cls: the class token.
     head: the head's kernel.
@@ -78,17 +80,17 @@ _BIG_VISION = Init(
 )
 INITS = {
   "big_vision": _BIG_VISION,
-  "augreg": _BIG_VISION,  # but for the positions
+  "augreg": _BIG_VISION,  # the positions differ, see `vit`
   "timm": Init(
     NORMAL,
     lambda fan_in: _zeros,
     NORMAL,
-    common.torch_linear,  # timm leaves PyTorch's own
+    common.torch_linear,  # timm leaves PyTorch's default here
     nn.initializers.normal(1e-6),
     NORMAL,
   ),
-  # MAE takes queries, keys and values for one matrix [d, 3 d], whose Xavier
-  # variance is half of that of [d, d].
+  # MAE initialises queries, keys and values as one matrix [d, 3 d], whose
+  # Xavier variance is half that of a matrix [d, d].
   "mae": Init(
     _xavier,
     lambda fan_in: _zeros,
@@ -106,7 +108,7 @@ INITS = {
 
 @dataclasses.dataclass(frozen=True)
 class Layers:
-  """What the layers of all blocks have in common; see `Model`."""
+  """Settings that all blocks of a model share; see `vit.Model`."""
 
   mlp_dim: int
   num_heads: int
@@ -122,7 +124,7 @@ class Layers:
 
 
 def _has_fused_attention(dtype, head_dim):
-  """Whether cuDNN's attention is there for these."""
+  """Whether cuDNN's fused attention supports this dtype and head size here."""
   half = jnp.dtype(dtype) == jnp.bfloat16
   gpu = jax.default_backend() == "gpu"
   return gpu and half and head_dim % 8 == 0 and head_dim <= 128
@@ -131,11 +133,12 @@ def _has_fused_attention(dtype, head_dim):
 class Attention(nn.Module):
   """Multi-head attention, parameters as `nn.MultiHeadDotProductAttention`'s.
 
-  The projections put the heads before the tokens, [B, N, T, D/N], which
-  measured 2 to 6% of a CPU training step faster than Flax's [B, T, N, D/N].
-  The softmax is float32. On NVIDIA GPUs in bfloat16 it is cuDNN's, which wants
-  the tokens first and keeps the [T, T] weights out of memory: a training step
-  of ViT-S/16 took 0.73 of the time (H200, 224 pixels, batch size 512).
+  The projections put the N heads before the T tokens, [B, N, T, D/N], because
+  this made a CPU training step 2 to 6% faster than Flax's [B, T, N, D/N]. The
+  softmax is float32. On NVIDIA GPUs in bfloat16 we use cuDNN's fused attention,
+  which wants the tokens first and never writes the [T, T] weights to memory: a
+  training step of ViT-S/16 took 0.73 of the time (H200, 224 pixels, batch size
+  512).
   """
 
   layers: Layers
@@ -146,7 +149,8 @@ class Attention(nn.Module):
     heads = (self.layers.num_heads, d // self.layers.num_heads)
     fused = _has_fused_attention(self.layers.dtype, heads[1])
     axes = "btnh" if fused else "bnth"
-    # Flax initialises attention kernels as matrices, and so did the papers.
+    # The kernel [d, heads, d / heads] is initialised as a matrix [d, d], as in
+    # Flax and in the papers' code.
     start = INITS[self.layers.weight_init]
     as_matrix = lambda init: (
       lambda key, shape, dtype: init(key, (d, d), dtype).reshape(shape)
@@ -175,8 +179,8 @@ class Attention(nn.Module):
 
 
 def attend(q, k, v, bias=0.0):
-  """softmax(q k^T + bias) v over [..., T, D/N], the bias [..., T, T]."""
-  # Without the algorithm the gradient would mix float32 with bfloat16.
+  """softmax(q k^T + bias) v for q, k, v [..., T, D/N] and bias [..., T, T]."""
+  # Without BF16_BF16_F32 the gradient would multiply float32 by bfloat16.
   bf16 = q.dtype == jnp.bfloat16
   logits = jnp.einsum(
     "...th,...sh->...ts",
@@ -218,11 +222,11 @@ class EncoderBlock(nn.Module):
 
     Args:
       x: [B, T, width].
-      rate: of stochastic depth, a float32 scalar; None for none.
-      rng: a key for what is dropped; None where nothing is.
+      rate: of stochastic depth, a float32 scalar, or None for none.
+      rng: a key for dropout and stochastic depth, or None if both are off.
 
     Returns:
-      What x becomes, and the activations by name.
+      The new residual stream [B, T, width], and a dict of activations.
     """
     train = rng is not None
     rngs = jax.random.split(rng, 5) if train else [None] * 5
@@ -232,8 +236,8 @@ class EncoderBlock(nn.Module):
         y, rng=rngs[0]
       )
       if train and rate is not None:
-        # One draw for all tokens and channels of an example. nn.Dropout takes
-        # no rate that is traced, as a block's is in a scan.
+        # One draw for all tokens and channels of an example. nn.Dropout can't
+        # be used, because in a scan the rate is traced.
         kept = jax.random.bernoulli(rngs[1], 1 - rate, (len(y), 1, 1))
         y = jnp.where(kept, y / (1 - rate), 0).astype(y.dtype)
       return x + y
@@ -251,18 +255,18 @@ class EncoderBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-  """The blocks and the final normalisation, if any, in float32.
+  """The blocks, and a final normalisation in float32 if asked.
 
   Attributes:
-    layers: what the blocks have in common.
-    depth: how many there are.
+    layers: settings that the blocks share.
+    depth: number of blocks.
     drop_path: rate of stochastic depth of the last block.
-    final_norm: whether there is a normalisation after them.
-    remat: whether the backward pass computes each block's activations again,
-      so that only what is between the blocks is kept.
+    final_norm: whether a normalisation follows the last block.
+    remat: whether the backward pass recomputes the activations within each
+      block, so that only the activations between blocks are kept in memory.
     scan: whether the blocks are compiled once, as a loop over their stacked
-      parameters. The parameters keep their names and shapes; the stack is made
-      anew in each step and is as large as the blocks' parameters.
+      parameters. The parameters keep their names and shapes. The stack is built
+      again in each step and takes as much memory as the blocks' parameters.
   """
 
   layers: Layers
@@ -274,8 +278,8 @@ class Encoder(nn.Module):
 
   @nn.compact
   def __call__(self, x, *, train):
-    # What blocks drop is drawn from these, so that `scan` and `remat` do not
-    # change it.
+    # Each block gets its own rate and key from here, so that `scan` and `remat`
+    # do not change which values are dropped.
     rates = rngs = None
     if train and (self.drop_path or self.layers.dropout):
       rngs = jax.random.split(self.make_rng("dropout"), self.depth)
@@ -293,7 +297,8 @@ class Encoder(nn.Module):
         return block.apply({"params": params}, x, *rest)
 
       if self.remat:
-        # A scan's iterations can't be merged, which prevent_cse guards against.
+        # prevent_cse keeps XLA from merging the recomputation with the forward
+        # pass. In a scan XLA can't merge them anyway.
         block = jax.checkpoint(block, prevent_cse=False)
       x, found = jax.lax.scan(block, x, (stacked, rates, rngs))
       found = [jax.tree.map(lambda y: y[i], found) for i in range(self.depth)]

@@ -2,10 +2,10 @@
 
 Dosovitskiy et al., https://arxiv.org/abs/2010.11929; the variants of Zhai et
 al., https://arxiv.org/abs/2106.04560, Table 2; the plain recipe (sincos2d,
-gap) of Beyer et al., https://arxiv.org/abs/2205.01580; DeiT, Touvron et al.,
-https://arxiv.org/abs/2012.12877, as timm has it; MAE's, He et al.,
-https://arxiv.org/abs/2111.06377; and AugReg's with its hybrids, Steiner et al.,
-https://arxiv.org/abs/2106.10270.
+gap) of Beyer et al., https://arxiv.org/abs/2205.01580; DeiT as in timm, Touvron
+et al., https://arxiv.org/abs/2012.12877; the encoder of MAE, He et al.,
+https://arxiv.org/abs/2111.06377; and the models of AugReg with its hybrids,
+Steiner et al., https://arxiv.org/abs/2106.10270.
 """
 
 import flax.linen as nn
@@ -34,7 +34,7 @@ VARIANTS = {
   "e": (1792, 56, 15360, 16),
 }
 
-# What "DeiT-" before a name stands for.
+# Arguments that the prefix "DeiT-" of a variant adds.
 DEIT = dict(
   pool_type="tok",
   posemb="learn",
@@ -45,8 +45,9 @@ DEIT = dict(
 )
 
 
-# What "MAE-" before a name stands for: the encoder as it is pretrained. It is
-# finetuned with pool_type="fc_norm", posemb="learn", posemb_cls=True.
+# Arguments that the prefix "MAE-" of a variant adds: the encoder during
+# pretraining. For finetuning set pool_type="fc_norm", posemb="learn" and
+# posemb_cls=True.
 MAE = dict(
   pool_type="tok",
   posemb="sincos2d_mae",
@@ -55,8 +56,8 @@ MAE = dict(
   head_zeroinit=False,
 )
 
-# What "AugReg-" before a name stands for, as in "AugReg-R26+S/32": the models
-# of "How to train your ViT?", as published.
+# Arguments that the prefix "AugReg-" of a variant adds, as in
+# "AugReg-R26+S/32": the published models of "How to train your ViT?".
 AUGREG = dict(
   pool_type="tok", posemb="learn", posemb_cls=True, weight_init="augreg"
 )
@@ -69,14 +70,16 @@ POOLS = ("gap", "tok", "map", "fc_norm")
 def sincos2d(h, w, width, to_end=True):
   """Fixed 2-d sine-cosine position embedding.
 
-  MoCo v3's (https://arxiv.org/abs/2104.02057): with `width // 4` frequencies
-  from 1 to 1/10000, the channels are sin(x), cos(x), sin(y), cos(y).
+  The embedding of MoCo v3 (https://arxiv.org/abs/2104.02057): the channels are
+  sin(x), cos(x), sin(y), cos(y), each for `width // 4` frequencies that fall
+  geometrically from 1 to 1/10000.
 
   Args:
     h: rows of patches.
     w: columns of patches.
     width: channels, a multiple of 4 and at least 8.
-    to_end: whether 1/10000 is the last frequency; MAE's would be the next.
+    to_end: whether 1/10000 is the last frequency. If False, as in MAE, the
+      frequencies stop one step before 1/10000.
 
   Returns:
     float32 NumPy array [1, h * w, width], row by row.
@@ -93,7 +96,10 @@ def sincos2d(h, w, width, to_end=True):
 
 
 def sincos2d_mae(h, w, width, cls):
-  """MAE's [1, h * w + cls, width], where the class token has the position 0."""
+  """MAE's fixed positions, float32 [1, h * w + cls, width].
+
+  If `cls`, the first row is the class token's embedding, which is all zeros.
+  """
   posemb = sincos2d(h, w, width, to_end=False)
   return np.pad(posemb, [(0, 0), (int(cls), 0), (0, 0)])
 
@@ -307,22 +313,27 @@ def Model(num_classes, *, variant=None, **kw):
   """Builds a Vision Transformer.
 
   Calling it on images [B, H, W, 3] returns float32 logits [B, num_classes] and
-  a dict of activations, with N = H/ph * W/pw patches (N + 1 tokens for "tok"
-  and "fc_norm", the class token first). With `keep`, int [B, K], only these
-  patches of each image enter the blocks, in this order; then N is K:
+  a dict of activations. There are N = H/ph * W/pw patches, and N + 1 tokens for
+  pool_type "tok" and "fc_norm", the class token first. With `keep`, int [B, K],
+  only the K patches of those indices enter the blocks, in this order; the
+  tokens below are then K or K + 1. The activations are:
     with_posemb: [B, N, width] patch embeddings with positions.
     encoder: per block ("block00", ...) the branches "sa" and "mlp" and the
-      residual stream after each, "+sa" and "+mlp"; "pre_ln", the last of them.
-    encoded: [B, N or N + 1, width] float32 tokens after the final layer norm.
-    head_input, pre_logits, logits: the pooled vector and what follows from it.
+      residual stream after each, "+sa" and "+mlp"; and "pre_ln", the residual
+      stream after the last block.
+    encoded: [B, N or N + 1, width] float32 tokens after the final layer norm,
+      which "fc_norm" does not have here.
+    head_input: [B, width], the pooled vector.
+    pre_logits: the same after the tanh layer of `rep_size`, if there is one.
+    logits: [B, num_classes].
 
   Args:
     num_classes: size of the logits; 0 for no head: "pre_logits" is returned.
     variant: a name of `VARIANTS`, with or without a patch size: "S", "S/16";
       "DeiT-S/16" adds the arguments of `DEIT`, which make it timm's
       deit_small_patch16_224 (Ti: tiny, B: base), "MAE-B/16" those of `MAE`, and
-      "AugReg-B/16" those of `AUGREG`. "R26+S/32" has a ResNet before it, one of
-      `hybrid.STEMS`, and cuts what comes out into patches.
+      "AugReg-B/16" those of `AUGREG`. In "R26+S/32" the ResNet "R26", one of
+      `hybrid.STEMS`, comes first, and its output is cut into patches.
     **kw: these override the variant:
       width, depth, mlp_dim (default 4 * width), num_heads;
       patch_size: int or (height, width), default 16;
@@ -330,27 +341,28 @@ def Model(num_classes, *, variant=None, **kw):
       posemb: "learn", "sincos2d" or "sincos2d_mae", see `sincos2d`;
       posemb_cls: whether learnt positions include the class token's, first;
       pool_type: "gap" (mean of the tokens), "tok" (class token), "map"
-        (attention pooling), or "fc_norm" (there is a class token, but the mean
-        of the others is taken, and normalised after it, not before: how MAE is
-        finetuned);
+        (attention pooling), or "fc_norm" (how MAE is finetuned: there is a
+        class token, but the head reads the mean of the patch tokens, and the
+        final layer norm comes after this mean instead of before);
       rep_size: True or an int adds a tanh layer of that width before the head;
       norm: "layernorm"; "rmsnorm"; or "rmsnorm_plain", without a learnt scale;
-      act: "gelu", its tanh approximation; "gelu_exact"; or "sqrt2_gelu" and
-        "sqrt2_gelu_exact", either times sqrt(2);
-      weight_init: "big_vision"; or "timm", where matrices and positions are
-        normal with standard deviation 0.02, the class token 1e-6, biases zero;
-        or "mae", where learnt positions start as "sincos2d_mae", matrices are
-        Xavier's, the head 2e-5, the class token 0.02; or "augreg", which is
-        "big_vision" with positions of 0.02;
-      dropout: rate on embeddings, branches and MLP hidden layers (timm's
-        pos_drop_rate and proj_drop_rate; its drop_rate is another);
+      act: "gelu", the tanh approximation; "gelu_exact"; or "sqrt2_gelu" and
+        "sqrt2_gelu_exact", the same times sqrt(2);
+      weight_init: the initial values. "big_vision"; "timm", where matrices and
+        positions are normal with standard deviation 0.02, the class token with
+        1e-6, and biases are zero; "mae", where learnt positions start as
+        "sincos2d_mae", matrices are Xavier uniform, the head is normal with
+        2e-5 and the class token with 0.02; or "augreg", which is "big_vision"
+        but for positions, which are normal with 0.02;
+      dropout: rate on embeddings, branches and MLP hidden layers: timm's
+        pos_drop_rate and proj_drop_rate, not its drop_rate;
       drop_path: stochastic depth rate of the last block, see
-        `common.drop_path_rates`; each example and branch draws its own;
+        `common.drop_path_rates`; examples and branches are drawn separately;
       head_zeroinit: whether the head's kernel starts at zero;
-      head_bias: where its bias starts; big_vision's and AugReg's -10 or so
-        keeps a sigmoid loss over many classes small at first;
-      remat, scan: less memory and less to compile, with the same numbers, see
-        `transformer.Encoder`;
+      head_bias: initial value of the head's bias. big_vision and AugReg set
+        about -10, so that a sigmoid loss over many classes starts small;
+      remat, scan: save memory and compile time without changing the numbers,
+        see `transformer.Encoder`;
       dtype_mm: see `common.DTYPES`.
 
   Returns:
@@ -366,7 +378,7 @@ def Model(num_classes, *, variant=None, **kw):
 
 
 def decode_variant(variant):
-  """Turns "S/16" into the arguments that it stands for, None into {}."""
+  """Turns a variant such as "S/16" into keyword arguments, None into {}."""
   if variant is None:
     return {}
   name, slash, patch = str(variant).partition("/")

@@ -2,8 +2,8 @@
 
 Zagoruyko and Komodakis, "Wide Residual Networks",
 https://arxiv.org/abs/1605.07146, in the form of the PyTorch code that CropMix
-took: https://github.com/weiaicunzai/pytorch-cifar100, models/wideresidual.py.
-Unlike the paper's, its convolutions have biases and its dropout has rate 0.5.
+used: https://github.com/weiaicunzai/pytorch-cifar100, models/wideresidual.py.
+Unlike in the paper, the convolutions have biases and dropout has rate 0.5.
 All initial values are PyTorch's.
 """
 
@@ -36,9 +36,9 @@ class WideResNet(preact_resnet.PreActResNet):
 def Model(num_classes, *, variant="28-10", **kw):
   """Builds a wide ResNet.
 
-  It is called, and has activations and parameters, as `preact_resnet.Model`,
-  with three stages, and with batch norm and ReLU before the pooling instead of
-  after the stem.
+  Calls, activations and parameters are those of `preact_resnet.Model`, but
+  there are three stages, and batch norm and ReLU come before the pooling
+  instead of after the stem.
 
   Args:
     num_classes: size of the logits.

@@ -2,7 +2,7 @@
 
 Chollet, "Xception: Deep Learning with Depthwise Separable Convolutions",
 https://arxiv.org/abs/1610.02357, Figure 5, in the form of the PyTorch code that
-CropMix took: https://github.com/weiaicunzai/pytorch-cifar100,
+CropMix used: https://github.com/weiaicunzai/pytorch-cifar100,
 models/xception.py. Unlike in the paper, the stem and the third block of the
 entry flow do not reduce the image, and the 1x1 convolutions of the shortcuts
 have biases. All initial values are PyTorch's.
@@ -15,16 +15,16 @@ import flax.linen as nn
 from big_crop.models import common, convolution
 from pp_ops.errors import UserError
 
-# Channels of the stem's two convolutions, of the three blocks of the entry
-# flow, the last of which the middle flow has, too, and of the exit flow; and
-# the blocks of the middle flow.
+# widths: channels of the stem's two convolutions, of the three blocks of the
+# entry flow, and of the exit flow. The middle flow has as many channels as the
+# last block of the entry flow. depth: number of blocks in the middle flow.
 VARIANTS = {
   "cifar": dict(widths=(32, 64, 128, 256, 728, 1024, 1536, 2048), depth=8)
 }
 
 
 class Separable(nn.Module):
-  """A 3x3 depthwise and a 1x1 convolution, and batch norm."""
+  """A 3x3 depthwise convolution, a 1x1 convolution, and batch norm."""
 
   features: int
   dtype: str
@@ -40,14 +40,14 @@ class Separable(nn.Module):
 
 
 class Block(nn.Module):
-  """Separable convolutions after ReLUs, pooled, and a shortcut.
+  """Separable convolutions, each after a ReLU; max pooling; and a shortcut.
 
   Attributes:
-    features: of the convolutions.
-    stride: of the pooling; 0 for none, and then the shortcut is the identity.
-    relu_shortcut: whether the shortcut takes what the first ReLU returns. It
-      does in the entry and the middle flow of the PyTorch code, though not in
-      the paper, because that ReLU overwrites its input.
+    features: output channels of each separable convolution.
+    stride: of the pooling. 0 means no pooling and an identity shortcut.
+    relu_shortcut: whether the shortcut starts after the first ReLU. In the
+      paper it does not. It does in the entry and middle flow of the PyTorch
+      code, because the ReLU there is in-place and overwrites its input.
     dtype: of convolutions and activations.
   """
 
@@ -81,7 +81,7 @@ class Block(nn.Module):
 
 
 class Tail(nn.Module):
-  """The two separable convolutions at the end, each before a ReLU."""
+  """The two separable convolutions at the end, each followed by a ReLU."""
 
   features: tuple
   dtype: str
@@ -113,7 +113,10 @@ class Xception(nn.Module):
 
   def torch_layers(self):
     def separable(torch, ours, first):
-      """Of a sequence, after whose batch norms a ReLU or a pooling comes."""
+      """Names in an nn.Sequential of (separable, batch norm, ReLU or pool).
+
+      `first` is the index of its first separable convolution.
+      """
       for i in (1, 2):
         conv, sep = first + 3 * (i - 1), f"{ours}/sep{i}"
         for part in ("depthwise", "pointwise"):
@@ -131,7 +134,7 @@ class Xception(nn.Module):
       rows.append((f"entry_flow.conv{i}.1", f"bn{i}", "batch_norm"))
     for i in (1, 2, 3):
       rows += block(f"entry_flow.conv{i + 2}_", f"entry{i}", int(i > 1))
-    middle = "middel_flow.middel_block.*.conv*"  # so it is spelt there
+    middle = "middel_flow.middel_block.*.conv*"  # misspelt in the PyTorch code
     return [
       *rows,
       *(
@@ -181,7 +184,7 @@ def Model(num_classes, *, variant="cifar", **kw):
 
   Calling it on images [B, H, W, 3] returns float32 logits [B, num_classes] and
   a dict of activations: "stem", "entry1" to "entry3", "middle0" to "middle7",
-  "exit", "tail" [B, h, w, c], the last of which is pooled, "pre_logits" [B, c],
+  "exit" and "tail", all [B, h, w, c]; "pre_logits" [B, c], the mean of "tail";
   "logits". Running statistics are in "batch_stats". The parameters are conv1,
   bn1, conv2, bn2, entry1/sep1/depthwise, entry1/sep1/pointwise, entry1/sep1/bn,
   ..., entry1/shortcut_conv, entry1/shortcut_bn, ..., head.
@@ -194,7 +197,7 @@ def Model(num_classes, *, variant="cifar", **kw):
         the entry flow, of the last block, and of the last two convolutions;
         (32, 64, 128, 256, 728, 1024, 1536, 2048);
       depth: blocks of the middle flow, 8;
-      dropout: rate before the head, which is 0.5 in the paper for ImageNet;
+      dropout: rate before the head; the paper uses 0.5 for ImageNet;
       dtype_mm: see `common.DTYPES`.
 
   Returns:

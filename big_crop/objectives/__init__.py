@@ -1,7 +1,7 @@
-"""Objectives: what is minimised, one a file, named by `objective_name`.
+"""Objectives: what training minimises. One file each, see `objective_name`.
 
-What an objective is, and when the trainer calls which of its methods, is in
-`big_crop.objectives.base`.
+`big_crop.objectives.base` says what an objective is and when the trainer calls
+which of its methods.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ _MODULES = {
   "masked_autoencoding": "big_crop.objectives.masked_autoencoding",
 }
 
-# Top-level keys of the config that nothing but an objective reads.
+# Top-level keys of the config that only objectives read.
 KEYS = ("num_classes", "loss", "targets", "mixup", "mixing")
 
 
@@ -36,8 +36,8 @@ def make(config: Any, num_classes: int | None) -> Objective:
     The objective.
 
   Raises:
-    ValueError: one line, for an unknown name, a key that is set although this
-      objective does not read it, and whatever the objective objects to.
+    ValueError: one line, for an unknown name, for a key that is set although
+      this objective does not read it, and whatever the objective itself raises.
   """
   name = config.objective_name
   module = names.import_named(

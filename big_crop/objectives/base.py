@@ -1,7 +1,7 @@
-"""What an objective is: all of training that differs by what is learnt.
+"""The interface of objectives: the parts of training that depend on the task.
 
-The trainer and its step name no objective. They call the methods of one object,
-in this order:
+The trainer and its step know no particular objective. They call the methods of
+one object, in this order:
 
     variables = objective.init(key, specs)         once, for a new run
     extra = objective.init_extra(key, variables)   once, for a new run
@@ -20,7 +20,7 @@ Batch = Mapping[str, jax.Array]
 
 
 class Aux(NamedTuple):
-  """What a loss gives besides its value.
+  """What `Objective.loss` returns besides the loss.
 
   Attributes:
     model_state: the new state of the model's collections other than "params",
@@ -29,8 +29,8 @@ class Aux(NamedTuple):
     metrics: float scalars to log, by name. With gradient accumulation they are
       averaged over the microbatches.
     outputs: arrays [B, ...] that `update_extra` needs, for example the keys
-      that enter a queue. With gradient accumulation they are put together
-      again in the order of the batch.
+      that enter a queue. With gradient accumulation those of the microbatches
+      are concatenated, in the order of the batch.
   """
 
   model_state: dict[str, Any]
@@ -43,13 +43,13 @@ class Objective:
 
   Attributes:
     features: the features of an example that reach the devices. The pp string
-      must leave each of them. A tuple in place of a name stands for
-      alternatives, of which at least one must be there.
-    config_keys: the top-level keys of the config that this objective reads,
-      among those that only objectives read (`big_crop.objectives.KEYS`).
-    model: the Flax module whose weights are trained, if it is one. It tells
-      PyTorch's names to `config.model_init`, and to optimisers which kernels
-      have outputs of several axes.
+      must leave each of them. A tuple in place of a name lists alternatives, of
+      which at least one must be there.
+    config_keys: the keys of `big_crop.objectives.KEYS`, which only objectives
+      read, that this objective reads.
+    model: the Flax module whose weights are trained, or None if there is no
+      such module. `config.model_init` takes PyTorch's names from it, and
+      optimisers learn from it which kernels have several output axes.
   """
 
   features: tuple[str | tuple[str, ...], ...] = ("image",)
@@ -76,19 +76,21 @@ class Objective:
 
     Args:
       rng: a key.
-      specs: shape and dtype of each feature of one example, without the batch.
+      specs: shape and dtype of each feature of one example, without a batch
+        axis.
 
     Returns:
-      `{"params": ...}`, what is trained, and the model's other collections.
+      `{"params": ...}`, the trained parameters, and beside "params" the model's
+      other collections.
     """
     raise NotImplementedError
 
   def init_extra(self, rng: jax.Array, variables: dict[str, Any]) -> Any:
-    """Initialises state that no gradient reaches: a queue, a momentum encoder.
+    """Initialises untrained state, for example a queue or a momentum encoder.
 
-    A leaf of it whose path ends with a parameter's name is sharded like that
-    parameter. `config.sharding_strategy` sees any other leaf as "extra/" and
-    its path.
+    A leaf whose path ends with a parameter's name is sharded like that
+    parameter. `config.sharding_strategy` sees any other leaf as "extra/"
+    followed by its path.
 
     Args:
       rng: a key.
@@ -107,8 +109,9 @@ class Objective:
       rng: a key for this step.
 
     Returns:
-      Arrays that all have the same number of examples in front. It may differ
-      from B. What holds images, [B, H, W, 3], is drawn in the workdir.
+      Arrays whose first axis is the example. All have the same number of
+      examples, which may differ from B. Arrays of images, [B, H, W, 3], are
+      drawn in the workdir.
 
     Raises:
       ValueError: one line, for a batch that does not fit.
@@ -130,21 +133,22 @@ class Objective:
       params: the trained parameters.
       model_state: the model's other collections.
       extra: the state of `init_extra`.
-      batch: of `prepare`; a microbatch of it with gradient accumulation.
+      batch: what `prepare` returned; with gradient accumulation, a microbatch
+        of it.
       rng: a key for this step and microbatch, for dropout and the like.
 
     Returns:
-      The mean over the examples, and what else there is to know.
+      The mean loss over the examples, a scalar, and an `Aux`.
     """
     raise NotImplementedError
 
   def update_extra(
     self, extra: Any, variables: dict[str, Any], outputs: Any
   ) -> Any:
-    """The extra state after a step.
+    """Returns the extra state after a step.
 
     Args:
-      extra: before.
+      extra: the state before the step.
       variables: `{"params": ..., ...}` after the optimiser's update.
       outputs: `Aux.outputs` of the whole batch.
 
@@ -157,22 +161,22 @@ class Objective:
   def predict(
     self, variables: dict[str, Any], image: jax.Array
   ) -> tuple[jax.Array, dict[str, Any]]:
-    """What the model says of images, without dropout and the like.
+    """Applies the model in evaluation mode: no dropout, running averages.
 
     Args:
       variables: of `TrainState.variables()`.
-      image: [B, H, W, C].
+      image: [B, H, W, C] float.
 
     Returns:
-      The outputs [B, ...], and the activations by name.
+      The outputs [B, ...], and a dict of activations.
     """
     raise NotImplementedError
 
   def for_evaluators(self) -> dict[str, Any]:
-    """Further arguments that evaluators may ask for by name."""
+    """Further keyword arguments that an evaluator's constructor may take."""
     return {}
 
   def warning(self, metrics: Mapping[str, float]) -> str | None:
-    """One line for the user if what is logged at a step looks wrong."""
+    """One line for the user if the metrics logged at a step look wrong."""
     del metrics
     return None

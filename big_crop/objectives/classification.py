@@ -1,4 +1,4 @@
-"""Classification: logits against labels, of mixed examples if asked."""
+"""Classification: a loss of logits and labels, with optional mixing."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,9 +17,9 @@ class Objective(Base):
   """Minimises the mean of a classification loss over the global batch.
 
   A batch holds `image` [B, H, W, C] float, and either `label` [B] int or
-  `labels` [B, num_classes] float. `config.objective.frozen_model` has the model
-  run as in evaluation, for a linear probe: nothing is dropped, and batch norm
-  takes its averages.
+  `labels` [B, num_classes] float. `config.objective.frozen_model=True`, for a
+  linear probe, runs the model as in evaluation: no dropout or stochastic depth,
+  and batch norm uses its running averages.
 
   Attributes:
     model: the Flax module, see `big_crop.models`.

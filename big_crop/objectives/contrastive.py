@@ -30,28 +30,29 @@ ARGUMENTS = dict(
 
 
 class Objective(Base):
-  """Tells the key of the query's own image from those of the queue.
+  """Picks the key of the query's own image among the keys of a queue.
 
-  `config.model_name` and `config.model` are the encoder's. A batch holds the
-  views `image`, of which queries are made, and `image2`, of which keys are.
+  `config.model_name` and `config.model` define the encoder. A batch holds two
+  views of each image: queries are computed from `image`, keys from `image2`.
   `config.objective` may hold
 
-    queue: how many keys it holds, a multiple of the batch size.
+    queue: number of keys in the queue, a multiple of the batch size.
     momentum: m of momentum encoder = m * momentum encoder + (1 - m) * encoder.
-    temperature: that the similarities are divided by.
-    groups: parts of a batch that batch norm normalises by themselves, whatever
-      the number of devices; MoCo's are the 8 GPUs of a machine. Keys are put
-      into other groups than their queries, at random, so that nothing but the
-      images tells which belong together (MoCo, section 3.3).
-    hidden, out: widths of the projection.
+    temperature: similarities are divided by it.
+    groups: number of parts of a batch that batch norm normalises separately,
+      whatever the number of devices. In MoCo they are the 8 GPUs of a machine.
+      Keys are shuffled among the groups (MoCo, section 3.3), because the model
+      could otherwise recognise a query's key by their common batch statistics.
+    hidden, out: widths of the projection's hidden layers and of its output.
 
-  With microbatches (`config.grad_accum`) each is cut into so many groups.
+  With gradient accumulation (`config.grad_accum`) each microbatch is cut into
+  `groups` parts.
 
   Metrics: `contrast_top1`, how often the right key is the nearest; `alignment`
-  and `uniformity` of Wang and Isola (arXiv:2005.10242), of the queries with
-  their keys and among each other; and `feature_std`, the standard deviation of
-  a query's entries over the batch, times sqrt(out): 1 where queries are spread
-  over the sphere, 0 where all are the same.
+  (of queries with their keys) and `uniformity` (of queries among each other) of
+  Wang and Isola (arXiv:2005.10242); and `feature_std`, the standard deviation
+  of a query's entries over the batch, times sqrt(out): 1 where queries are
+  spread over the sphere, 0 where all are the same.
   """
 
   features = ("image", "image2")
@@ -135,7 +136,7 @@ class Objective(Base):
     return {"queue": queue, "oldest": oldest, "momentum": momentum}
 
   def predict(self, variables, image):
-    """What the encoder gives a head [B, D], and its activations."""
+    """The encoder's features [B, D], and its dict of activations."""
     return self.model.apply(variables, image, method="encode")
 
   def warning(self, metrics):
@@ -150,8 +151,8 @@ class Objective(Base):
   def _embed(self, params, model_state, image, rng):
     """Projections [B, out] of length 1, and the new running statistics.
 
-    Those are the first group's, as with several GPUs in PyTorch, which take
-    the first one's before each step.
+    The running statistics are those of the first group, because PyTorch's
+    DistributedDataParallel copies the first GPU's to all before each step.
     """
 
     def one(image, rng):
@@ -175,7 +176,7 @@ def _normalised(x):
 
 
 def spread(queries: jax.Array, keys: jax.Array) -> dict[str, jax.Array]:
-  """How near views of one image are, and how far those of others.
+  """Measures how close the views of an image are, and how spread the queries.
 
   Wang and Isola, https://arxiv.org/abs/2005.10242: alignment E |q - k|^2,
   uniformity log E exp(-2 |q - q'|^2) over pairs of different images.

@@ -1,4 +1,4 @@
-"""Mixup and CutMix of a batch, alone or in turns, as timm's recipes have them.
+"""Mixup, CutMix, or a random choice of both, as in timm's recipes.
 
 mixup: Zhang et al., https://arxiv.org/abs/1710.09412; CutMix: Yun et al.,
 https://arxiv.org/abs/1905.04899; the modes: "ResNet strikes back", appendix A.
@@ -48,23 +48,24 @@ def cutmix_mixup(
 ) -> tuple[jax.Array, jax.Array]:
   """Mixes example i with example B - 1 - i of the global batch.
 
-  With l ~ Beta(alpha, alpha), not folded: mixup gives l x_i + (1 - l) x_j;
-  CutMix gives x_i with a box of x_j in it, of floor(H sqrt(1 - l)) by
-  floor(W sqrt(1 - l)) pixels around a uniformly drawn one, cut off at the
-  image's borders, after which l is 1 minus the part of the image that the box
-  covers. Labels become l y_i + (1 - l) y_j. It is timm's `Mixup`, but that
-  timm mixes the share of each GPU by itself.
+  l ~ Beta(alpha, alpha), not folded to max(l, 1 - l), and j = B - 1 - i. Mixup
+  returns l x_i + (1 - l) x_j. CutMix returns x_i with a box of x_j pasted in.
+  The box has floor(H sqrt(1 - l)) by floor(W sqrt(1 - l)) pixels around a
+  uniformly drawn centre and is clipped at the image's borders; l is then set to
+  1 minus the fraction of the image that the box covers. Labels become
+  l y_i + (1 - l) y_j. This is timm's `Mixup`, except that timm mixes within the
+  part of the batch on each GPU.
 
   Args:
     rng: a key.
     image: [B, H, W, C] float.
     labels: [B, num_classes] float.
-    mixup_alpha: of mixup; 0 never mixes so.
-    cutmix_alpha: of CutMix; 0 never mixes so. Where both are on, each has
-      probability one half.
-    mode: who shares a choice, a weight and a box: "batch", all; "pair", i and
-      B - 1 - i; "elem", nobody; "half", nobody, and only the first half of the
-      batch is kept, so that each example is seen once.
+    mixup_alpha: alpha of mixup; 0 turns mixup off.
+    cutmix_alpha: alpha of CutMix; 0 turns CutMix off. If both are on, each is
+      chosen with probability one half.
+    mode: which examples share the choice, the weight and the box. "batch": all;
+      "pair": i and B - 1 - i; "elem": none; "half": none, and only the first
+      half of the batch is returned, so that each example is used once.
 
   Returns:
     The mixed images and labels, dtypes as given; B / 2 of them for "half".
@@ -108,10 +109,10 @@ def _beta(key, alpha, num):
   """l ~ Beta(alpha, alpha) and 1 - l: [num] float32 each.
 
   With alpha 0.1, one l in ten is so near to 1 that float32 rounds it to 1. Then
-  1 - l would be 0, and the partner's class, which is in the image with however
-  small a weight, would be lost. From the logarithms of both gammas 1 - l is as
-  exact as l. Below 2^-54 it is 0, as where timm has NumPy draw l in float64;
-  l itself is never 0.
+  1 - l would be 0, and the partner's class, which has a tiny weight in the
+  image, would be lost. We therefore compute 1 - l from the logarithms of both
+  gamma variates, which makes it as exact as l. Below 2^-54 we set 1 - l to 0,
+  as in timm, where NumPy draws l in float64; l itself is never 0.
   """
   a, b = jax.random.loggamma(key, alpha, (2, num))
   weight, rest = jax.nn.sigmoid(a - b), jax.nn.sigmoid(b - a)
@@ -122,7 +123,7 @@ def _beta(key, alpha, num):
 def _draw(rng, num, height, width, mixup_alpha, cutmix_alpha):
   """Weights l and 1 - l: [num] each; boxes [num, 4]: top, left, bottom, right.
 
-  Where there is no CutMix the box is empty.
+  The box of an example that gets mixup is empty.
   """
   keys = jax.random.split(rng, 6)
   switch = 0.5 if mixup_alpha and cutmix_alpha else float(not mixup_alpha)

@@ -44,8 +44,9 @@ def sigmoid_xent(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def mean_sigmoid_xent(logits: jax.Array, labels: jax.Array) -> jax.Array:
   """Binary cross-entropy of each class, averaged over the classes.
 
-  `sigmoid_xent` / C: timm's `BinaryCrossEntropy`, with which the learning rates
-  of "ResNet strikes back" go. For the arguments see `sigmoid_xent`.
+  `sigmoid_xent` / C, which is timm's `BinaryCrossEntropy`. The learning rates
+  of "ResNet strikes back" are for this loss. For the arguments see
+  `sigmoid_xent`.
 
   Returns:
     [B] float32, in nats.
@@ -61,7 +62,7 @@ _LOSSES = {
 
 
 def get(name: str) -> Loss:
-  """Returns the loss `config.loss`: (logits [B, C], labels [B, C]) -> [B]."""
+  """Returns the loss of this name: (logits [B, C], labels [B, C]) -> [B]."""
   if name not in _LOSSES:
     raise names.unknown("config.loss", name, _LOSSES)
   return _LOSSES[name]

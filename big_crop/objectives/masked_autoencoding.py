@@ -1,7 +1,8 @@
-"""Masked autoencoding: the pixels of hidden patches, from the visible ones.
+"""Masked autoencoding: predicts the pixels of hidden patches of an image.
 
 He et al., https://arxiv.org/abs/2111.06377. CropMix pretrains with it (section
-6): its mixed views are the images, whatever the pp string leaves as `image`.
+6): there the pp string leaves a mixed view as `image`, and patches of this view
+are hidden and predicted.
 """
 
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from pp_ops.errors import UserError
 
 
 def statistics(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """The mean and the deviation of each patch of [..., D], both [..., 1].
+  """The mean and the standard deviation of patches [..., D], both [..., 1].
 
   MAE, section 4 ("Reconstruction target"); the variance is the unbiased one and
   1e-6 is added to it, as in the authors' code.
@@ -31,17 +32,17 @@ def statistics(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 class Objective(Base):
   """Minimises the mean squared error of the hidden patches' pixels.
 
-  `config.model` is the encoder's, a `vit` with a class token: its variant
-  "MAE-B/16" for one. `config.objective` may hold
+  `config.model` defines the encoder, a `vit` with a class token, for example
+  variant "MAE-B/16". `config.objective` may hold
 
-    mask_ratio: the part of the patches that is hidden; 0.75.
-    norm_pix: whether the pixels of each patch are predicted after
-      normalisation by their own mean and deviation; True. In patches of little
-      contrast that makes noise as large as what there is to learn.
-    decoder: its width, depth and num_heads; 512, 8 and 16.
+    mask_ratio: the fraction of patches that are hidden; 0.75.
+    norm_pix: whether the targets are the pixels of each patch normalised by the
+      patch's own mean and standard deviation; True. In patches of little
+      contrast this makes the noise as large as the signal.
+    decoder: dict with its width, depth and num_heads; 512, 8 and 16.
 
-  A batch holds `image` [B, H, W, 3] float. Each image hides its own patches,
-  those with the most noise, drawn anew in each step.
+  A batch holds `image` [B, H, W, 3] float. Which patches are hidden is drawn
+  anew for each image in each step: those with the largest random numbers.
 
   Attributes:
     model: a `big_crop.models.mae.MAE`.
@@ -115,16 +116,23 @@ class Objective(Base):
     )
     mean, deviation, x = self._targets(image)
     error = jnp.square(pixels - (x - mean) / deviation).mean(-1)
-    # The mean over images too, as each hides the same number of patches.
+    # This is also the mean of the images' losses, because each image hides the
+    # same number of patches.
     return (error * mask).sum() / mask.sum(), Aux(model_state)
 
   def _targets(self, image):
-    """Mean, deviation and pixels of each patch."""
+    """Mean, standard deviation and pixels [B, N, D] of each patch.
+
+    Without `norm_pix` the mean is 0 and the standard deviation 1.
+    """
     x = mae.patches(image, self.model.encoder.patch_size)
     return (*(statistics(x) if self._norm_pix else (0.0, 1.0)), x)
 
   def predict(self, variables, image):
-    """The class token [B, D] after the final norm, and all activations."""
+    """The class token [B, D] after the final norm, and a dict of activations.
+
+    No patch is hidden.
+    """
     return self.model.apply(variables, image, method="encode")
 
   def for_evaluators(self) -> dict[str, Any]:
@@ -135,8 +143,8 @@ class Objective(Base):
   ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Hides patches of images and puts the predictions in their place.
 
-    A normalised prediction is carried back by the mean and the deviation of the
-    patch that it stands for.
+    With `norm_pix` a prediction is turned back into pixels with the mean and
+    the standard deviation of the true patch.
 
     Args:
       variables: of `TrainState.variables()`.
@@ -144,8 +152,8 @@ class Objective(Base):
       rng: a key.
 
     Returns:
-      The images with hidden patches at zero, those with hidden patches
-      predicted, both [B, H, W, 3]; and the loss of each image [B].
+      The images with the hidden patches set to zero, and with the hidden
+      patches predicted, both [B, H, W, 3]; and the loss of each image [B].
     """
     size, grid = self.model.encoder.patch_size, self.model.grid(image)
     noise = self.prepare({"image": image}, rng)["noise"]

@@ -1,4 +1,4 @@
-"""Mixing the examples of a batch, on device, inside the train step."""
+"""Mixes the examples of a batch on the device, inside the train step."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -15,14 +15,15 @@ Mix = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 def make(mixup: Mapping[str, Any] = {}, mixing: Mapping[str, Any] = {}) -> Mix:
-  """Returns what `config.mixup` and `config.mixing` describe.
+  """Returns the mixing that `config.mixup` or `config.mixing` describes.
 
   Args:
-    mixup: big_vision's: `p` (0 mixes nothing) and `per` of `mixup`.
-    mixing: timm's: arguments of `cutmix.make`.
+    mixup: for big_vision's mixup, the arguments `p` (0 mixes nothing) and `per`
+      of the function `mixup`.
+    mixing: for timm's mixup and CutMix, the arguments of `cutmix.make`.
 
   Returns:
-    (rng, image, labels) -> image and labels, mixed.
+    A function (rng, image, labels) -> mixed image and labels.
 
   Raises:
     ValueError: if either has a wrong value, or both are on.
@@ -52,17 +53,17 @@ def mixup(
   x~_i = l x_i + (1 - l) x_{i-1} and the same for the labels, with
   l ~ Beta(p, p): mixup (Zhang et al., https://arxiv.org/abs/1710.09412,
   section 2) in big_vision's convention: one l for the whole batch, folded to
-  max(l, 1 - l), so that an example always keeps the larger part of itself.
-  The partner is taken from the global batch, and one l from the whole of it,
-  so that the numbers do not depend on the sharding.
+  max(l, 1 - l), so that every example keeps the larger weight in its own mix.
+  Partners are taken from the global batch, not from a device's part of it, so
+  that the result does not depend on the sharding.
 
   Args:
     rng: a key.
     image: [B, ...] float.
     labels: [B, C] float.
     p: both parameters of the Beta distribution, > 0.
-    per: who shares an l: "batch", all of the global batch, or "example", nobody
-      (big_vision's `fold_in="sample"`).
+    per: "batch" for one l for the global batch, or "example" for one l for each
+      example (big_vision's `fold_in="sample"`).
 
   Returns:
     The mixed images and labels, shapes and dtypes as given.

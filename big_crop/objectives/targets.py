@@ -1,4 +1,4 @@
-"""From (mixed) label vectors to what the loss compares the logits with."""
+"""Turns (mixed) label vectors into the targets of the loss."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ def make(
   smoothing: float = 0.0,
   threshold: float | None = None,
 ) -> Callable[[jax.Array], jax.Array]:
-  """Returns what `config.targets` describes.
+  """Returns the function from labels to targets that `config.targets` asks for.
 
   For labels y over C classes and smoothing e:
 
@@ -24,9 +24,10 @@ def make(
       present       1 - e where y > 0, 0 elsewhere
 
   "present" is for binary cross-entropy with mixup and CutMix: every class that
-  was mixed in is there ("ResNet strikes back", section 3). With a threshold t
-  a "distribution" becomes 1 where it is greater than t and 0 elsewhere, as
-  with timm's `--bce-target-thresh`, which undoes the smoothing.
+  was mixed in counts as present, whatever its weight ("ResNet strikes back",
+  section 3). With a threshold t, the targets of kind "distribution" become 1
+  where they are greater than t and 0 elsewhere, which undoes the smoothing.
+  timm's `--bce-target-thresh` does the same.
 
   Args:
     kind: "distribution" or "present".
@@ -38,7 +39,8 @@ def make(
     labels [B, C] float -> targets of the same shape and dtype.
 
   Raises:
-    ValueError: in one line, for anything that does not hold.
+    ValueError: in one line, for a value out of range, or a threshold with kind
+      "present".
   """
   names.check("config.targets.kind", kind, KINDS)
   if not 0 <= smoothing < 1:

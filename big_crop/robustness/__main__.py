@@ -3,11 +3,11 @@ r"""How well trained models hold up: calibration, attacks, corruptions, shifts.
     python -m big_crop.robustness --workdir RUN [RUN ...] --out DIR
 
 Takes each run's model from its last checkpoint, and the images and their
-preprocessing from the first classification evaluator of its config. Prints
-CropMix's row for each run (its Table 2), with PGD and corruptions besides, and
-what was evaluated. A run on ImageNet is put to ImageNet-A, -R, -Sketch and -C,
-as far as TFDS has prepared them; for any other run, corruptions are made of its
-own images. What the numbers are: docs/robustness.md. Writes
+preprocessing from the first classification evaluator of its config. Prints, for
+each run, the row of CropMix's Table 2, with PGD and corruptions added, and what
+was evaluated. A run on ImageNet is tested on ImageNet-A, -R, -Sketch and -C, as
+far as they are prepared for TFDS. For any other run, the corruptions are
+applied to its own images. docs/robustness.md explains the numbers. Writes
 
     DIR/table.md, robustness.csv, corruptions.csv  the tables, in percent
     DIR/summary.json      every metric of every test, as fractions
@@ -29,7 +29,7 @@ from pp_ops.checks import check_number
 
 
 def _options(args):
-  """The command line's, checked."""
+  """Checks the command line and makes `suite.Options` of it."""
   check_number("--epsilon", args.epsilon, 0, 255)
   check_number("--pgd_steps", args.pgd_steps, 0)
   if args.max_examples is not None:
@@ -75,7 +75,8 @@ def main(argv=None):
   args = parser.parse_args(argv)
   outputs.check_folder(args.out, "--out")
   options = _options(args)
-  # Takes a second; before the work, because matplotlib may be missing.
+  # Imported here because it takes a second, and before the work because
+  # matplotlib may be missing.
   from big_crop.robustness import figures
 
   found = [
@@ -83,7 +84,7 @@ def main(argv=None):
     for name, workdir in parts.run_names(args.workdir).items()
   ]
 
-  stop.hold()  # What is written is whole.
+  stop.hold()  # From here Ctrl-C waits, so that the output is complete.
   out = storage.path(args.out)
   for m in found:
     (out / m.name).mkdir(parents=True, exist_ok=True)

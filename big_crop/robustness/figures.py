@@ -1,4 +1,4 @@
-"""What each test shows the model, and how often the model is right."""
+"""Draws the first images of each test as the model gets them, and its top-1."""
 
 import numpy as np
 from etils import epath
@@ -11,11 +11,13 @@ _GAP = 2  # pixels
 
 
 def save(path: epath.Path, m: Measurement) -> None:
-  """A grid with a row for each test; of a corruption, the highest severity.
+  """Draws a row of images for each test, and one for each corruption.
+
+  A corruption is shown at its highest severity.
 
   Args:
     path: the PNG.
-    m: the run.
+    m: the run's measurement.
   """
   highest = {}
   for test in m.results:
@@ -41,7 +43,7 @@ def save(path: epath.Path, m: Measurement) -> None:
 
 
 def _strip(images):
-  """[n, H, W, C] side by side, with white between them."""
+  """Images [n, H, W, C] side by side, with white gaps between them."""
   gap = [(0, 0), (0, 0), (0, _GAP), (0, 0)]
   padded = np.pad(images, gap, constant_values=255)
   return np.concatenate(list(padded), 1)[:, :-_GAP]

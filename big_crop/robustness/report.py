@@ -8,8 +8,9 @@ from big_crop.display import tables
 from big_crop.robustness.suite import NONE, SETS, Measurement
 from pp_ops.corruptions import NAMES
 
-# AlexNet's mean error over the five severities on ImageNet-C, from the authors'
-# sheet (github.com/hendrycks/robustness, "Calculating the mCE").
+# AlexNet's error on ImageNet-C as a fraction, mean over the five severities,
+# from the authors' sheet (github.com/hendrycks/robustness, "Calculating the
+# mCE").
 ALEXNET = {
   "gaussian_noise": 0.886428,
   "shot_noise": 0.894468,
@@ -30,7 +31,7 @@ ALEXNET = {
 
 
 def corruption_means(m: Measurement) -> dict[str, float]:
-  """Top-1 of each corruption, the mean over its severities; `NONE` apart."""
+  """Top-1 of each corruption, the mean over its severities; without `NONE`."""
   tops = {}
   for test, result in m.results.items():
     if isinstance(test, tuple) and test != NONE:
@@ -41,8 +42,8 @@ def corruption_means(m: Measurement) -> dict[str, float]:
 def mean_corruption_error(m: Measurement) -> float | None:
   """mCE: the mean over corruptions of the error relative to AlexNet's.
 
-  None unless the run is on ImageNet, and has all 15 at all five severities,
-  because AlexNet's errors are of these.
+  None unless the run is on ImageNet and has all 15 corruptions at all five
+  severities, because AlexNet's errors are means over these.
   """
   needed = {(name, s) for name in ALEXNET for s in range(1, 6)}
   if not (m.is_imagenet and needed <= set(m.results)):
@@ -69,7 +70,7 @@ def _row(m: Measurement) -> dict[str, Any]:
 
 
 def _about(found):
-  """What was evaluated, said once for runs of which it is the same."""
+  """What was evaluated. A sentence that holds for all runs names none."""
   lines = {}
   for m in found:
     for line in m.about:
@@ -81,7 +82,7 @@ def _about(found):
 
 
 def tables_of(found: list[Measurement]) -> list[tables.Table]:
-  """A row for each run; and a column for each run, with all corruptions."""
+  """The table with a row per run, and that with a row per corruption."""
   columns = {
     "run": "run",
     "clean": "clean",

@@ -1,4 +1,4 @@
-"""The tests that a finished run is put to, and what comes out of them."""
+"""Runs the robustness tests on a finished run."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,9 +12,9 @@ from big_crop.evaluators import imagenet, pixels
 from pp_ops import corruptions
 from pp_ops.errors import UserError
 
-IMAGES = 8  # of each test, to look at
-# Further test sets: how a table calls them; their TFDS name; and the classes to
-# choose among.
+IMAGES = 8  # images of each test that are kept for the figure
+# Further test sets: (title in tables, default TFDS name, classes that
+# predictions are restricted to). Names and classes may be None.
 SETS = {
   "replace": ("Replace", None, None),
   "noise": ("Noise", None, None),
@@ -23,24 +23,30 @@ SETS = {
   "imagenet_sketch": ("IN-Sketch", "imagenet_sketch", None),
 }
 IMAGENET_C = "imagenet2012_corrupted"
-NONE = ("none", 0)  # what corrupted images are to be compared with
-# Of corruptions that are made on the fly, unless others are asked for.
+# The test without corruption on the images that the corruptions are made of, if
+# these are fewer than those of the test "clean".
+NONE = ("none", 0)
+# Default severities of corruptions that are made on the fly.
 _MADE_SEVERITIES = (3,)
-# For what takes long, PGD and such corruptions, unless a number is asked for.
+# Default number of examples for the slow tests: PGD, and corruptions that are
+# made on the fly.
 _FEWER_EXAMPLES = 500
 
 
 class Options(NamedTuple):
-  """What is asked for.
+  """The options of the command.
 
   Attributes:
-    max_examples: of each test; None for all.
-    eps: of the attacks, of a pixel value in [0, 1].
-    pgd_steps: of PGD; 0 for no PGD.
+    max_examples: number of examples in each test. None for all, or for 500 in
+      PGD and in corruptions that are made on the fly.
+    eps: largest change of a pixel value in [0, 1] by the attacks.
+    pgd_steps: steps of PGD; 0 for no PGD.
     corruptions: names of `pp_ops.corruptions`.
-    severities: of the corruptions; None for all of ImageNet-C, or for one.
-    sets: {name in `SETS`: a dataset's name or path}, where given.
-    data_dir: of TFDS datasets; None for that of the run's evaluator.
+    severities: 1 to 5, of the corruptions. None for all five of ImageNet-C, and
+      for 3 alone where corruptions are made on the fly.
+    sets: {name in `SETS`: a dataset's name or path}; only those that the user
+      gave.
+    data_dir: of TFDS datasets; None for the one of the run's evaluator.
   """
 
   max_examples: int | None = None
@@ -53,11 +59,11 @@ class Options(NamedTuple):
 
 
 class Result(NamedTuple):
-  """What came out of a test.
+  """The result of a test.
 
   Attributes:
-    metrics: of its evaluator, as fractions.
-    images: the first ones that the model got, uint8 [n, H, W, C].
+    metrics: of the test's evaluator, as fractions.
+    images: the first images that the model got, uint8 [n, H, W, C].
   """
 
   metrics: dict[str, float]
@@ -65,15 +71,15 @@ class Result(NamedTuple):
 
 
 class Measurement(NamedTuple):
-  """What was found out about a run.
+  """The results of all tests of a run.
 
   Attributes:
     name: of the run.
     workdir: of the run.
     is_imagenet: whether its data have ImageNet's 1000 classes.
-    results: by test: "clean", "fgsm", "pgd", the names of `SETS`, and
-      corruptions as (name, severity).
-    about: sentences: what the tests were, and what was left out.
+    results: {test: result}. A test is "clean", "fgsm", "pgd", a name of `SETS`,
+      or a corruption as (name, severity).
+    about: sentences that say what the tests were and what was left out.
   """
 
   name: str
@@ -84,12 +90,12 @@ class Measurement(NamedTuple):
 
 
 class Suite:
-  """The tests of a run, opened.
+  """The tests of a run, with their data opened.
 
   Attributes:
-    is_imagenet: see `Measurement`, as `about`.
-    tests: evaluators, by test.
-    about: what they are.
+    is_imagenet: see `Measurement`.
+    tests: {test: its evaluator}.
+    about: see `Measurement`.
   """
 
   def __init__(self, run: parts.FinishedRun, options: Options):
@@ -97,11 +103,13 @@ class Suite:
 
     Raises:
       ValueError: in one line, if the run has no classification evaluator, if
-        its pp string has no pixels, or if what is asked for is not there.
+        its pp string has no uint8 image before an affine normalisation, or if
+        a dataset that the user named can't be opened.
     """
     self._run, self._options = run, options
     self._name, self._args = run.classification()
-    # One function, so that all evaluators share the programs it is compiled in.
+    # All evaluators get this one function, so that they share its compiled
+    # programs.
     self._predict = jax.jit(run.objective.predict)
     clean = self._make("calibration")
     self._data = clean.data
@@ -163,7 +171,7 @@ class Suite:
     self.about.append(text)
 
   def _count(self, most=None):
-    """How many images there are, of which at most `most` are asked for."""
+    """The number of images to test: `max_examples`, else `most`, else all."""
     total = self._source.total_examples
     return min(self._options.max_examples or most or total, total)
 
@@ -184,7 +192,11 @@ class Suite:
         self.tests[test] = made
 
   def _check_classes(self, what, made):
-    """Raises unless a set's labels are, or are known to stand for, ours."""
+    """Raises if a test set's labels can't be those of the run's data.
+
+    That is, if they have no known mapping to the model's classes and their
+    number differs.
+    """
     theirs, ours = made.data.source, self._source
     if made.class_of is None and theirs.num_classes != ours.num_classes:
       raise UserError(
@@ -198,7 +210,7 @@ class Suite:
     if not names:
       return
     severities = tuple(options.severities or (1, 2, 3, 4, 5))
-    of_set = {  # as they are: 224 pixels, corrupted after their crop
+    of_set = {  # without another crop: they are 224 pixels, already cropped
       key: dict(
         data=self._dataset(f"{IMAGENET_C}/{key[0]}_{key[1]}", "validation"),
         pp_fn=f"decode|resize({found.shape[:2]})|{found.after}",
@@ -217,7 +229,7 @@ class Suite:
     self._make_corruptions(names, options.severities or _MADE_SEVERITIES)
 
   def _make_corruptions(self, names, severities):
-    """Those that the op `corrupt` makes of the clean images."""
+    """Adds tests on clean images that the op `corrupt` corrupts on the fly."""
     found, side = self._pixels, min(self._pixels.shape[:2])
     if side < corruptions.LEAST_SIDE:
       self.about.append(
@@ -260,7 +272,7 @@ class Suite:
     )
 
   def look(self, images: list[np.ndarray]):
-    """A function that appends the first images of a batch, as uint8."""
+    """Returns a function that appends a batch's first images, as uint8."""
     black, white = (
       np.float32(self._pixels.black),
       np.float32(self._pixels.white),
@@ -284,12 +296,12 @@ def _described(what, names, severities):
 
 
 def measure(workdir: str, name: str, options: Options) -> Measurement:
-  """Puts a run to all tests.
+  """Runs all tests on a run.
 
   Args:
     workdir: the run's folder.
     name: what to call it.
-    options: what is asked for.
+    options: the options of the command.
 
   Returns:
     The measurement.
@@ -312,7 +324,7 @@ def measure(workdir: str, name: str, options: Options) -> Measurement:
 
 
 def label(test: str | tuple[str, int]) -> str:
-  """A test's name to be shown."""
+  """A test's name in tables and figures."""
   if not isinstance(test, str):
     return " ".join(map(str, test))
   if test in SETS:

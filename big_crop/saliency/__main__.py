@@ -10,24 +10,24 @@ maps are: `big_crop.saliency.maps`) and writes
     DIR/table.md, summary.json  the table; all statistics of every run; how
                                 often the first run and each other one are
                                 right on the same images, and McNemar's test
-    DIR/entropies.png           their distributions, all runs over one another;
-                                runs of several crops in a panel for each crop
-                                (the paper's Figures 21, 23 and 25)
+    DIR/entropies.png           the distributions of the entropies, all runs in
+                                one panel, or a panel for each crop if the runs
+                                have several (the paper's Figures 21, 23 and 25)
     DIR/RUN/maps.png            the first image, by file name, of each of the
                                 first classes, with its maps (Figures 19, 22
                                 and 24)
     DIR/gradcam.png             the same images with the Grad-CAM maps of the
                                 runs side by side (the CropMix paper's Figure 4)
-    DIR/RUN/differing.png       images that the first run classifies rightly and
-                                this one does not, and the other way round: the
-                                first twelve of each (Figure 5)
+    DIR/RUN/differing.png       the first twelve images that only the first run
+                                classifies rightly, and the first twelve that
+                                only this run does (Figure 5)
     DIR/RUN/entropies.npz       label, prediction and confidence for each image,
                                 and for each kind of map KIND_entropy and
-                                KIND_index, the image that each entropy is of,
-                                by its place in the split; an image whose map is
-                                all zero has none
+                                KIND_index: entropy number i is that of image
+                                number KIND_index[i] of the split; images whose
+                                map is all zero are left out
 
-Runs are compared, and drawn side by side, with the first one, if they are
+A run is compared with the first one, and drawn beside it, only if both were
 evaluated on the same data.
 """
 
@@ -58,7 +58,8 @@ def main(argv=None):
   for key in ("num_images", "max_examples"):
     if (value := getattr(args, key)) is not None and value < 1:
       raise UserError(f"--{key} {value}: need at least 1")
-  # Takes a second; before the work, because matplotlib may be missing.
+  # Imported here because it takes a second, and before the work because
+  # matplotlib may be missing.
   from big_crop.saliency import figures
 
   given = {"name": args.data, "split": args.split}
@@ -74,7 +75,7 @@ def main(argv=None):
     )
     found.append(m)
 
-  stop.hold()  # What is written is whole.
+  stop.hold()  # From here Ctrl-C waits, so that the output is complete.
   out = storage.path(args.out)
   for m in found:
     (out / m.name).mkdir(parents=True, exist_ok=True)

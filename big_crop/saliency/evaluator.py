@@ -1,8 +1,8 @@
 """Entropies of saliency maps: how sparse a model's saliency is.
 
-The maps, the rules behind them and their entropy are in
-`big_crop.saliency.maps`; the target class of an image is its label, as in "You
-May Be Running the Wrong Inception Crop", section 6.3.
+`big_crop.saliency.maps` defines the maps and their entropy. The target class of
+an image is its label, as in "You May Be Running the Wrong Inception Crop",
+section 6.3.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,14 +21,14 @@ QUANTILES = (5, 25, 50, 75, 95)  # percent
 
 
 class Batch(NamedTuple):
-  """The maps of a batch, and what follows from each.
+  """The saliency maps of a batch, and numbers computed from them.
 
   Attributes:
     image: [B, H, W, C], on the devices.
-    maps: by kind, [B, h, w], on the devices.
-    rows: NumPy arrays [B]: "label", "prediction", "confidence" (its softmax),
-      and for each kind "KIND_entropy" and "KIND_empty" (see
-      `saliency_maps.entropy`).
+    maps: {kind: [B, h, w]}, on the devices.
+    rows: NumPy arrays [B]: "label", "prediction", "confidence" (the
+      prediction's softmax probability), and for each kind "KIND_entropy" and
+      "KIND_empty" (see `saliency_maps.entropy`).
     mask: NumPy [B] bool, False for padding.
   """
 
@@ -39,16 +39,17 @@ class Batch(NamedTuple):
 
 
 def statistics(entropies: np.ndarray, empty: np.ndarray) -> dict[str, float]:
-  """What is reported of a distribution of entropies.
+  """Summary statistics of the entropies of a split's maps.
 
   Args:
-    entropies: [n] float.
-    empty: [n] bool, of `saliency_maps.entropy`; these are left out.
+    entropies: [n] float, in nats.
+    empty: [n] bool, as `saliency_maps.entropy` returns it. Maps for which it is
+      True are left out.
 
   Returns:
     "entropy" (mean), "entropy_std" (over the images) and the percentiles
-    "entropy_p05" to "entropy_p95"; "zero_maps", how many were left out. If all
-    were, that alone.
+    "entropy_p05" to "entropy_p95"; and "zero_maps", the number of maps that
+    were left out. If all were, only "zero_maps".
   """
   left = np.asarray(entropies, np.float64)[~empty]
   found = {"zero_maps": float(empty.sum())}
@@ -86,12 +87,12 @@ class Evaluator:
   ):
     """Opens the data, as `EvalData` does.
 
-    `pp_fn` leaves `image` and `label`; a set of `labels` has no one class whose
-    logit to explain. `maps` are some of "gradient", "gradcam" and "relevance",
-    by default all that the model has.
+    `pp_fn` must leave `image` and `label`, not `labels`, because the maps
+    explain the logit of a single class. `maps` are some of "gradient",
+    "gradcam" and "relevance"; by default all that the model supports.
 
     Raises:
-      ValueError: if any of it is wrong, or the model has no such map.
+      ValueError: if an argument is wrong, or the model does not support a map.
     """
     self.kinds = saliency_maps.choose_kinds(model, maps)
     self.data = EvalData(
@@ -130,7 +131,8 @@ class Evaluator:
         )
       return maps, (rows, batch["mask"] > 0)
 
-    # The maps stay where they are; every host gets all the numbers.
+    # The maps stay on the devices that computed them; the rows are replicated,
+    # so that every host has all of them.
     self._compute = jax.jit(
       compute, out_shardings=(None, sharding.replicated(mesh))
     )
@@ -140,7 +142,7 @@ class Evaluator:
     before = None
     for batch, _ in self.data.batches():
       now = (batch["image"], *self._compute(variables, batch))
-      # The devices work on this batch while the last one is looked at.
+      # The devices compute this batch while the caller reads the previous one.
       if before:
         yield Batch(*before[:2], *jax.device_get(before[2]))
       before = now
@@ -150,8 +152,8 @@ class Evaluator:
     """Evaluates a model's variables.
 
     Returns:
-      For each kind of map what `statistics` has, as `KIND_entropy` and so on;
-      and `count`, all the images.
+      For each kind of map the entries of `statistics`, as `KIND_entropy` and so
+      on; and `count`, the number of images, those with zero maps included.
     """
     found = []
     with progress.evaluation_bar(self.data.source.num_examples) as bar:

@@ -1,7 +1,7 @@
 """Figures of `big_crop.saliency`.
 
-Like 19 and 21 to 25 of "You May Be Running the Wrong Inception Crop", and 4 and
-5 of the CropMix paper.
+They correspond to Figures 19 and 21 to 25 of "You May Be Running the Wrong
+Inception Crop", and to Figures 4 and 5 of the CropMix paper.
 """
 
 import itertools
@@ -14,7 +14,7 @@ from etils import epath
 from big_crop.display import plots
 from big_crop.saliency import measurement
 
-_PER_ROW = 12  # pictures, maps included
+_PER_ROW = 12  # panels per row; images and maps both count
 _PANEL = 4.4  # inches
 _TITLES = {
   "gradient": "gradient",
@@ -25,7 +25,7 @@ _MOST_IN_LEGEND = 12
 
 
 class _Panel(NamedTuple):
-  """An image [H, W, C] in [0, 1], perhaps under a map [h, w]."""
+  """An image [H, W, C] in [0, 1], and perhaps a map [h, w] to draw over it."""
 
   title: str
   image: np.ndarray
@@ -36,7 +36,7 @@ def save_all(out: epath.Path, found) -> None:
   """Draws every figure.
 
   Args:
-    out: the folder; in it one for each run.
+    out: the folder; it has a subfolder for each run.
     found: `saliency.Measurement`s.
   """
   _save_histograms(out / "entropies.png", found)
@@ -90,7 +90,8 @@ def _save_differing(path, first, other):
       lines.append(f"{letter} {_verdict(m, i)} {confidence:.0%}")
     sides[int(other.hits[i])].append([_Panel("\n".join(lines), image)])
   across = min(6, max(map(len, sides)))
-  # What A alone classifies rightly stands above, in rows of its own.
+  # Images that only A classifies rightly come first; the gap fills their last
+  # row, so that the images that only B classifies rightly start a new row.
   gap = [[]] * (-len(sides[0]) % across)
   title = f"A: {first.name}, B: {other.name}; their predictions and confidence"
   _save_panels(path, title, [*sides[0], *gap, *sides[1]], across, 1.6)
@@ -102,7 +103,11 @@ def _verdict(m, place):
 
 
 def _images(pictures):
-  """(picture, its image in [0, 1]); the value range is the pp string's own."""
+  """Yields (picture, its image scaled to [0, 1]).
+
+  The images have the value range of the pp string, so the smallest and the
+  largest value of all pictures are mapped to 0 and 1.
+  """
   low = min((p.image.min() for p in pictures), default=0)
   high = max((p.image.max() for p in pictures), default=1)
   for p in pictures:
@@ -110,11 +115,19 @@ def _images(pictures):
 
 
 def _save_panels(path, title, rows, most=None, side=1.2):
-  """Draws rows of panels, as many side by side as there is room for."""
+  """Draws rows of panels, with as many rows side by side as there is room for.
+
+  Args:
+    path: the PNG.
+    title: of the figure.
+    rows: lists of `_Panel`.
+    most: how many rows are put side by side; by default as many as fit.
+    side: of an image, in inches.
+  """
   num = max(map(len, rows))
   across = min(len(rows), most or max(1, _PER_ROW // num))
   down = -(-len(rows) // across)
-  # A gap before the next row's first panel.
+  # 0.15 is a narrow empty column, a gap between rows that share a line.
   widths = [*[1] * num, 0.15] * across
   lines = max(p.title.count("\n") for row in rows for p in row)
   height = (side + 0.22 + 0.13 * lines) * down + 0.4
@@ -140,11 +153,12 @@ def _shortened(title, length=18):
 
 
 def _overlay(ax, image, values):
-  """A map over the faded grey image; the brightest 1% look the same."""
+  """Draws a map over the faded grey image; its largest 1% are saturated."""
   height, width = image.shape[:2]
   ax.imshow(image.mean(-1), cmap="gray", vmin=0, vmax=1.4)
   values = np.maximum(values, 0)
-  # A sparse gradient has few bright pixels that would leave the others black.
+  # A sparse gradient has a few very large values. Scaled by the largest, all
+  # other pixels would be black.
   top = np.percentile(values, 99) or values.max()
   values = np.minimum(values / max(top, np.finfo(np.float32).tiny), 1)
   ax.imshow(
@@ -161,7 +175,8 @@ def _overlay(ax, image, values):
 def _save_histograms(path, found):
   kinds = list(dict.fromkeys(kind for m in found for kind in m.shapes))
   crops = list(dict.fromkeys(m.crop for m in found))
-  # The kinds side by side; or under one another, the crops side by side.
+  # With one crop, the kinds of map are side by side. With several, each kind is
+  # a row of panels and each crop a column.
   down, across = (len(kinds), len(crops)) if crops[1:] else (1, len(kinds))
   shared = "row" if crops[1:] else False
   size = (_PANEL * across, 3.6 * down)
@@ -173,7 +188,8 @@ def _save_histograms(path, found):
     runs = [m for m in found if kind in m.shapes and m.entropies(kind).size]
     _histograms(ax, kind, runs, crop, crops[1:])
   labels = {x for ax in axes.flat for x in ax.get_legend_handles_labels()[1]}
-  # About as many columns as fit, in characters of the legend's font.
+  # About as many columns as fit. A character of the legend is about 0.09 inches
+  # wide.
   room = _PANEL * across / 0.09
   ncols = max(1, int(room // (8 + max(map(len, labels), default=1))))
   figure = axes[0, 0].figure
@@ -187,7 +203,10 @@ def _save_histograms(path, found):
 
 
 def _histograms(ax, kind, runs, crop, several):
-  """The runs of a crop; axes and colours are those of all runs."""
+  """Draws the histograms of one crop's runs.
+
+  Limits, bins and colours depend on all runs, so that panels are comparable.
+  """
   limits = {math.log(math.prod(m.shapes[kind])) for m in runs}
   for limit in limits:
     ax.axvline(limit, color="0.6", linestyle=":", linewidth=1)
@@ -196,7 +215,7 @@ def _histograms(ax, kind, runs, crop, several):
   title = _TITLES[kind] + (f": {crop or 'no crop'}" if several else "")
   q25, q50, q75 = np.percentile(everything, (25, 50, 75))
   if everything.min() < q50 - 10 * (q75 - q25):
-    # Beside the peak at one end nothing else would be seen.
+    # On a linear axis nothing but the peak at the upper end would be visible.
     ax.set_yscale("log")
     title += " (logarithmic)"
   # Colour is the training budget, as in the paper.

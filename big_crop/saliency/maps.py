@@ -14,23 +14,23 @@ the logit y^c of a target class c:
              https://arxiv.org/abs/1604.00825). Signed: what each token adds to
              the logit.
 
-A model says what its last layer is by a method `last_layer()` that returns a
-`big_crop.models.common.LastLayer`. Ours take the output of the last block: the
-residual stream before the final norm of a ViT, layer4 of a ResNet. The paper
-does not say which end of the block it takes.
+A model's method `last_layer()` names its last layer; it returns a
+`big_crop.models.common.LastLayer`. Our models take the output of the last
+block: in a ViT the residual stream before the final norm, in a ResNet layer4.
+The paper does not say whether it takes the block's input or output.
 
-The rule of the relevance. y^c = mean_n(w_c . z_n) + b_c is linear in what
-enters the pooling, z_n, the N tokens after the final norm. LRP-0 through head
-and pooling gives token n the relevance w_c . z_n / N; the bias b_c, of which no
-token has more than another, is shared equally:
+How the relevance is computed: let z_n be the N tokens after the final norm,
+which are then averaged. The logit y^c = mean_n(w_c . z_n) + b_c is linear in
+them. LRP-0 through head and pooling gives token n the relevance w_c . z_n / N.
+The bias b_c belongs to no token more than to another and is shared equally:
 
   R_n = (w_c . z_n + b_c) / N,   sum_n R_n = y^c.
 
-The final norm does not change this: it acts on each token by itself (its
-statistics held constant, its own bias left with the token), so that whatever
-enters it with a token leaves it with the same token. Unlike Grad-CAM, a token
-is weighed by its own normalisation and by its own channels, and may count
-against the class.
+Propagating further through the final norm would not change R_n, because the
+norm acts on each token separately (with its statistics held constant and its
+bias assigned to the token): the relevance of a token stays with this token.
+Unlike in Grad-CAM, each token is weighted by its own normalisation and its own
+channels, and its relevance may be negative.
 """
 
 import math
@@ -47,7 +47,7 @@ KINDS = ("gradient", "gradcam", "relevance")
 
 
 def _why_not(model: nn.Module, kind: str) -> str | None:
-  """What stands against a kind of map, if anything."""
+  """Why a model does not support a kind of map, or None if it does."""
   if kind == "gradient":
     return None
   if not hasattr(model, "last_layer"):
@@ -65,13 +65,14 @@ def choose_kinds(
 
   Args:
     model: the model.
-    maps: some of `KINDS`; None for all that the model has.
+    maps: some of `KINDS`; None for all that the model supports.
 
   Returns:
     The kinds, in the order of `KINDS`.
 
   Raises:
-    ValueError: for an unknown kind, none, or one that the model does not have.
+    ValueError: for an empty list, an unknown kind, or one that the model does
+      not support.
   """
   if maps is None:
     return tuple(k for k in KINDS if _why_not(model, k) is None)
@@ -101,7 +102,8 @@ def make_maps(
     "gradient" [B, H, W] >= 0; "gradcam" [B, h, w] >= 0, on the grid of the last
     layer; "relevance" [B, h, w], signed, with the label's logit as its sum.
   """
-  # The gradient alone needs no last layer, and thus works with any model.
+  # The kind "gradient" does not need the last layer, so it works with models
+  # that have no last_layer().
   layer = model.last_layer() if set(kinds) - {"gradient"} else None
   path = layer.module if layer else None
 
@@ -110,8 +112,8 @@ def make_maps(
       found = []
       with nn.intercept_methods(_shifted(path, shift, found)):
         logits, out = model.apply(variables, image, train=False)
-      # Each logit depends on its own image alone, so that the gradient of the
-      # sum holds the gradients of all of them.
+      # Each logit depends only on its own image, so the gradient of the sum
+      # contains the gradient of each.
       target = jnp.take_along_axis(logits, label[:, None], axis=1).sum()
       return target, (logits, out, found)
 
@@ -125,7 +127,7 @@ def make_maps(
           "once."
         )
       shift = jnp.zeros_like(found[0])
-    # What no map uses of this is left out by the compiler.
+    # XLA removes the gradients that no map below uses.
     (d_image, d_last), (logits, out, found) = jax.grad(
       forward, argnums=(0, 1), has_aux=True
     )(image, shift)
@@ -146,11 +148,11 @@ def make_maps(
 
 
 def _shifted(path, shift, found):
-  """An interceptor that adds `shift` to what the module at a path returns.
+  """An interceptor that adds `shift` to the output of the module at `path`.
 
-  The gradient with respect to a layer's output is the gradient with respect to
-  a zero that is added to it. In this way the model needs no code for it.
-  Outputs are appended to the list `found`.
+  With a shift of zeros, the gradient with respect to the shift is the gradient
+  with respect to the layer's output, so that models need no code for it. The
+  module's outputs are appended to the list `found`.
   """
 
   def intercept(call, args, kwargs, context):
@@ -177,7 +179,7 @@ def _on_grid(x, patch_size, image):
 
 
 def _gradcam(activation, gradient):
-  """[B, ..., D] twice -> [B, ...]."""
+  """Grad-CAM from activation and gradient, both [B, ..., D] -> [B, ...]."""
   dtype = jnp.promote_types(activation.dtype, jnp.float32)
   activation, gradient = activation.astype(dtype), gradient.astype(dtype)
   places = tuple(range(1, activation.ndim - 1))
@@ -186,7 +188,7 @@ def _gradcam(activation, gradient):
 
 
 def _relevance(pooled, head, label):
-  """[B, ..., D] -> [B, ...]."""
+  """The relevance R_n of each position of `pooled`: [B, ..., D] -> [B, ...]."""
   weights, bias = head["kernel"][:, label].T, head["bias"][label]
   dtype = jnp.promote_types(pooled.dtype, weights.dtype)
   of_token = jnp.einsum("b...d,bd->b...", pooled.astype(dtype), weights)
@@ -200,17 +202,19 @@ def entropy(maps: jax.Array) -> tuple[jax.Array, jax.Array]:
   S = -sum_ij p_ij log p_ij with p = m / sum_ij m and 0 log 0 = 0, in nats; at
   most log(h * w), which is 10.82 for 224 x 224 and 5.28 for 14 x 14.
 
-  A distribution has no negative entries, so that what speaks against the class
-  (in a relevance) is cut off at zero first, as equation (1) does with the
-  gradient. The paper normalises the relevance without saying how its sign is
-  dealt with; the absolute value, the other choice, would count it as evidence.
+  A distribution has no negative entries, so negative relevances, which are
+  evidence against the class, are set to zero first, as equation (1) does with
+  the gradient. The paper does not say what it does with negative relevances.
+  The alternative, the absolute value, would count them as evidence for the
+  class.
 
   Args:
     maps: [B, h, w] float.
 
   Returns:
-    [B] float, the entropies; and [B] bool, where a map has nothing above zero.
-    It has no entropy; 0 stands for it, to be left out of averages.
+    [B] float, the entropies; and [B] bool, True for maps with no value above
+    zero. Those have no entropy; the 0 in its place must be left out of
+    averages.
   """
   maps = nn.relu(maps)
   total = maps.sum((1, 2), keepdims=True)

@@ -1,4 +1,4 @@
-"""Measurements of the saliency of finished runs: maps, entropies, a table."""
+"""Measures the saliency of finished runs: maps, entropies, a table."""
 
 import collections
 import dataclasses
@@ -18,11 +18,13 @@ from pp_ops import registry
 from pp_ops.errors import UserError
 from pp_ops.laws.names import FUSED
 
-# What the two types of evaluator share.
+# Arguments of the run's classification evaluator that the saliency evaluator
+# takes over.
 _ARGUMENTS = ("data", "pp_fn", "skip_corrupt", "num_parallel_calls")
 
 
-# Images of each direction that are kept of what two runs classify differently.
+# How many images are kept that only this run classifies rightly, and as many
+# that only the first run does.
 _MOST_DIFFERENT = 12
 
 
@@ -30,7 +32,7 @@ class Picture(NamedTuple):
   """An image with its maps.
 
   Attributes:
-    place: of the example, in the order of `Measurement.rows`.
+    place: index of the example in `Measurement.rows`.
     image: [H, W, C] float.
     maps: {kind: [h, w]}.
   """
@@ -42,20 +44,20 @@ class Picture(NamedTuple):
 
 @dataclasses.dataclass
 class Measurement:
-  """What was found out about a run.
+  """The saliency of one run.
 
   Attributes:
     name: of the run.
     workdir: of the run.
-    epochs: its training budget, if it says.
+    epochs: its training budget; None if its log does not say.
     crop: the crop op that it was trained with, "" without one.
     shapes: {kind: (h, w) of a map}.
-    rows: see `evaluator.Batch.rows`, for all examples.
-    pictures: of the first classes.
-    data: what its evaluator reads, arguments of `sources.get_source`.
-    class_names: of the data, if they have any.
-    differing: the first images that it classifies rightly and the first of all
-      runs does not, and the first the other way round.
+    rows: those of `evaluator.Batch.rows`, for all examples.
+    pictures: one for each of the first classes.
+    data: arguments of `sources.get_source` for the data it was evaluated on.
+    class_names: of the data, or None.
+    differing: the first images that this run classifies rightly and the first
+      run of the command does not, then the first with the roles exchanged.
   """
 
   name: str
@@ -84,7 +86,7 @@ class Measurement:
     return self.rows[f"{kind}_entropy"][~self.rows[f"{kind}_empty"]]
 
   def summary(self) -> dict[str, Any]:
-    """As it stands in summary.json."""
+    """The run's entry in summary.json."""
     return {
       "run": self.name,
       "workdir": self.workdir,
@@ -124,11 +126,11 @@ def open_run(
     data: replaces arguments of `sources.get_source` (name, split).
 
   Returns:
-    The evaluator, on all devices, the model's variables, and the name of the
-    crop op that it was trained with.
+    The evaluator, on all devices; the model's variables; and the name of the
+    crop op that the model was trained with.
 
   Raises:
-    ValueError: if the folder holds no run, or one without what is needed.
+    ValueError: if the folder holds no run, or a run that can't be evaluated.
   """
   run = parts.open_run(workdir)
   name, args = run.classification()
@@ -153,8 +155,8 @@ def crop_of(pp: str) -> str:
 def file_names(data: EvalData, num: int) -> list[bytes] | None:
   """The file name of each of the first `num` examples, in stored order.
 
-  None if the dataset has no feature `file_name`, or if examples may be left
-  out, because places would then not be those of the batches.
+  None if the dataset has no feature `file_name`, or with `skip_corrupt`: then
+  images that are left out shift the indices of examples in the batches.
   """
   examples = data.source.epoch(None)
   if data.skip_corrupt or "file_name" not in examples.element_spec:
@@ -177,11 +179,11 @@ def measure(
   Args:
     workdir: the run's folder.
     name: what to call it.
-    num_images: from how many classes, counted from 0, to keep the first image:
-      the one whose file name is first, as in `torchvision.datasets.ImageNet`,
-      whatever the order in which the dataset is stored. Without file names, the
-      first that is stored.
-    max_examples: stop after so many.
+    num_images: keep one image of each of the classes 0 to num_images - 1: the
+      one whose file name sorts first, as in `torchvision.datasets.ImageNet`, in
+      whatever order the dataset is stored. Without file names, the image that
+      is stored first.
+    max_examples: stop after this many examples.
     data: see `open_run`.
     first: the run to compare this one with, if there is one.
 
@@ -241,7 +243,7 @@ def _picture(batch, i, place):
 
 
 def comparable(found: list[Measurement]) -> tuple[list[Measurement], str]:
-  """The runs on the data of the first one, and a line about the others."""
+  """The runs evaluated on the first one's data, and a line about the others."""
   same = [m for m in found if m.data == found[0].data]
   others = ", ".join(m.name for m in found if m.data != found[0].data)
   note = f"Not compared with {found[0].name}, as evaluated on other data: "
@@ -252,8 +254,8 @@ def compare(first: Measurement, other: Measurement) -> dict[str, Any]:
   """How often two runs are right on the same images, together and alone.
 
   Returns:
-    The runs' names; four counts; and McNemar's exact p-value: that of the sign
-    test of the images that just one of the runs classifies rightly.
+    The runs' names; four counts; and McNemar's exact p-value, which is that of
+    a sign test on the images that exactly one of the runs classifies rightly.
   """
   a, b = first.hits, other.hits
   alone = [int((a & ~b).sum()), int((b & ~a).sum())]

@@ -4,10 +4,10 @@
     python -m big_crop.study report --reference [--config FILE --workdir DIR]
     python -m big_crop.study recommend --epochs E
 
-`grid` says which runs there are, `worker` trains them under `locks`, `results`
-reads what they left, and `report` makes `tables`, `figures` and a `page` of it
-with the tests of `statistics`. `paper` holds the paper's numbers, which go
-the same way, `resnet_strikes_back` those of another one, which stand beside
-its ablations (`ablation`) and statistics over seeds (`seed_statistics`), and
-`augreg` what a third one varies.
+`grid` lists the runs of a study, `worker` trains them under `locks`, `results`
+reads their metrics, and `report` makes tables, `figures` and a `page` with the
+tests of `statistics`. `paper` has the numbers of "You May Be Running the Wrong
+Inception Crop", which `report` shows in the same way. `resnet_strikes_back` has
+those of "ResNet strikes back", which are shown beside our `ablation`s and
+`seed_statistics`. `augreg` lists what "How to train your ViT?" varies.
 """

@@ -1,16 +1,17 @@
 """The command `python -m big_crop.study`.
 
     list --config FILE --workdir DIR       every run: status, metric
-    run --config FILE --workdir DIR        trains what is pending, one by one
+    run --config FILE --workdir DIR        trains pending runs, one by one
     report --config FILE --workdir DIR     tables, tests, figures and a page
-    report --reference [--config FILE]     the same of the paper's own numbers
+    report --reference [--config FILE]     the same for the paper's own numbers
     recommend --epochs E                   the crop that the paper's data favour
 
-Any number of `run` on one workdir share the work, also on several hosts that
-share its filesystem or bucket. SIGTERM saves a checkpoint and ends with status
-0, Ctrl-C with 130; the same command goes on from there. For Slurm and others:
-`run --index $SLURM_ARRAY_TASK_ID`, whose status is 0 if that run is done. Small
-models on one GPU: `run --together k` trains k runs as one program.
+Several `run` commands on the same workdir share the work, also from several
+hosts that share its filesystem or bucket. SIGTERM saves a checkpoint and ends
+with status 0, Ctrl-C with 130; the same command continues from there. For Slurm
+and others: `run --index $SLURM_ARRAY_TASK_ID`, whose status is 0 if that run is
+done. For small models on one GPU: `run --together k` trains k runs as one
+program.
 """
 
 import hashlib
@@ -90,10 +91,11 @@ def _list(study, workdir):
 
 
 def _share_compilations(workdir):
-  """Lets runs that differ in their data alone compile their step once.
+  """Turns on JAX's compilation cache, in a folder of the study's workdir.
 
-  Kept apart for each kind of processor: code compiled for one need not run on
-  another.
+  Runs that differ only in their data then compile their train step once. Each
+  kind of processor has its own folder, because code that was compiled for one
+  may not run on another.
   """
   import jax
 
@@ -112,7 +114,7 @@ def _run(study, args, argv):
   outputs.check_folder(args.workdir, "--workdir")
   found = runs.states(study, args.workdir)
   for state in found:
-    state.run.config  # noqa: B018, a mistake in one shows before any run begins
+    state.run.config  # noqa: B018, raises for a wrong config before any run
   if not args.allow_mixed:
     runs.check_unchanged(found)
   for flag in ("jobs", "together"):

@@ -19,9 +19,9 @@ def records(
   """The rows of an ablation's table, in its order.
 
   Returns:
-    A dict each: the factors, the cell, its difference from the default by
-    Welch's test, and what others report. `_changes` says for people where it is
-    not the default, "" for that itself.
+    A dict for each row: the factors, the cell, its difference from the default
+    with Welch's test, and what the paper reports. `_changes` names, for people,
+    the levels that differ from the default; it is "" in the default's row.
   """
   changes = [dict(r) for r in a.rows]
   cells = [results.cell(a.setting(r), metric) for r in changes]

@@ -1,4 +1,4 @@
-"""From results and a layout to tables: means, best settings, tests, claims."""
+"""Makes tables of results: means, best settings, tests, the paper's claims."""
 
 from typing import Any
 
@@ -18,7 +18,10 @@ _SHORT = {"epochs": "ep"}
 
 
 def level(factor: str, value) -> str:
-  """`area_min=5%`, `30ep`: a level for people; "" of no factor or budget."""
+  """`area_min=5%`, `30ep`: a level for people.
+
+  "" if `factor` is None, or if it is the budget and the study does not vary it.
+  """
   if factor is None or (factor == BUDGET and value is None):
     return ""
   text = amount(factor, value)
@@ -26,13 +29,13 @@ def level(factor: str, value) -> str:
 
 
 def amount(factor: str, value) -> str:
-  """`5%`, `30ep`: a level whose factor is known."""
+  """`5%`, `30ep`: a level for people, without its factor's name."""
   text = f"{value:g}" if is_number(value) else str(value)
   return text + _SHORT.get(factor, _UNITS.get(factor, ""))
 
 
 def levels(factors: Factors) -> str:
-  """`beta=3, area_min=5%`: the levels that there are."""
+  """`beta=3, area_min=5%`: several levels for people."""
   return ", ".join(filter(None, (level(k, v) for k, v in factors.items())))
 
 
@@ -47,7 +50,7 @@ def show(cell: Cell, metric: Metric) -> Entry:
   return entry._replace(text=text)
 
 
-# What of a difference a table can show: the columns of `tables.of_records`.
+# The columns in which a table can show a difference, for `tables.of_records`.
 TESTED = {
   "difference": "+!difference",
   "95% interval": "+low…high",
@@ -60,7 +63,7 @@ TESTED = {
   "sd paired": "sd_paired",
   "variance left": "variance_left:2",
 }
-# Without what only a comparison of families goes into.
+# Without the columns that only comparisons of families show.
 TESTED_SHORT = {
   k: TESTED[k]
   for k in ("difference", "95% interval", "p", "p Holm", "p paired")
@@ -68,7 +71,7 @@ TESTED_SHORT = {
 
 
 def record(d: Difference, metric: Metric, **more) -> dict[str, Any]:
-  """A difference of a metric, for a table that shows what is in `TESTED`."""
+  """A difference as a table's record, with the entries that `TESTED` shows."""
   return {
     "_digits": metric.digits,
     "difference": d.mean,
@@ -94,7 +97,8 @@ def ranked(
   """A family's settings on some of its lines, the best first.
 
   Returns:
-    Those that have a value, and how many there are with those that have none.
+    The settings that have a value, with their cells; and the number of all
+    settings, including those without a value.
   """
   found = []
   for by, budget in lines:
@@ -108,7 +112,10 @@ def ranked(
 
 
 def _grid(name, title, family, places, cell, note):
-  """Budgets down, `x` across; `cell((by, budget), x)` is (entry, record)."""
+  """A table with a row for each (by, budget) and a column for each `x`.
+
+  `cell((by, budget), x)` returns the entry and the record of a place.
+  """
   columns = layouts.ordered(x for _, x in places)
   rows, records = [], []
   for line in dict.fromkeys(line for line, _ in places):
@@ -124,7 +131,7 @@ def _grid(name, title, family, places, cell, note):
 
 
 def means(family: Family, results: Results, metric: Metric) -> Table:
-  """Mean and deviation, budgets down and `x` across (Tables 5-8, 15-18)."""
+  """Mean and std: row per budget, column per `x` (Tables 5-8, 15, 16, 18)."""
   settings, best = {}, {}
   for line in family.lines(results):
     by, budget = line
@@ -158,7 +165,10 @@ def _joined(values):
 
 
 def best_settings(layout: Layout, results: Results, metric: Metric) -> Table:
-  """The best setting of each family for each budget, and its lead."""
+  """The best setting of each family for each budget.
+
+  It is tested against the next best, see "lead" and "p" of the records.
+  """
   families = layout.families.values()
   budgets = layouts.ordered(
     b for f in families for b in f.levels(results, BUDGET)
@@ -198,7 +208,7 @@ def best_settings(layout: Layout, results: Results, metric: Metric) -> Table:
 def tests(
   comparison: Comparison, layout: Layout, results: Results, metric: Metric
 ) -> list[Table]:
-  """A comparison's p-values as the paper's grid, and all there is to each."""
+  """A comparison's p-values as a grid, as in the paper, and a full table."""
   pairs = layouts.pairs(comparison, layout, results)
   if not pairs:
     return []
@@ -232,7 +242,7 @@ def tests(
 
 
 def _detail(name, title, pairs, cells, found, family, metric):
-  """The table of everything."""
+  """The table with all statistics of each pair, and their average."""
   p = [d.p for d in found]
   corrected = statistics.holm(p), statistics.benjamini_hochberg(p)
   records = []
@@ -245,7 +255,8 @@ def _detail(name, title, pairs, cells, found, family, metric):
     }
     tests = record(d, metric, p_holm=holm, p_bh=bh)
     records.append({**shown, **setting, **tests})
-  # Only settings that have a test, so that all of the line is of the same.
+  # The average is over the settings that have a test, so that all its entries
+  # are of the same settings.
   whole = [c for c, d in zip(cells, found, strict=True) if d.p is not None]
   count = f"{len(whole)} of " if len(whole) < len(pairs) else ""
   shown = {
@@ -270,9 +281,9 @@ def _detail(name, title, pairs, cells, found, family, metric):
 def claim_one(layout: Layout, results: Results, metric: Metric) -> Table | None:
   """Does a higher budget want stronger augmentation?
 
-  Of each family of `layout.strength`: by how much better its strongest setting
-  (least `x`) is than its weakest, and how that changes from the lowest budget
-  to the highest.
+  For each family of `layout.strength`, the gain is by how much its setting with
+  the lowest `x`, which crops strongest, is better than that with the highest.
+  The table shows how the gain changes from the lowest budget to the highest.
   """
   families = [layout.families[name] for name in layout.strength]
   budgets = layouts.ordered(
@@ -346,10 +357,10 @@ def points(c: Scatter, results: Results) -> list[tuple[Factors, float, float]]:
 
 
 def shade(c: Scatter, settings: list[Factors]) -> list[float]:
-  """What colours the runs of a scatter.
+  """The number that colours each setting's points in a scatter.
 
   Raises:
-    ValueError: in one line, if a setting has no number there.
+    ValueError: in one line, if a setting's level of `c.color` is no number.
   """
   if c.color is None:
     return list(map(results_lib.crop_scale_percentile, settings))
@@ -362,11 +373,12 @@ def shade(c: Scatter, settings: list[Factors]) -> list[float]:
 
 
 def claim_three(c: Scatter, results: Results) -> Table | None:
-  """What a scatter's abscissa goes with: the budget, or what colours the runs?
+  """What a scatter's x metric correlates with: the budget, or the colour?
 
-  Spearman's rank correlation. With the budget over all runs; with the colour at
-  each budget apart, because a factor that is no cause would otherwise only look
-  weaker beside the budget's effect. None if no correlation can be had.
+  Spearman's rank correlation. With the budget and with the y metric it is over
+  all runs. With the factor that colours the points it is within each budget:
+  over all runs, a factor without effect would look like one whose effect is
+  weaker than the budget's. None if no correlation is defined.
   """
   found = points(c, results)
   budget_of = lambda point: point[0].get(BUDGET)

@@ -10,7 +10,8 @@ MODELS = (
   *("R+Ti/16", "S/32", "B/32", "Ti/16", "R26+S/32", "S/16"),
   *("R50+L/32", "B/16", "L/16"),
 )
-# Section 3.3: RandAugment's layers (0: none) and magnitude, mixup's alpha.
+# Section 3.3: RandAugment's layers (0: no RandAugment) and magnitude, mixup's
+# alpha.
 AUGMENTATIONS = {
   "none": (0, 0, 0.0),
   "light1": (2, 0, 0.0),
@@ -22,17 +23,17 @@ AUGMENTATIONS = {
 }
 FROM_SCRATCH = {"medium4": (4, 15, 0.5), "strong4": (4, 20, 0.8)}  # appendix A
 PRETRAINED = (("i1k", 300), ("i21k", 30), ("i21k", 300))  # data, epochs
-REGULARISATION = (0.0, 0.1)  # of dropout and of stochastic depth, both
-WEIGHT_DECAY = (0.1, 0.03)  # times the learning rate
-# Of a model, for smoke runs.
+REGULARISATION = (0.0, 0.1)  # one rate for both dropout and stochastic depth
+WEIGHT_DECAY = (0.1, 0.03)  # multiplied by the learning rate
+# Model arguments for smoke runs.
 SMOKE = dict(width=32, depth=1, mlp_dim=64, num_heads=2, dtype_mm="float32")
 
 
 def augment(aug: str) -> tuple[str, float]:
   """RandAugment as part of a pp string, and mixup's alpha.
 
-  RandAugment is TensorFlow's with its contrast and rounding: with magnitude 0,
-  too, it changes an image.
+  RandAugment has the contrast and the rounding of TensorFlow's implementation,
+  so that it changes an image even with magnitude 0.
   """
   layers, magnitude, alpha = (AUGMENTATIONS | FROM_SCRATCH)[aug]
   op = f'randaug({layers}, {magnitude}, contrast="legacy")' if layers else ""
@@ -40,19 +41,21 @@ def augment(aug: str) -> tuple[str, float]:
 
 
 class Task(NamedTuple):
-  """A dataset to be finetuned on.
+  """A dataset to finetune on.
 
   Attributes:
     data: its name in TFDS.
-    num_classes: of its labels.
-    train, val, test: splits: to train on, to choose by, to report.
-    label: ops of a pp string that make `label`; "" where it is there.
-    scale: the images' largest value.
-    steps: how long to train, to choose among; see `WARMUP`.
-    lrs: the learning rates to choose among.
-    crops: whether images are cropped and flipped for training, or only resized.
-    group: of VTAB's.
-    held_out: where `val` is a part of `train`, the number of its first example.
+    num_classes: number of classes.
+    train, val, test: the splits to train on, to choose settings by, and to
+      report.
+    label: ops of a pp string that make `label`; "" if the dataset has it.
+    scale: the largest pixel value of the images.
+    steps: numbers of training steps to choose among; see `WARMUP`.
+    lrs: learning rates to choose among.
+    crops: whether training images are cropped and flipped, or only resized.
+    group: the group of VTAB that it belongs to.
+    held_out: if `val` is cut from the same TFDS split as `train`, the index of
+      the first example of `val` in that split; for `with_1000`.
   """
 
   data: str
@@ -81,7 +84,8 @@ def _part(percent, test="test"):
   return (f"train[:{percent}%]", f"train[{percent}%:]", test)
 
 
-# Table 4. The index of checkpoints has the learning rate 0.03 for all of them.
+# Table 4. The index of the published checkpoints has runs with the learning
+# rate 0.03 for all of these datasets.
 TRANSFER = {
   "imagenet2012": Task(
     *("imagenet2012", 1000, *_part(99, "validation")),

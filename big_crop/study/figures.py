@@ -18,12 +18,12 @@ _MARKERS = "osD^vP"
 
 
 def axes_of(panels: int = 1, height: float = 3.8) -> np.ndarray:
-  """The axes of a figure of the page, beside one another."""
+  """The axes of a new figure, side by side, in the size of the page."""
   return plots.axes(panels, size=(4.5 * panels + 0.9, height))[0]
 
 
 def _curve(ax, points, label, color, style=0):
-  """(x, mean, deviation) with error bars; points without a mean left out."""
+  """Draws points (x, mean, std) with error bars, except without a mean."""
   points = [p for p in points if p[1] is not None]
   if points:
     x, mean, std = zip(*points, strict=True)
@@ -42,7 +42,10 @@ def _curve(ax, points, label, color, style=0):
 
 
 def _family_curves(ax, family, results, metric, place, style=0):
-  """A line for each budget; `place(x, setting)` gives the abscissa."""
+  """Draws a line for each budget; `place(x, setting)` gives the x coordinate.
+
+  Settings for which `place` returns None are left out.
+  """
   budgets = family.levels(results, BUDGET)
   groups = family.levels(results, family.by)
   for by, budget in family.lines(results):
@@ -54,7 +57,7 @@ def _family_curves(ax, family, results, metric, place, style=0):
         points.append((place(x, setting), cell.mean, cell.std))
     points.sort(key=lambda p: p[0])
     names = analysis.level(BUDGET, budget), analysis.level(family.by, by)
-    # Colours are budgets, or groups where there is one budget.
+    # The colour shows the budget or, if there is one budget, the level of `by`.
     colored = (budgets, budget) if budgets[1:] else (groups, by)
     color = color_of(colored[0].index(colored[1]), len(colored[0]))
     label = ", ".join(filter(None, names))
@@ -66,7 +69,11 @@ def _axis(factor):
 
 
 def _places(family, results, *axes):
-  """{level: where it stands}: numbers to scale, others one after the other."""
+  """{level of x: its x coordinate}; also labels the axes.
+
+  Numbers are their own coordinates; if any level is no number, all levels are
+  spaced evenly.
+  """
   levels = family.levels(results, family.x)
   numbers = all(map(is_number, levels))
   for ax in axes:
@@ -98,7 +105,8 @@ def difference(
   pairs = layouts.pairs(c, layout, results)
   left, right = axes_of(2)
   places = _places(first, results, left, right)
-  # Where their own factors differ, b's setting stands over a's.
+  # If the families have different x, each setting of b is drawn at the x of the
+  # setting of a that it is paired with.
   over = {key_of(p.b): places[p.x_a] for p in pairs}
   own = lambda x, _: places[x]
   _family_curves(left, first, results, metric, own, style=1)
@@ -167,9 +175,9 @@ def scatter(c: layouts.Scatter, results: Results) -> Figure | None:
 def ablation(
   a: layouts.Ablation, results: Results, metric: Metric
 ) -> Figure | None:
-  """What each row of an ablation changes, with Welch's 95% intervals.
+  """The difference of each row from the default, with Welch's 95% intervals.
 
-  None if no row can be told from the default.
+  None if no row has a difference, because values are missing.
   """
   rows = [r for r in ablation_lib.records(a, results, metric) if r["_changes"]]
   if all(r["difference"] is None for r in rows):
@@ -193,7 +201,7 @@ def ablation(
   return ax.figure
 
 
-# Sixteen colours, light and dark, grey and not.
+# Sixteen colours: four greys, and four each of reds, greens and blues.
 _COLORS = np.array(
   [
     [(32, 32, 32), (96, 96, 96), (160, 160, 160), (224, 224, 224)],
@@ -208,11 +216,11 @@ _COLORS = np.array(
 def contrasts(factor: float = 1.9) -> dict[str, np.ndarray]:
   """A grid of colours before and after RandAugment's `Contrast` (appendix D).
 
-  The broken one takes the number of pixels / 256 for the mean grey. An image of
-  224x224 therefore gets darker and one of 64x64 lighter.
+  The broken op uses the number of pixels / 256 in place of the mean grey. An
+  image of 224x224 therefore gets darker and one of 64x64 lighter.
 
   Args:
-    factor: the op's.
+    factor: of the op.
 
   Returns:
     {title: uint8 [4, 4, 3]}
@@ -234,7 +242,7 @@ def contrasts(factor: float = 1.9) -> dict[str, np.ndarray]:
 
 
 def contrast() -> Figure:
-  """What `contrasts` gives, with the RGB values (Figure 14)."""
+  """Draws `contrasts`, with the RGB values (Figure 14)."""
   panels = contrasts()
   axes = axes_of(len(panels), height=3.4)
   for ax, (title, colors) in zip(axes, panels.items(), strict=True):

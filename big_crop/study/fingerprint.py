@@ -1,11 +1,11 @@
-"""What a run's result depends on, as digests: its code and its data.
+"""Digests of what a run's result depends on: its config, code and data.
 
-The code is what `reach` finds, and the versions of the libraries that compute.
-The data are, for each dataset that the config
-names, its split sizes and: for the embedded one, the first and the last image
-of each split; for TFDS, its dataset_info.json and the sizes of its files; for
-a folder, the names and sizes of its images; for a packed one, its index.json,
-which holds the checksums of all pixels and labels.
+The digest of the code covers the modules that `reach` finds and the versions of
+the libraries that compute. The digest of the data covers, for each dataset that
+the config names: if embedded, its split sizes and the first and the last image
+of each split; if from TFDS, its dataset_info.json and the names and sizes of
+its files; if a folder, the names and sizes of its files; if packed, its
+index.json, which holds the checksums of all pixels and labels.
 """
 
 import functools
@@ -38,13 +38,13 @@ def _digest(*parts: bytes | str) -> str:
   for part in parts:
     if isinstance(part, str):  # a file's name need not be UTF-8
       part = part.encode(errors="surrogateescape")
-    # With their lengths, so that no two lists of parts look alike.
+    # The lengths are hashed too, so that ["ab", "c"] and ["a", "bc"] differ.
     sha.update(f"{len(part)}:".encode() + part)
   return sha.hexdigest()
 
 
 def of_config(config: dict[str, Any]) -> str:
-  """Digest of a resolved config, but for what may change between restarts."""
+  """Digest of a resolved config without the keys that a restart may change."""
   counted = {
     k: v for k, v in flat(config).items() if not k.startswith(configs.FREE_KEYS)
   }
@@ -53,7 +53,7 @@ def of_config(config: dict[str, Any]) -> str:
 
 @functools.cache
 def versions() -> dict[str, str]:
-  """The versions that count; "none" of a library that is not there."""
+  """Versions of Python and of `_LIBRARIES`; "none" if not installed."""
   found = {"python": platform.python_version()}
   for name in _LIBRARIES:
     try:
@@ -79,7 +79,7 @@ def of_data(config: dict[str, Any]) -> str:
   """Digest of the datasets that a resolved config names.
 
   Raises:
-    ValueError: if one is not there.
+    ValueError: if a dataset does not exist.
   """
   return _digest(*(_dataset(*place) for place in datasets(config)))
 
@@ -103,15 +103,15 @@ def _dataset(name, data_dir):
     for split, size in critters.SPLIT_SIZES.items():
       parts += [critters.example(split, i)[0] for i in (0, size - 1)]
     return _digest(name, *parts)
-  # Opened as the trainer opens it, so that both mean the same.
+  # Opened as the trainer opens it, so that both find the same dataset.
   path = epath.Path(data_dir if name == sources.FOLDER else name)
   if not path.is_dir():
     import tensorflow_datasets as tfds
 
-    sources.get_source(name, "all", data_dir)  # or a one-line error
+    sources.get_source(name, "all", data_dir)  # raises a one-line error
     path = tfds.builder(name, data_dir=data_dir, try_gcs=False).data_path
   if packed.is_packed(path):
-    # Verified, so that an unfinished or damaged dataset is a one-line error.
+    # read_index raises a one-line error for an unfinished or damaged dataset.
     index = packed.read_index(pathlib.Path(path))
     return _digest(name, packed.dump_index(index))
   info = path / "dataset_info.json"

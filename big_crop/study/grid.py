@@ -31,21 +31,24 @@ _OVERRIDE = "config."
 def default_study() -> ConfigDict:
   """The keys of a study config, with their defaults."""
   c = ConfigDict(type_safe=False)
-  # The config file that all runs start from, relative to the study's own. In
-  # "{recipe}.py" the factor `recipe` names the file and is no argument of it.
+  # The config file that all runs start from, relative to the study's own file.
+  # In "{recipe}.py" the level of the factor `recipe` is put into the file's
+  # name, and `recipe` is not passed to the config as an argument.
   c.base = None
-  # A union of sets of runs. A set is a dict {factor: level or list of levels}
-  # and stands for the cross product of its levels. A factor is an argument of
-  # the base config or, as "config.key", a key of what it returns.
+  # A list of sets of settings; the study trains their union. A set is a dict
+  # {factor: level or list of levels} and stands for the cross product of its
+  # levels. A factor is an argument of the base config or, written "config.key",
+  # a key of the config that it returns.
   c.sets = []
-  # Every setting is trained once with each seed: the argument `seed`.
+  # Every setting is trained once with each seed, as the argument `seed`.
   c.seeds = [0, 1, 2]
   c.arguments = ConfigDict()  # of the base config, for every run
   c.overrides = []  # "--config.key=value", for every run
 
-  # What is measured: {key: label, scale, offset, digits, better}; a key is of
-  # summary.json's metrics. `tail` averages a logged metric over the last part
-  # of the run instead of taking its last value.
+  # The metrics to report: dicts of key, label, scale, offset, digits, better
+  # and tail. `key` is a key of summary.json's metrics. With `tail`, the value
+  # is the mean of the logged metric over this last fraction of the run, not its
+  # last value.
   c.metrics = [
     dict(key="val/top1", label="top-1 val. accuracy (%)", scale=100, digits=2),
     dict(
@@ -56,10 +59,10 @@ def default_study() -> ConfigDict:
       tail=0.2,
     ),
   ]
-  # CSVs of what a paper measured, which the report has beside ours, see
+  # CSVs of a paper's numbers, which the report shows beside ours; see
   # `big_crop.study.reference`.
   c.reference = []
-  # What is shown, see `big_crop.study.layout`.
+  # What the report shows; see `big_crop.study.layout`.
   c.families = []
   c.comparisons = []
   c.strength = []
@@ -77,12 +80,12 @@ class Run:
   """One run of a study.
 
   Attributes:
-    index: its place in the study, from 0.
+    index: its index in the study, from 0.
     factors: {factor: level}, without the seed.
     seed: the run's seed.
-    name: names its folder; made of the factors and the seed.
+    name: of its folder, made of the factors and the seed.
     spec: the base config with its arguments, as `--config` takes it.
-    overrides: `--config.key=value` for it.
+    overrides: `--config.key=value` arguments for it.
   """
 
   index: int
@@ -97,7 +100,8 @@ class Run:
     """The resolved config.
 
     Raises:
-      ValueError: in one line, if the base config does not take it.
+      ValueError: in one line, if the base config does not accept the arguments
+        or the overrides.
     """
     try:
       return configs.load(self.spec, self.overrides)
@@ -132,7 +136,7 @@ def load(path: str) -> Study:
     path: the file, with arguments after a colon if it takes any.
 
   Returns:
-    The study. The runs' configs are resolved when they are looked at.
+    The study. A run's config is resolved when it is first read.
 
   Raises:
     ValueError: in one line, if something is wrong with the config.
@@ -188,12 +192,12 @@ def _runs(folder, config):
 
 
 def is_number(level: Any) -> bool:
-  """Whether a level is a number, which booleans are not."""
+  """Whether a level is a number; booleans do not count as numbers."""
   return isinstance(level, int | float) and not isinstance(level, bool)
 
 
 def key_of(factors: dict[str, Any]) -> str:
-  """What tells settings apart: 5 and 5.0 are the same level."""
+  """A string that is equal for equal settings; 5 and 5.0 are the same level."""
   plain = {k: float(v) if is_number(v) else v for k, v in factors.items()}
   return json.dumps(plain, sort_keys=True)
 

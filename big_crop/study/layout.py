@@ -1,4 +1,4 @@
-"""What a report shows: families of settings and comparisons between them.
+"""The layout of a report: families of settings, comparisons and other items.
 
 A study config lists them as dicts:
 
@@ -18,11 +18,11 @@ from big_crop.study.grid import is_number
 from big_crop.study.results import Factors, Results
 from pp_ops.errors import UserError
 
-BUDGET = "epochs"  # the factor down a table's rows
+BUDGET = "epochs"  # the factor of a table's rows
 
 
 def ordered(levels: Iterable) -> list:
-  """Each level once: numbers ascending, then others."""
+  """The distinct levels: numbers ascending, then others by name."""
   key = lambda v: (0, v, "") if is_number(v) else (1, 0, str(v))
   return sorted(set(levels), key=key)
 
@@ -32,13 +32,14 @@ class Family:
   """Settings that differ in the budget, in `x`, and perhaps in `by`.
 
   Attributes:
-    name: what comparisons call it.
+    name: by which comparisons refer to it.
     label: for people.
     where: {factor: level or list of levels} of its settings.
-    x: the factor along a table's columns and a figure's abscissa.
-    by: a second factor, in groups of rows.
-    reused: [(level of `x`, where)] of settings that have no factor `x` but are
-      what that level would be, as the fixed crop is Beta crop with alpha = 1.
+    x: the factor of a table's columns and of a figure's x axis.
+    by: a second factor, whose levels are groups of rows.
+    reused: [(level of `x`, where)]. The settings of `where` do not have the
+      factor `x`, but are equivalent to this level of it. For example, the fixed
+      crop is Beta crop with alpha = 1.
   """
 
   name: str
@@ -67,14 +68,15 @@ class Family:
     return found[0] if found else None
 
   def lines(self, results: Results) -> list[tuple]:
-    """(level of `by`, budget) of each row of a table."""
+    """(level of `by`, budget) for each row of a table."""
     factors = (self.by, BUDGET)
     return list(itertools.product(*(self.levels(results, f) for f in factors)))
 
   def levels(self, results: Results, factor: str | None) -> list:
     """The levels that a factor has in this family, ascending.
 
-    [None] for no factor, and for the budget if it is no factor of the study.
+    [None] if `factor` is None, or if it is the budget and the study does not
+    vary the budget.
     """
     found = {s[factor] for s in results.find(self.where) if factor in s}
     if factor == self.x:
@@ -88,10 +90,11 @@ class Comparison:
 
   Attributes:
     title: for people.
-    a: the family that is compared with.
-    b: another family, at the same budget and x; or None:
-    base: a level of x, with which the others of family `a` are compared.
-    match: [(x of a, x of b)] where equal x is not what is comparable.
+    a: the first family.
+    b: the second family, which is compared with `a` at equal budget and x; or
+      None, if `base` is given.
+    base: a level of x, with which the other levels of family `a` are compared.
+    match: [(x of a, x of b)], the pairs to compare if not those of equal x.
   """
 
   title: str
@@ -107,10 +110,11 @@ class Scatter:
 
   Attributes:
     title: for people.
-    x: key of the abscissa's metric.
-    y: key of the ordinate's.
+    x: key of the metric on the x axis.
+    y: key of the metric on the y axis.
     where: {factor: level or list of levels} of the settings.
-    color: a factor; None for the 5th-percentile crop scale.
+    color: a factor that colours the points; None for the 5th-percentile crop
+      scale.
   """
 
   title: str
@@ -126,14 +130,15 @@ class Scatter:
 
 @dataclasses.dataclass(frozen=True)
 class Ablation:
-  """Settings that each differ a little from a default, in a table's rows.
+  """A table whose rows are settings that each differ a little from a default.
 
   Attributes:
     title: for people.
-    default: {factor: level} of what the table varies.
-    rows: the changes to it, in order; {} is the default itself.
-    where: the settings' other factors. A setting is `where` and its changes.
-    metrics: keys of those to show; None for all.
+    default: {factor: default level}, for the factors that the table varies.
+    rows: for each row the changes, {factor: level}; {} is the default itself.
+    where: the other factors, equal in all rows. The factors of a row's runs are
+      `where` and its changes.
+    metrics: keys of the metrics to show; None for all.
   """
 
   title: str
@@ -157,18 +162,19 @@ class SeedStatistics:
 
   Attributes:
     title: for people.
-    metrics: keys of the table's rows.
+    metrics: keys of the metrics in the table's rows.
     where: the factors of the setting.
-    by: one more factor, whose levels are compared with its first.
-    chosen: a seed with a column of its own.
-    count_chosen: whether it is also one of those that are counted.
-    base: key of the metric that the others are compared with, on equal runs.
+    by: one more factor. Its other levels are compared with its first.
+    chosen: a seed that gets a column of its own.
+    count_chosen: whether the statistics include the seed `chosen`.
+    base: key of a metric with which the others are compared on the same runs.
     histogram: key of the metric whose distribution is drawn.
-    scatter: keys of two that are drawn against each other.
-    curves: key of one that is drawn along the epochs.
-    along: [label, [x of each of `metrics`]], for a figure of them along x.
-    reference: {key: {"mean", "std", "max", "min", "chosen", "n": number}}.
-    source: whose those are.
+    scatter: keys of two metrics that are drawn against each other.
+    curves: key of the metric that is drawn by epoch.
+    along: [label, [x of each of `metrics`]] of a figure of the metrics along x.
+    reference: {key: {"mean", "std", "max", "min", "chosen", "n": number}}, a
+      paper's values of these statistics.
+    source: the label of `reference` in the table.
   """
 
   title: str
@@ -193,19 +199,19 @@ class SeedStatistics:
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-  """The best of a sweep at each place of a table.
+  """A table whose entries are each the best setting of a sweep.
 
   Attributes:
     title: for people.
     over: the factors that are swept.
-    by: key of the metric that chooses.
-    report: key of the one that is shown of what is chosen.
-    rows: a factor.
-    columns: another.
-    groups: {name: levels of `columns`}, whose means are shown.
+    by: key of the metric that chooses the best setting.
+    report: key of the metric that is shown of the chosen setting.
+    rows: the factor of the table's rows.
+    columns: the factor of its columns.
+    groups: {name: levels of `columns`}; the mean of each group is shown.
     where: {factor: level or list of levels} of the settings.
-    cost: a factor that says what a run costs; then random searches among the
-      settings are simulated.
+    cost: a factor whose level is the cost of a run. If set, random searches
+      among the runs are simulated.
   """
 
   title: str
@@ -225,7 +231,7 @@ class Selection:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """What is shown of some results.
+  """All that a report shows.
 
   Attributes:
     families: by name.
@@ -260,7 +266,8 @@ def of_config(config) -> Layout:
   """The layout of a study config.
 
   Raises:
-    ValueError: in one line, if it names what is not there.
+    ValueError: in one line, if it names an unknown family, metric or factor, or
+      an entry lacks a key.
   """
   found = {
     key: [results_lib.make(*kind, values) for values in config[key]]
@@ -296,7 +303,7 @@ def _check_ablation(a):
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-  """Two settings to be compared; `x_a` and `x` are a's and b's levels."""
+  """Two settings to compare; `x_a` and `x` are the levels of x of a and b."""
 
   budget: Any
   x_a: Any
@@ -309,7 +316,7 @@ class Pair:
 def pairs(
   comparison: Comparison, layout: Layout, results: Results
 ) -> list[Pair]:
-  """The settings that a comparison pairs, those that both sides have."""
+  """The pairs of a comparison; pairs with a missing setting are left out."""
   first = layout.families[comparison.a]
   second = layout.families[comparison.b or comparison.a]
   levels = first.levels(results, first.x)

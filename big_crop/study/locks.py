@@ -1,14 +1,16 @@
 """One worker per run, on any number of hosts that share its workdir.
 
-A lock is a folder of files named 000001, 000002, ...: its holders, the highest
-last. To take it is to make the next file, which one worker only can do, and may
-be done when the highest holder has released it, is dead, or has been silent for
-too long. Whoever makes a file looks once more whether it is the highest: the
-others may be removed, the highest never is. So two workers that find the same
-dead holder never both follow it, without a lock around the lock.
+A lock is a folder of files named 000001, 000002, ..., one for each holder so
+far; the highest number is the current holder. A worker takes the lock by
+creating the file with the next number, which succeeds for one worker only. It
+may do so if the current holder has released the lock, is dead, or has been
+silent for too long. Then it lists the folder once more and gives up if its file
+is not the highest, because lower files may be removed at any time; the highest
+never is. So two workers that find the same dead holder never both succeed it,
+and no second lock is needed.
 
-Files are made with `storage.create`, which makes each for one worker only. Ages
-are told by the clock of the filesystem or object store.
+`storage.create` creates a file for one worker only. Ages are measured by the
+clock of the filesystem or object store.
 
 No library does this: two waiters of flufl.lock may both break an expired lock,
 and filelock's lease replaces a dead holder by RENAME_EXCHANGE, which NFS lacks.
@@ -29,12 +31,14 @@ from etils import epath
 from big_crop.runtime import storage
 from pp_ops.errors import UserError
 
-EXPIRY_S = 300.0  # NFS may show an attribute a minute late.
-BEAT_S = 15.0
+# A holder whose file is older has lost the lock. Far more than BEAT_S, because
+# NFS may show a modification time a minute late.
+EXPIRY_S = 300.0
+BEAT_S = 15.0  # A holder updates its file this often.
 
 
 def _read(path):
-  """A file's text without its spaces, or None."""
+  """A file's text, stripped, or None if it can't be read."""
   try:
     return epath.Path(path).read_text().strip()
   except OSError:
@@ -42,7 +46,7 @@ def _read(path):
 
 
 def _process(pid):
-  """State and start time of a process of this host, or None if it is gone."""
+  """State and start time of a process of this host, or None if it has ended."""
   text = _read(f"/proc/{pid}/stat")
   if text is None:
     return None
@@ -51,10 +55,11 @@ def _process(pid):
 
 
 def this_process() -> dict[str, Any]:
-  """What tells this process from every other one."""
+  """Facts that identify this process among all processes of all hosts."""
   process = _process(os.getpid())
   try:
-    # Containers of one host may share its name and count their own processes.
+    # Containers on one host may share its name, and each numbers its processes
+    # from 1. The PID namespace tells them apart.
     namespace = os.readlink("/proc/self/ns/pid")
   except OSError:
     namespace = None
@@ -68,7 +73,7 @@ def this_process() -> dict[str, Any]:
 
 
 def _is_dead(holder):
-  """Whether a holder is a process of this host that is no more."""
+  """Whether a holder was a process of this host that has ended."""
   me = this_process()
   here = ("host", "boot", "namespace")
   if not me["boot"] or any(holder.get(k) != me[k] for k in here):
@@ -86,12 +91,13 @@ class Lock:
     expiry_s: float = EXPIRY_S,
     beat_s: float = BEAT_S,
   ):
-    """Names the lock; nothing is taken yet.
+    """Names the lock without taking it.
 
     Args:
-      folder: the lock's own folder, made if need be.
-      expiry_s: a holder that has been silent for so long has lost it.
-      beat_s: how often a holder gives a sign of life.
+      folder: the lock's own folder, created when the lock is taken.
+      expiry_s: seconds without a sign of life after which a holder has lost the
+        lock.
+      beat_s: seconds between a holder's signs of life.
     """
     self._folder = epath.Path(folder)
     self._expiry_s, self._beat_s = expiry_s, beat_s
@@ -112,11 +118,11 @@ class Lock:
   def _holder_of(self, path):
     text = _read(path)
     if text is None:
-      return None  # Someone removed it, and has made a higher one.
+      return None  # Removed, by the worker that made a higher file.
     try:
       holder = json.loads(text)
     except json.JSONDecodeError:
-      holder = {"host": "unknown"}  # A filesystem that shows it half.
+      holder = {"host": "unknown"}  # The filesystem shows a part of the file.
     if holder.get("released") or _is_dead(holder):
       return None
     with contextlib.suppress(FileNotFoundError):
@@ -125,12 +131,12 @@ class Lock:
     return holder
 
   def _now(self):
-    """The time by the clock of the store, which hosts may differ from."""
+    """The time by the filesystem's clock, because hosts' clocks may differ."""
     probe = self._folder / f".clock.{uuid.uuid4().hex}"
     try:
       probe.write_text("")
     except (OSError, UserError):
-      return time.time()  # someone who may only look
+      return time.time()  # this user has no permission to write here
     now = storage.modified(probe)
     probe.unlink()
     return now
@@ -138,7 +144,8 @@ class Lock:
   def acquire(self) -> bool:
     """Takes the lock if it is free; returns whether it did."""
     self._folder.mkdir(parents=True, exist_ok=True)
-    # One look: what is made must follow the very file that was judged.
+    # The folder is listed once: the number that we create must follow the file
+    # that we found free, not one that was created since.
     last = next(reversed(self._files()), None)
     if last and self._holder_of(last) is not None:
       return False
@@ -157,7 +164,7 @@ class Lock:
     return True
 
   def _make(self, path):
-    """Makes a holder's file, whole or not at all; False if there is one."""
+    """Creates our holder's file atomically; False if it already exists."""
     facts = {**this_process(), "id": uuid.uuid4().hex}
     self._text = json.dumps(facts) + "\n"
     try:
@@ -174,10 +181,11 @@ class Lock:
         if held := self._files()[-1:] == [self._mine]:
           storage.touch(self._mine, self._text)
       except (OSError, UserError):
-        continue  # a filesystem that is away for a moment
+        continue  # the filesystem may be unavailable for a moment
       if not held and not self._done.is_set():
-        # Asleep for too long: another worker goes on with the run. To write
-        # anything more would spoil what it does.
+        # This process was suspended for too long, and another worker has taken
+        # over the run. Exit at once, because whatever we write would corrupt
+        # that worker's files.
         print(
           f"error: lost the lock {self._folder} to another worker",
           file=sys.stderr,
@@ -186,15 +194,15 @@ class Lock:
         os._exit(1)
 
   def release(self) -> None:
-    """Gives the lock back."""
+    """Releases the lock."""
     self._done.set()
-    self._thread.join()  # or its last sign of life would undo the release
+    self._thread.join()  # else its last sign of life could undo the release
     storage.write(self._mine, json.dumps({"released": True}) + "\n")
 
 
 @contextlib.contextmanager
 def held(lock: Lock):
-  """Takes a lock for a block of code; yields whether it could be had."""
+  """Tries to hold a lock for a block of code; yields whether it is held."""
   if not lock.acquire():
     yield False
     return

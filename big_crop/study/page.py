@@ -1,4 +1,4 @@
-"""The page: one HTML file with every table and figure in it."""
+"""Renders a report as one HTML file with every table and figure in it."""
 
 import base64
 import html
@@ -46,7 +46,7 @@ p.note { color: #555; font-size: 13px; max-width: 900px; margin: 4px 0; }
 
 
 class Picture(NamedTuple):
-  """A figure: its files' name, what it shows, and the SVG."""
+  """A figure: its file name without suffix, its title, and the SVG's text."""
 
   name: str
   title: str
@@ -58,8 +58,8 @@ class Section(NamedTuple):
 
   Attributes:
     title: its heading.
-    rows: of tables and pictures; those in one row stand side by side.
-    text: under the heading.
+    rows: lists of tables and pictures; the items of a list are side by side.
+    text: a paragraph under the heading.
   """
 
   title: str
@@ -67,14 +67,14 @@ class Section(NamedTuple):
   text: str = ""
 
   def items(self) -> list[Table | Picture]:
-    """All of them, in order."""
+    """All tables and pictures, in order."""
     return [item for row in self.rows for item in row]
 
 
 def _item(item):
   if isinstance(item, Table):
     return item.html()
-  # As an image each figure keeps its ids to itself.
+  # Embedded as an <img>, because the ids of inline SVGs would clash.
   data = base64.b64encode(item.svg.encode()).decode()
   title = html.escape(item.title)
   return (
@@ -84,7 +84,7 @@ def _item(item):
 
 
 def _key(sections):
-  """What the shading says, as far as there is any."""
+  """The key of the shadings that the tables use; "" if they use none."""
   tables_ = [t for s in sections for t in s.items() if isinstance(t, Table)]
   used = {e.mark for t in tables_ for line in t.lines() for e in line}
   found = [
@@ -98,16 +98,16 @@ def _key(sections):
 def render(
   title: str, lines: list[str], warnings: list[str], sections: list[Section]
 ) -> str:
-  """The page.
+  """Renders the page.
 
   Args:
     title: its heading.
-    lines: under it.
-    warnings: what a reader must know before all else.
+    lines: paragraphs under the heading.
+    warnings: shown below in red, before all numbers.
     sections: the rest.
 
   Returns:
-    HTML that needs nothing else.
+    HTML that refers to no other file.
   """
   title = html.escape(title)
   parts = [

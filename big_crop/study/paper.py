@@ -1,9 +1,9 @@
-"""The paper's numbers, laid out as a study's results are.
+"""The paper's numbers, in the form of a study's results.
 
 "You May Be Running the Wrong Inception Crop": Tables 4-8, 15, 16 and 18 and
 Figures 6, 7, 17 and 18 (`wrong_inception_crop_accuracy.csv`: mean, sample
-standard deviation, n). Tests compare what `statistics` makes of them with the
-p-values of Tables 9-14 (`wrong_inception_crop_pvalues.csv`).
+standard deviation, n). Our tests check that `statistics` computes the p-values
+of Tables 9-14 from them (`wrong_inception_crop_pvalues.csv`).
 """
 
 import functools
@@ -20,12 +20,13 @@ METRICS = (
 )
 BUDGETS = (30, 60, 90, 150, 300)
 AREA_MIN = (2.5, 5, 10, 15, 20, 25)  # percent
-# Beta crop's alpha with the fixed crop's 5th-percentile crop scale at AREA_MIN.
+# With these alphas, Beta crop has the same 5th-percentile crop scale as the
+# fixed crop with the corresponding AREA_MIN.
 ALPHA = (1.149, 1.287, 1.551, 1.818, 2.099, 2.403)
 
-# The crops that can stand for TensorFlow's: its own kernel, as users have it;
-# the reimplementation that the paper trained with (appendix E); and the
-# kernel's law on the random numbers that the other crops draw.
+# Ops that can represent TensorFlow's crop: TensorFlow's own kernel, which users
+# run; the reimplementation that the paper trained with (appendix E); and the
+# kernel's law computed from the same random numbers as the other crops.
 PORT = "inception_crop_port"
 TENSORFLOW = {
   "inception_crop": "TensorFlow Inception crop (kernel)",
@@ -119,7 +120,7 @@ STRENGTH = ("native", "fixed", "matched")
 
 @functools.cache
 def load() -> Results:
-  """The paper's results, with the factors that our studies have."""
+  """The paper's results, with the names of our studies' factors."""
   metrics = [Metric(**m) for m in METRICS]
   return reference.results(["wrong_inception_crop_accuracy"], metrics)
 
@@ -132,7 +133,7 @@ def fill(config, tensorflow: str = PORT) -> None:
     tensorflow: one of `TENSORFLOW`, the crop of the family `native`.
 
   Raises:
-    ValueError: in one line, if it is none of them.
+    ValueError: in one line, if `tensorflow` is not in `TENSORFLOW`.
   """
   names.check("tensorflow", tensorflow, TENSORFLOW)
   config.metrics = list(METRICS)
@@ -145,7 +146,7 @@ def fill(config, tensorflow: str = PORT) -> None:
 
 
 def layout_of_paper() -> layouts.Layout:
-  """How the paper's own results are shown."""
+  """The layout in which the paper's own results are shown."""
   config = grid.default_study()
   fill(config)
   return layouts.of_config(config)

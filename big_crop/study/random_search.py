@@ -1,8 +1,8 @@
-"""What a random search finds for its compute.
+"""Simulates random search: the accuracy that it finds for a given compute.
 
-"How to train your ViT?" (arXiv:2106.10270), Figure 2, right: runs are drawn at
-random as long as the budget lasts; of these the best on the validation set is
-taken, and its test accuracy reported.
+"How to train your ViT?" (arXiv:2106.10270), Figure 2, right: finished runs are
+drawn at random as long as the budget lasts. The one that is best on the
+validation set is chosen, and its test accuracy is reported.
 """
 
 import numpy as np
@@ -15,12 +15,15 @@ from big_crop.study.layout import Selection
 from big_crop.study.results import Results
 
 _SAMPLES = 1000
-_BAND = (5, 50, 95)  # percentiles: 90% of the searches, and their median
+_BAND = (5, 50, 95)  # percentiles: the median, and a band of 90% of searches
 _BUDGETS = 40
 
 
 def runs(s: Selection, results: Results) -> np.ndarray:
-  """[runs, 3]: cost, what chooses and what is reported of each finished run."""
+  """[runs, 3], for each finished run: cost, metric `by`, metric `report`.
+
+  The metric `by` has a minus sign if lower is better.
+  """
   by, report = results.metric(s.by), results.metric(s.report)
   sign = -1 if by.better == "lower" else 1
   found = []
@@ -33,24 +36,25 @@ def runs(s: Selection, results: Results) -> np.ndarray:
 
 
 def simulate(found: np.ndarray, budgets: np.ndarray, seed: int = 0):
-  """Searches at random, without drawing a run twice.
+  """Simulates 1000 random searches, each without drawing a run twice.
 
-  A run that the rest of the budget does not pay for ends the search.
+  A search ends when the next run costs more than what is left of the budget.
 
   Args:
-    found: of `runs`.
-    budgets: in units of the cost, at least the dearest run's.
+    found: as `runs` returns it.
+    budgets: [n], in units of the cost; none is below the most expensive run.
     seed: of the searches.
 
   Returns:
-    [3, budgets]: percentiles 5, 50 and 95 of what 1000 searches report.
+    [3, n]: percentiles 5, 50 and 95 of what the searches report.
   """
   rng = np.random.default_rng(seed)
   reported = np.empty((_SAMPLES, len(budgets)))
   for i in range(_SAMPLES):
     cost, chooses, value = found[rng.permutation(len(found))].T
     best = np.maximum.accumulate(chooses)
-    # The first of equals is kept, as by a person who looks at every result.
+    # Of runs with an equal metric the one drawn first is chosen, as a person
+    # would who looks at each result in turn.
     first = np.maximum.accumulate(
       np.where(np.r_[True, best[1:] > best[:-1]], np.arange(len(found)), 0)
     )
@@ -60,7 +64,7 @@ def simulate(found: np.ndarray, budgets: np.ndarray, seed: int = 0):
 
 
 def make(s: Selection, results: Results) -> tuple[Table, Figure] | None:
-  """The table at a few budgets, and the figure; None for less than two runs."""
+  """The table for a few budgets, and the figure; None below two runs."""
   found = runs(s, results)
   if len(found) < 2:
     return None

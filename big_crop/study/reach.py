@@ -1,10 +1,11 @@
 """The modules that a training run executes, found by reading their sources.
 
 The walk starts at `big_crop.train`, at all of `pp_ops` and at every module that
-the config names. It follows import statements, those within functions too, and
-strings that hold a module's dotted name. If such a string is a value of a dict,
-as in `{"vit": "big_crop.models.vit"}`, it is followed only if the config or the
-same file names its key, because of such a table a run imports one entry.
+the config names. It follows import statements, also those within functions, and
+strings that are a module's dotted name. Such a string in a dict, as in
+`{"vit": "big_crop.models.vit"}`, is followed only if the config or the same
+file contains its key as a string, because a run imports one entry of such a
+table.
 """
 
 import ast
@@ -20,9 +21,9 @@ import big_crop
 
 ROOT = pathlib.Path(big_crop.__file__).parents[1]
 _OWN = ("big_crop", "pp_ops")
-# A run executes these too, but they cannot change a number: the first two make
-# the resolved config, which has a digest of its own; the others show what
-# happens.
+# A run executes these, too, but they can't change its numbers: the first two
+# make the resolved config, which has a digest of its own; the others only
+# display things.
 _NO_NUMBERS = (
   "big_crop.config",
   "big_crop.config.big_vision",
@@ -31,7 +32,8 @@ _NO_NUMBERS = (
   "big_crop.runtime.commands",
   "big_crop.runtime.progress",
 )
-# Not where a walk starts, because they serve other commands and pipelines.
+# The walk does not start at these modules of pp_ops, because they serve other
+# commands and pipelines.
 _OTHERS = (
   "pp_ops.big_vision",
   "pp_ops.drop_in",
@@ -41,13 +43,13 @@ _OTHERS = (
 
 
 class _Source(NamedTuple):
-  """What one file says.
+  """What the walk needs to know of a source file.
 
   Attributes:
     digest: of its syntax tree without docstrings.
-    imports: dotted names that it imports, of modules or of what is in them.
-    strings: its strings, but for those of `table`.
-    table: (key, value) of every dict entry that is two strings.
+    imports: dotted names that it imports, of modules or of names in modules.
+    strings: its string constants, without those of `table`.
+    table: (key, value) of every dict entry whose key and value are strings.
   """
 
   digest: str
@@ -61,8 +63,8 @@ def digests(
 ) -> dict[str, str]:
   """Digests of the modules that a run executes.
 
-  Comments, docstrings and layout do not count. A file is read once, because a
-  process keeps the code that it has loaded.
+  Comments, docstrings and layout do not affect a digest. A file is read once
+  per process, because a process keeps running the code that it has loaded.
 
   Args:
     config: the run's resolved config.
@@ -74,7 +76,7 @@ def digests(
   named = set(_strings_of(config))
   # A user's own package may be installed among the libraries.
   users = {*config.get("pp_modules", ()), *filter(_is_dotted, named)}
-  # These may name a user's module that lies in no package.
+  # These keys may name a user's module that is in no package and has no dot.
   kinds = [config.get("objective_name"), config.get("model_name")]
   kinds += [v.get("type") for v in config.get("evals", {}).values()]
   users |= {*filter(None, kinds)}
@@ -109,7 +111,7 @@ def _followed(source, named):
 
 
 def _strings_of(value) -> Iterator[str]:
-  """Every string in a JSON value, keys aside."""
+  """Every string in a JSON value, except the keys of its objects."""
   if isinstance(value, str):
     yield value
   elif isinstance(value, dict | list):
@@ -123,7 +125,7 @@ def _is_dotted(text):
 
 @functools.cache
 def _file(name, root, tops):
-  """The file of a module; None of a library's, and if there is none."""
+  """The file of a module; None for a library, or if there is no such file."""
   top, *rest = name.split(".")
   place = root / top if top in _OWN else _top(top, top in tops)
   if place is None:
@@ -136,7 +138,11 @@ def _file(name, root, tops):
 
 
 def _top(name, even_a_library):
-  """Path, without a suffix, of a top-level module or package."""
+  """Path, without suffix, of a top-level module or package.
+
+  None if it can't be found, or if it is an installed library and
+  `even_a_library` is False.
+  """
   try:
     spec = importlib.util.find_spec(name)
   except (ImportError, ValueError):
@@ -153,7 +159,7 @@ def _top(name, even_a_library):
 
 
 class _NoDocstrings(ast.NodeTransformer):
-  """Takes out every statement that is a constant: docstrings, and `...`."""
+  """Removes every statement that is a constant: docstrings, and `...`."""
 
   def visit_Expr(self, node):
     return None if isinstance(node.value, ast.Constant) else node

@@ -1,16 +1,18 @@
-"""Which crop the paper's data favour for a budget.
+"""Recommends a crop for a training budget, from the paper's data.
 
-The accuracy of a family (a crop by area_min, or Beta crop of matching strength
-by alpha) is fitted as a quadratic in the log of that factor whose coefficients
-are quadratics in the log of the budget, with a free level at each budget
-trained, by least squares weighted with each budget's pooled variance. The
-recommendation is where the quadratic is highest within the levels that were
-trained. For a budget between two that were trained the level, which families
-are compared by, is interpolated in the log of the budget.
+A family is a crop with one free factor: area_min, or alpha for Beta crop of
+matching strength. Its accuracy is fitted as a quadratic in the log of that
+factor. The coefficients of the linear and the quadratic term are quadratics in
+the log of the budget; the constant term is free at each trained budget. The fit
+is by least squares, weighted with each budget's pooled variance. The
+recommendation is the maximum of the quadratic within the range of the factor
+that was trained. For a budget between two trained ones, the constant term,
+which matters when families are compared, is interpolated in the log of the
+budget.
 
 Intervals come from a parametric bootstrap: every mean is drawn again from a
 normal distribution with its standard error, widened by the square root of the
-fit's reduced chi^2 where that is above 1, and fitted again.
+fit's reduced chi^2 where that is above 1, and the fit is repeated.
 """
 
 from typing import NamedTuple
@@ -23,13 +25,13 @@ from big_crop.study.layout import Family
 from big_crop.study.results import Metric
 from pp_ops.errors import UserError
 
-# {family: the op that it is of, its factor's level left open}
+# {family: its op, with a place for the level of its factor}
 FAMILIES = {
   "fixed": "inception_crop_fixed(area_min={:.3g})",
   "matched": "beta_crop(alpha={:.3g}, beta=1, area_min=0)",
   "native": "inception_crop_port(area_min={:.3g})",
 }
-_DEGREE = 2  # of the coefficients, in log epochs
+_DEGREE = 2  # of the coefficients as polynomials in log epochs
 _DRAWS = 2000
 _GRID = 401
 _INTERVAL = (5, 95)  # percent
@@ -39,15 +41,16 @@ class Recommendation(NamedTuple):
   """A setting for a budget.
 
   Attributes:
-    family: one of `FAMILIES`; the factor of `matched` is alpha, that of the
-      others area_min in percent.
-    metric: label of the accuracy that it is best for.
-    best: the level of the factor.
-    low: 5th percentile of the bootstrap.
+    family: one of `FAMILIES`. The factor of `matched` is alpha; that of the
+      others is area_min in percent.
+    metric: label of the metric that is maximised.
+    best: the recommended level of the factor.
+    low: 5th percentile of `best` in the bootstrap.
     high: 95th percentile.
-    lowest: least level that the paper trained.
-    highest: greatest level.
-    accuracy: the metric there: of the fit, and of each draw of the bootstrap.
+    lowest: the lowest level of the factor that the paper trained.
+    highest: the highest.
+    accuracy: [1 + draws], the metric at the maximum: of the fit, then of each
+      draw of the bootstrap.
   """
 
   family: str
@@ -64,7 +67,7 @@ class Recommendation(NamedTuple):
     return FAMILIES[self.family].format(self.best)
 
   def at_the_edge(self) -> bool:
-    """Whether the paper did not try what lies beyond."""
+    """Whether `best` is the lowest or highest level that the paper trained."""
     return not self.lowest * 1.001 < self.best < self.highest * 0.999
 
 
@@ -76,7 +79,8 @@ def _data(family: Family, metric: Metric):
   x = np.log([s[family.x] for s in settings])
   epochs = np.array([s["epochs"] for s in settings], float)
   variance = np.array([c.std**2 for c in cells])
-  # Three seeds say little of a deviation: it is pooled over a budget.
+  # A variance estimated from three seeds is poor, so the variances of all
+  # settings of a budget are averaged.
   pooled = np.array([variance[epochs == e].mean() for e in epochs])
   error = np.sqrt(pooled / np.array([c.n for c in cells]))
   return x, epochs, np.array([c.mean for c in cells]), error
@@ -104,7 +108,7 @@ def recommend(epochs: float, family: str, metric: str) -> Recommendation:
     )
   chosen = paper.layout_of_paper().families[family]
   x, budgets, mean, error = _data(chosen, paper.load().metric(metric))
-  # Centred, so that the columns are not nearly parallel.
+  # Levels are centred, so that the columns of the design are not collinear.
   middle, t = x.mean(), np.log(budgets / 100)
   powers = t[:, None] ** np.arange(_DEGREE + 1)
   z = x - middle
@@ -118,7 +122,7 @@ def recommend(epochs: float, family: str, metric: str) -> Recommendation:
   free = len(mean) - design.shape[1]
   chi2 = float((((mean - design @ fit) / error) ** 2).sum() / free)
 
-  # Families are drawn independently, as their runs are.
+  # A seed for each family, because the runs of families are independent.
   rng = np.random.default_rng(list(FAMILIES).index(family))
   noise = rng.standard_normal((_DRAWS, len(mean))) * error * max(chi2, 1) ** 0.5
   fits = np.concatenate([fit[None], (mean + noise) @ solve.T])
@@ -159,7 +163,8 @@ def text(epochs: float) -> str:
     rows.append([r.metric, crop, interval, f"{r.accuracy[0]:.2f}"])
   edge = any(r.at_the_edge() for r in found)
   note = "* at the edge of what the paper tried: the best may lie beyond\n"
-  # By the paper's first metric: accuracy on the original labels.
+  # Families are compared by the paper's first metric, accuracy on the original
+  # labels.
   first = found[: len(FAMILIES)]
   best, second, *_ = sorted(first, key=lambda r: -r.accuracy[0])
   lead = best.accuracy - second.accuracy

@@ -1,11 +1,11 @@
-"""Numbers that papers print, laid out as a study's results are.
+"""Loads numbers that papers print, in the form of a study's results.
 
-Each CSV of the folder `reference` has a row for each setting: `source`, the
-table that it is from; the factors, by the names and levels of our configs,
-empty where they are the default or the table does not say; and what was
-measured, either in columns that are named by metrics (`val/top1`) or as
+Each CSV of the folder `reference` has a row for each setting. Column `source`
+is the paper's table. Columns of factors have the names and levels of our
+configs; an empty entry means the default, or that the table does not say. The
+measured values are in columns named by metrics (`val/top1`) or in columns
 `metric`, `mean` and `std`. `n` is the number of runs. Numbers are as printed,
-also where a paper contradicts itself; its page in docs/ says where.
+even where a paper contradicts itself; its page in docs/ says where.
 """
 
 import ast
@@ -56,11 +56,12 @@ def _values(row) -> Iterator[tuple[str, float, float | None]]:
 
 
 def results(names: list[str | dict], metrics: list[Metric]) -> Results:
-  """The results of CSVs, as far as a study has their metrics.
+  """Reads CSVs into one `Results`.
 
   Args:
-    names: of the CSVs; of one of which only some rows are wanted, a dict of
-      its `name` and of `where`, {factor: level}, factors that the study lacks.
+    names: names of the CSVs. Instead of a name, a dict with `name` and `where`,
+      {factor: level}, takes only the rows with these levels; the factors of
+      `where` are then dropped, because the study does not have them.
     metrics: the study's.
   """
   settings, cells = {}, {}
@@ -90,14 +91,15 @@ def ablations(
   """A CSV's tables as ablations, as `default_study().ablations` takes them.
 
   Args:
-    name: of the CSV. A factor that a row does not name is the default.
+    name: of the CSV. In a row, a factor without entry has its default.
     defaults: {source: {factor that the table varies: its default}}.
     titles: {source: the ablation's title}.
-    where: {factor: level} of the rows that are wanted.
-    metrics: keys of those to show; by default what the CSV has for a table.
+    where: {factor: level}; only rows with these levels are taken.
+    metrics: keys of the metrics to show; by default those that the CSV has for
+      a table.
 
   Returns:
-    One for each source.
+    A list with one ablation for each source.
   """
   where = where or {}
   found = {}
@@ -106,7 +108,7 @@ def ablations(
     if any(changes.pop(k) != v for k, v in where.items()):
       continue
     table = found.setdefault(row["source"], ([], {}))
-    if changes not in table[0]:  # the default may be in several parts
+    if changes not in table[0]:  # a table may list the default several times
       table[0].append(changes)
     table[1].update(dict.fromkeys(key for key, *_ in _values(row)))
   return [

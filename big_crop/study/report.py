@@ -30,13 +30,13 @@ from pp_ops.errors import UserError
 
 
 class Source(NamedTuple):
-  """Results, and how they are shown."""
+  """Results, and the layout in which they are shown."""
 
   results: Results
   layout: Layout
 
   def goals(self):
-    """The metrics to show that can be better."""
+    """The metrics to show that have a better direction."""
     return [m for m in self.results.shown() if m.better]
 
 
@@ -75,7 +75,8 @@ def main(study: grid.Study | None, args) -> int:
       )
     found.theirs = theirs
     sources.append(Source(found, layout))
-  # The table of an ablation has both.
+  # Ablation tables already show the paper's numbers beside ours. For families
+  # and selections the paper is a source of its own.
   if theirs and (layout.families or layout.selections or not sources):
     sources.append(Source(theirs, layout))
   elif args.reference and not theirs:
@@ -101,7 +102,7 @@ def main(study: grid.Study | None, args) -> int:
 
 
 def _count(states):
-  """`36 runs: 30 done, 2 failed, 4 missing`, and those that are running."""
+  """`36 runs: 30 done, 2 failed, 4 missing`, and how many run, if any do."""
   count = collections.Counter(s.status() for s in states)
   running = f"{count[runs.RUNNING]} running, " if count[runs.RUNNING] else ""
   return (
@@ -121,13 +122,16 @@ def _sections(sources):
     return item._replace(name=name, title=title)
 
   def rows(make):
-    """Rows of what `make(source)` yields as (key, item), equal keys beside."""
+    """Collects the (key, item) that `make(source)` yields for all sources.
+
+    Items with the same key, from whichever source, form a row.
+    """
     found = {}
     for source in sources:
       for key, item in make(source):
         if item:
           found.setdefault(key, []).append(named(source, item))
-    # Tables that are to be compared stand beside each other.
+    # Tables come first in a row, so that those to be compared are adjacent.
     is_picture = lambda item: isinstance(item, Picture)
     return [sorted(row, key=is_picture) for row in found.values()]
 
@@ -163,7 +167,7 @@ def _claims(source):
     yield m.key, analysis.claim_one(source.layout, source.results, m)
 
 
-# Items that are yielded with one key stand side by side.
+# Items that are yielded with the same key are shown side by side.
 
 
 def _family(source, name):
@@ -202,7 +206,7 @@ def _ablations(source):
         continue
       cells = [source.results.cell(a.setting(r), m) for r in a.rows]
       if not source.results.states and sum(c.n > 0 for c in cells) < 2:
-        continue  # a paper has the default of what it does not ablate
+        continue  # the paper has only the default, and so no ablation
       found = ablation.table(a, source.results, m)
       yield (a.title, m.key), found
       if figure := figures.ablation(a, source.results, m):
@@ -249,7 +253,7 @@ def _picture(title, figure, *name):
 
 
 def _runs_section(states, metrics):
-  """Which runs are in the numbers, and why others are not."""
+  """The section on which runs the numbers include, and why not the others."""
   groups, records = {}, []
   for s in states:
     summary = s.summary or {}
@@ -281,7 +285,7 @@ def _runs_section(states, metrics):
 
 
 def _ranges(numbers):
-  """[1, 2, 3, 7] -> `1-3, 7`, in lines that fit a page."""
+  """[1, 2, 3, 7] -> `1-3, 7`, wrapped to 60 characters a line."""
   found = []
   for n in numbers:
     if found and found[-1][1] == n - 1:
@@ -293,10 +297,11 @@ def _ranges(numbers):
 
 
 def _write(out, text, sections):
-  """Writes the page, and each table and figure as files of their own."""
-  stop.hold()  # A report is whole, and not of two studies.
+  """Writes the page, and each table and figure as a file of its own."""
+  # From here Ctrl-C waits, so that old and new files never mix.
+  stop.hold()
   for folder in ("tables", "figures"):
-    if (out / folder).exists():  # which it does not after mkdir on gs://
+    if (out / folder).exists():  # on gs:// an empty folder does not exist
       for old in (out / folder).iterdir():
         old.unlink()
     (out / folder).mkdir(parents=True, exist_ok=True)

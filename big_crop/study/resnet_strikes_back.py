@@ -1,10 +1,10 @@
 """The numbers of "ResNet strikes back" (arXiv:2110.00476) as studies use them.
 
-`resnet_strikes_back_ablations.csv` has Tables 6-8, one run of seed 0 each; a
-factor that a table does not name is empty and is the recipe's (Table 2).
-`resnet_strikes_back_seeds.csv` has Figure 1 (seeds 1 to 100, and seed 0) and
-Table 9 (ten seeds), as printed: of A1 at a crop ratio of 1.0 the maximum there
-is below seed 0.
+`resnet_strikes_back_ablations.csv` has Tables 6-8, one run of seed 0 each; an
+empty factor is one that the table does not name and has the recipe's level
+(Table 2). `resnet_strikes_back_seeds.csv` has Figure 1 (seeds 1 to 100, and
+seed 0) and Table 9 (ten seeds). Numbers are as printed, although in Table 9 the
+maximum of A1 at a crop ratio of 1.0 is below the value of seed 0.
 """
 
 from big_crop import names
@@ -20,7 +20,7 @@ METRICS = (
 TEST_CROPS = (0.875, 0.9, 0.95, 1.0)
 _STATISTICS = ("mean", "std", "max", "min", "chosen")  # chosen: seed 0
 
-# Table 2, where it is what the ablations vary.
+# The part of Table 2 that the ablations vary.
 _A2 = dict(
   loss="bce",
   lr=0.005,
@@ -56,10 +56,10 @@ _VARIED = {
 
 
 def recipes_of(text: str) -> list[str]:
-  """`a1+a2` -> its recipes.
+  """`a1+a2` -> ["a1", "a2"].
 
   Raises:
-    ValueError: if there is no such recipe.
+    ValueError: for an unknown recipe.
   """
   found = text.split("+")
   for name in found:
@@ -80,7 +80,12 @@ def ablations(recipe: str) -> list[dict]:
 
 
 def statistics(source: str, recipe: str) -> dict[str, dict]:
-  """{metric: the paper's statistics over seeds} of Figure 1, or of Table 9."""
+  """{metric: the paper's statistics over seeds}.
+
+  Args:
+    source: "Figure 1" or "Table 9".
+    recipe: "a1", "a2" or "a3".
+  """
   return {
     row["metric"]: {k: float(row[k]) for k in _STATISTICS}
     | {"n": int(row["n"])}
@@ -118,12 +123,12 @@ def test_sizes(config, recipes: list[str]) -> None:
 def test_crops(config, recipe: str, where: dict) -> None:
   """Adds Table 9 to a study: the validation set at other crop ratios.
 
-  They are evaluators of every run, by the recipes' argument `test_crops`.
+  The recipes' argument `test_crops` adds the evaluators to every run.
 
   Args:
     config: of the study.
-    recipe: whose numbers of the paper stand beside.
-    where: the factors of the recipe's default.
+    recipe: the recipe whose numbers from the paper are shown beside ours.
+    where: the factors of the recipe's default setting.
   """
   config.arguments.test_crops = True
   keys = {f"val_crop{1000 * r:.0f}/top1": r for r in TEST_CROPS}

@@ -1,4 +1,4 @@
-"""Settings and their measured values: of a study's runs, or of the paper's."""
+"""Settings and their measured values, of a study's runs or of a paper."""
 
 import dataclasses
 import math
@@ -23,16 +23,17 @@ _NOTHING = Cell(None, None, 0, 0, {})
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-  """What is measured.
+  """A metric to report: offset + scale * the logged value.
 
   Attributes:
     key: of summary.json's metrics, or of metrics.jsonl with `tail`.
     label: for people.
-    scale: factor of what is shown, -100 for an error in percent.
-    offset: added to that, 100 for an error in percent.
-    digits: decimals that are shown.
-    better: "higher", "lower", or None for what only describes.
-    tail: averages the logged values over this last part of the run's steps.
+    scale: a factor; -100 turns an accuracy into an error in percent.
+    offset: added after scaling; 100 for an error in percent.
+    digits: number of decimals that are shown.
+    better: "higher", "lower", or None for a metric that only describes.
+    tail: if set, the value is the mean over this last fraction of the run's
+      steps.
   """
 
   key: str
@@ -48,7 +49,7 @@ class Metric:
       names.check("better of a metric", self.better, ("higher", "lower"))
 
   def of(self, state: runs.RunState) -> float | None:
-    """The value of a finished run if it is finite, None of any other."""
+    """The value of a finished run; None if unfinished or not finite."""
     summary = state.summary
     if not summary:
       return None
@@ -62,12 +63,12 @@ class Metric:
         if self.key in r and r["step"] > since
       ]
       value = float(np.mean(logged)) if logged else None
-    # A run that diverged has no mean with others.
+    # A NaN or infinity of a diverged run would spoil the mean over seeds.
     known = value is not None and math.isfinite(value)
     return self.offset + self.scale * value if known else None
 
   def measured(self, cell: Cell) -> dict[str, Any]:
-    """A cell of this metric, for the records of a table."""
+    """A cell of this metric as entries of a table's record."""
     found = {"mean": cell.mean, "std": cell.std, "n": cell.n}
     return {"metric": self.key, **found}
 
@@ -87,11 +88,12 @@ class Results:
   """Cells by setting and metric.
 
   Attributes:
-    title: whose they are.
+    title: whose results they are, "this study" or "the paper".
     settings: the factors of each setting, in order.
-    metrics: what is measured.
-    states: the runs themselves, if they are at hand.
-    theirs: what a paper has of the same settings.
+    metrics: the metrics to report.
+    cells: {(`key_of` a setting, key of a metric): cell}.
+    states: the runs; empty for a paper's results.
+    theirs: a paper's results of the same settings, if there are any.
   """
 
   title: str
@@ -120,7 +122,7 @@ class Results:
     }
 
   def find(self, where: Factors) -> list[Factors]:
-    """The settings whose factors are as `where` says, a level or a list."""
+    """The settings that match `where`, {factor: level or list of levels}."""
     return [
       s
       for s in self.settings
@@ -131,7 +133,7 @@ class Results:
     ]
 
   def shown(self) -> list[Metric]:
-    """The metrics that any setting has a value of."""
+    """The metrics of which at least one setting has a value."""
     measured = {key for (_, key), c in self.cells.items() if c.n}
     return [m for m in self.metrics if m.key in measured]
 
@@ -140,7 +142,7 @@ def metrics_of(config) -> list[Metric]:
   """The metrics of a study config.
 
   Raises:
-    ValueError: if one has a key that metrics do not have.
+    ValueError: if one has an unknown key.
   """
   return [make(Metric, "a metric", m) for m in config.metrics]
 
@@ -162,7 +164,7 @@ def of_study(study: grid.Study, states: list[runs.RunState]) -> Results:
   metrics = metrics_of(study.config)
   settings, values = {}, {}
   for state in states:
-    # A law of the user's is known once its module is imported.
+    # A user's module registers its crop law when it is imported.
     registry.import_modules(state.run.json_config["pp_modules"])
     factors = state.run.factors
     key = key_of(factors)
@@ -178,12 +180,13 @@ def of_study(study: grid.Study, states: list[runs.RunState]) -> Results:
 
 
 def crop_scale_percentile(factors: Factors) -> float:
-  """The 5th percentile of the crop scale under the ideal law of some factors.
+  """The 5th percentile of the crop scale under a crop's ideal law.
 
   The paper's measure of a crop's strength (section 6.2).
 
   Args:
-    factors: `crop`, and arguments of that op.
+    factors: `crop`, the name of the op, and arguments of that op; other factors
+      are ignored.
 
   Returns:
     The crop scale in percent of the image.

@@ -1,10 +1,10 @@
-"""What a study's workdir holds, and where each run of it stands.
+"""A study's workdir, and the state of each run in it.
 
 runs/NAME/                a run's workdir, as big_crop.train leaves it, with
-runs/NAME/begun.json      the digests that the run was begun with
+runs/NAME/begun.json      the digests of config, code and data at its start
 runs/NAME/failed.json     why it failed, if it did
-locks/NAME/               who is at it
-report/                   what `report` made
+locks/NAME/               the worker that is training it
+report/                   the output of `report`
 """
 
 import json
@@ -23,7 +23,7 @@ class RunState:
   """One run in a workdir."""
 
   def __init__(self, workdir: str, run: grid.Run):
-    """Looks at nothing yet."""
+    """Names the run's files without reading them."""
     root = storage.path(workdir)
     self.run = run
     self.path = root / "runs" / run.name
@@ -48,7 +48,7 @@ class RunState:
     return self._json("failed.json")
 
   def ended(self) -> bool:
-    """Whether it is done or failed; looks at no more than it must."""
+    """Whether the run is done or failed; cheaper than `status`."""
     ends = ("summary.json", "failed.json")
     return any((self.path / name).exists() for name in ends)
 
@@ -65,7 +65,7 @@ class RunState:
     return records.read_metrics(self.path)
 
   def digests(self) -> dict[str, str]:
-    """The digests of what the run depends on now."""
+    """Digests of the config, code and data that the run would have now."""
     config = self.run.json_config
     return {
       "config": fingerprint.of_config(config),
@@ -78,20 +78,23 @@ class RunState:
     return reach.digests(self.run.json_config)
 
   def begun(self) -> dict[str, Any] | None:
-    """What begun.json says, once there is something of the run to keep."""
+    """The contents of begun.json; None if the run has produced nothing yet.
+
+    That is, if it has no checkpoint, no logged metric and no summary.
+    """
     left = ("checkpoints", "metrics.jsonl", "summary.json")
     if not any((self.path / name).exists() for name in left):
       return None
     return self._json("begun.json") or {}
 
   def begin(self) -> None:
-    """Notes what the run is begun with, unless it was begun before."""
+    """Writes begun.json, unless an earlier start has produced something."""
     if self.begun() is None:
       facts = {"versions": fingerprint.versions(), "modules": self.modules()}
       self._write("begun.json", {**self.digests(), **facts})
 
   def fail(self, error: Exception) -> str:
-    """Keeps an error; returns its one line."""
+    """Writes an error to failed.json; returns it as one line."""
     kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
     line = kind + (" ".join(str(error).split()) or "no message")
     text = "".join(traceback.format_exception(error))
@@ -99,11 +102,11 @@ class RunState:
     return line
 
   def forget_failure(self) -> None:
-    """Makes a failed run pending again; it goes on where it stopped."""
+    """Makes a failed run pending again; it will continue where it stopped."""
     (self.path / "failed.json").unlink(missing_ok=True)
 
   def config_change(self) -> str | None:
-    """How the config differs from what the run was begun with, if it does."""
+    """How the config differs from the one the run was begun with, or None."""
     old = self._json("config.json")
     if self.begun() is None or old is None:
       return None
@@ -116,7 +119,7 @@ def states(study: grid.Study, workdir: str) -> list[RunState]:
 
 
 def check_unchanged(found: list[RunState]) -> None:
-  """Checks that what is begun was begun with this config, code and data.
+  """Checks that all begun runs were begun with this config, code and data.
 
   Raises:
     ValueError: in one line, naming what changed.
@@ -156,13 +159,14 @@ def _refusal(state, part, what):
 
 
 def mixtures(found: list[RunState]) -> list[str]:
-  """What finished runs do not have in common, in sentences.
+  """Describes how the finished runs differ in config, code or data.
 
   Args:
     found: all runs.
 
   Returns:
-    A line for each of config, code and data that is mixed; none if all is well.
+    A sentence for each of config, code and data that is mixed; an empty list if
+    none is.
   """
   lines = []
   done = [s for s in found if s.summary]

@@ -10,7 +10,8 @@ from big_crop.study.figures import axes_of
 from big_crop.study.layout import SeedStatistics
 from big_crop.study.results import Results
 
-_LAST = 1 / 6  # of the epochs: 50 of the paper's 300
+# The right panel shows this last fraction of the epochs: 50 of the paper's 300.
+_LAST = 1 / 6
 
 
 def _label(*parts):
@@ -22,12 +23,12 @@ def _seeds(count):
 
 
 def _colored(found):
-  """(colour, each of them); a single one has the first of two colours."""
+  """Pairs each item with a colour; a single item gets the first of two."""
   return [(color_of(i, max(len(found), 2)), x) for i, x in enumerate(found)]
 
 
 def histogram(s: SeedStatistics, results: Results) -> Figure | None:
-  """The distribution over seeds, with the normal law of its moments."""
+  """Histogram over seeds, with the normal distribution of the same moments."""
   if not s.histogram:
     return None
   metric = results.metric(s.histogram)
@@ -36,7 +37,8 @@ def histogram(s: SeedStatistics, results: Results) -> Figure | None:
   if not found:
     return None
   edges = [np.histogram_bin_edges(x.values(), "scott") for x in found]
-  # The finest, for all: laws that are far apart need not be wide.
+  # All levels share the narrowest bins, which suit each distribution even where
+  # the distributions are far apart.
   width = min(e[1] - e[0] for e in edges)
   low, high = min(e[0] for e in edges), max(e[-1] for e in edges)
   bins = low + width * np.arange(np.ceil((high - low) / width) + 2)
@@ -90,19 +92,20 @@ def scatter(s: SeedStatistics, results: Results) -> Figure | None:
 
 
 def along_epochs(s: SeedStatistics, results: Results) -> Figure | None:
-  """Mean, std, max and min along the epochs; right: the last of them."""
+  """Mean, std, max and min by epoch; the right panel shows the last epochs."""
   found = seed_statistics.curves(s, results) if s.curves else []
   if not found:
     return None
   metric = results.metric(s.curves)
-  # The label of a metric with a tail is of its average over that.
+  # With `tail`, the label describes the mean over the tail, not a single value.
   label_of = metric.label if metric.tail is None else metric.key
   axes = axes_of(2, height=4.2)
   for ax, title, since in zip(
     axes, ("whole run", "its end"), (0, 1 - _LAST), strict=True
   ):
     for color, c in _colored(found):
-      # The point before, so that the line comes from somewhere.
+      # Start at the last point before `since`, so that the line reaches the
+      # panel's left edge.
       first = np.searchsorted(c.epochs, since * c.epochs[-1], "right") - 1
       epochs, values = c.epochs[max(first, 0) :], c.values[:, max(first, 0) :]
       mean = values.mean(0)

@@ -1,4 +1,4 @@
-"""How much a result owes to its seed, for one setting or a few side by side.
+"""How much a result depends on its seed, for one setting or a few.
 
 The statistics of "ResNet strikes back" (section 4.2, Figures 1-3, Table 9).
 """
@@ -18,10 +18,10 @@ class Sample(NamedTuple):
   """The values of one metric of one setting.
 
   Attributes:
-    level: of the factor `by`, None without.
+    level: of the factor `by`, for people; None if there is no `by`.
     setting: the factors.
-    cell: the seeds that are counted.
-    chosen: the value of the chosen seed, None if it has none.
+    cell: of the counted seeds.
+    chosen: the value of the chosen seed; None if it has none.
   """
 
   level: str | None
@@ -30,17 +30,17 @@ class Sample(NamedTuple):
   chosen: float | None
 
   def values(self) -> np.ndarray:
-    """The counted values, by seed."""
+    """The values of the counted seeds, in the order of the seeds."""
     return np.array([self.cell.values[k] for k in sorted(self.cell.values)])
 
 
 def samples(
   s: SeedStatistics, results: Results, metric: Metric
 ) -> list[Sample]:
-  """What there is of a metric: a sample for each level of `by`."""
+  """A metric's samples, one for each level of `by`."""
   factors = {*s.where, *([s.by] if s.by else [])}
   out = []
-  # Other settings may have more factors than these.
+  # `find` also returns settings that have further factors; these are left out.
   for setting in (f for f in results.find(s.where) if f.keys() == factors):
     cell = results.cell(setting, metric)
     chosen = cell.values.get(s.chosen)
@@ -53,13 +53,13 @@ def samples(
 
 
 def keys(s: SeedStatistics, results: Results) -> list[str]:
-  """The metrics of which there is anything, or all if there is nothing."""
+  """The metrics that have a value, or all metrics if none has one."""
   found = {k: samples(s, results, results.metric(k)) for k in s.metrics}
   return [k for k, v in found.items() if any(x.cell.n for x in v)] or s.metrics
 
 
 def std_interval(cell: Cell) -> tuple[float | None, float | None]:
-  """95% confidence interval of a normal law's standard deviation."""
+  """95% confidence interval of the standard deviation, for normal values."""
   if cell.std is None:
     return None, None
   free = cell.n - 1
@@ -69,7 +69,7 @@ def std_interval(cell: Cell) -> tuple[float | None, float | None]:
 
 
 def normality(cell: Cell) -> float | None:
-  """p of Shapiro and Wilk's test that the values are of a normal law."""
+  """p of Shapiro and Wilk's test that the values are normally distributed."""
   values = list(cell.values.values())
   if len(set(values)) < 3:
     return None
@@ -77,7 +77,7 @@ def normality(cell: Cell) -> float | None:
 
 
 def spread(a: Cell, b: Cell) -> tuple[float | None, float | None]:
-  """Ratio of the deviations, and Brown and Forsythe's p that it is 1."""
+  """std of b over std of a, and Brown and Forsythe's p that they are equal."""
   if not a.std or not b.std:
     return None, None
   test = stats.levene(*(list(c.values.values()) for c in (a, b)))
@@ -95,9 +95,9 @@ class Correlation(NamedTuple):
 
 
 def correlation(x: Cell, y: Cell) -> Correlation | None:
-  """Of the seeds that have both metrics; None where r is not defined.
+  """The correlation over seeds that have both metrics; None if undefined.
 
-  The interval, of Fisher's z, takes four seeds.
+  The interval is by Fisher's z and needs at least four seeds.
   """
   seeds = sorted(x.values.keys() & y.values.keys())
   a, b = ([c.values[k] for k in seeds] for c in (x, y))
@@ -112,7 +112,7 @@ def correlation(x: Cell, y: Cell) -> Correlation | None:
 
 
 class Curve(NamedTuple):
-  """A metric [seeds, k] along the epochs [k] at which every seed has one."""
+  """A metric [seeds, k] at the epochs [k] at which every seed has a value."""
 
   level: str | None
   epochs: np.ndarray
@@ -120,7 +120,7 @@ class Curve(NamedTuple):
 
 
 def curves(s: SeedStatistics, results: Results) -> list[Curve]:
-  """How the counted seeds got where they are, one curve for each level."""
+  """The logged metric of the counted seeds, one curve for each level."""
   metric = results.metric(s.curves)
   out = []
   for x in samples(s, results, metric):

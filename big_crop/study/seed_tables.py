@@ -65,11 +65,11 @@ def _count(cell):
 
 
 def differences(s: SeedStatistics, results: Results) -> Table | None:
-  """The levels of `by` against the first, and metrics against `base`.
+  """Tests the levels of `by` against the first, and metrics against `base`.
 
-  Levels are different runs: Welch's test, and one on pairs of equal seeds.
-  Metrics are of the same runs, so that only pairs count. None if there is
-  nothing to compare.
+  Different levels are different runs: they get Welch's test and a test on pairs
+  of equal seeds. Different metrics are measured on the same runs, so they get
+  the paired test only. None if there is nothing to compare.
   """
   records = []
 
@@ -114,7 +114,7 @@ def differences(s: SeedStatistics, results: Results) -> Table | None:
 
 
 def correlations(s: SeedStatistics, results: Results) -> Table | None:
-  """The correlation of the metrics that are drawn against each other."""
+  """The correlation of the two metrics of the scatter plot, by level."""
   if not s.scatter:
     return None
   metrics = list(map(results.metric, s.scatter))

@@ -1,8 +1,8 @@
-"""The best of a sweep, chosen by one metric and reported by another.
+"""The best setting of a sweep, chosen by one metric and reported by another.
 
-As "How to train your ViT?" (arXiv:2106.10270) finetunes: learning rate and
-steps are chosen on a validation set, and the test set is reported (Tables 3 and
-5), with means over groups of datasets.
+"How to train your ViT?" (arXiv:2106.10270) finetunes in this way: learning rate
+and steps are chosen on a validation set, and accuracy is reported on the test
+set (Tables 3 and 5), with means over groups of datasets.
 """
 
 from big_crop.display import tables
@@ -14,10 +14,11 @@ from big_crop.study.statistics import Cell
 
 
 def chosen(s: Selection, results: Results, **place) -> tuple[Factors, Cell]:
-  """The setting with the best `by` at a place, and its cell of `report`.
+  """The setting with the best `by`, and its cell of `report`.
 
-  Without values of `by`, as a paper prints its results, it is the only setting.
-  ({}, an empty cell) if there is none.
+  Among the settings of `s.where` whose factors have the levels of `place`. If
+  there is a single one and it has no value of `by`, as in results that a paper
+  prints, that one. If there is none, ({}, an empty cell).
   """
   by, report = results.metric(s.by), results.metric(s.report)
   sign = -1 if by.better == "lower" else 1
@@ -31,7 +32,7 @@ def chosen(s: Selection, results: Results, **place) -> tuple[Factors, Cell]:
 
 
 def table(s: Selection, results: Results) -> Table | None:
-  """Rows and columns of what is reported, and the mean of each group."""
+  """The table of the metric `report`, with columns for the groups' means."""
   report = results.metric(s.report)
   levels = lambda k: layout.ordered(
     {f[k] for f in results.find(s.where) if k in f}

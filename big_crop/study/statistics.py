@@ -1,9 +1,11 @@
-"""The tests of a report, from means and deviations or from paired values.
+"""The statistical tests of a report.
 
-Unpaired: Student's two-sided test with equal variances, as the paper's Tables
-9-14. Paired: runs that share a seed share their initial parameters, the order
-of their examples and the uniforms of their augmentation, so that the variance
-of their difference is that of the factor's effect alone.
+Unpaired tests need means and standard deviations only. They are Student's
+two-sided test with equal variances, as in the paper's Tables 9-14. Paired tests
+need the values by seed. Runs that share a seed share their initial parameters,
+the order of their examples and the uniform random numbers of their
+augmentation, so that the variance of their difference is that of the factor's
+effect alone.
 """
 
 import math
@@ -19,10 +21,10 @@ class Cell(NamedTuple):
   """One metric of one setting.
 
   Attributes:
-    mean: over seeds, None without any.
-    std: sample standard deviation (n - 1), None below two.
-    n: seeds with a value.
-    wanted: seeds that there should be.
+    mean: over seeds; None if no seed has a value.
+    std: sample standard deviation (n - 1); None if fewer than two have.
+    n: number of seeds with a value.
+    wanted: number of seeds that the study asks for.
     values: {seed: value}; empty where only mean and std are known.
   """
 
@@ -34,7 +36,7 @@ class Cell(NamedTuple):
 
 
 def cell(values: dict[int, float], wanted: int) -> Cell:
-  """The cell of some seeds' values."""
+  """Makes a cell of {seed: value}."""
   x = np.array([values[k] for k in sorted(values)])
   return Cell(
     mean=float(x.mean()) if len(x) else None,
@@ -46,16 +48,17 @@ def cell(values: dict[int, float], wanted: int) -> Cell:
 
 
 class Difference(NamedTuple):
-  """What can be said about b - a.
+  """Statistics of a difference b - a.
 
   Attributes:
     mean: the difference of the means; None if one is missing.
-    std: sqrt(s_a^2 + s_b^2), the deviation of an unpaired difference.
+    std: sqrt(s_a^2 + s_b^2), the standard deviation of an unpaired difference.
     p: of the unpaired test.
-    pairs: seeds that both have.
-    paired_std: deviation of the paired differences.
+    pairs: number of seeds that both have.
+    paired_std: standard deviation of the paired differences.
     paired_p: of the paired test.
-    low: lower end of the paired confidence interval, unpaired without pairs.
+    low: lower end of the 95% confidence interval: the paired one if there are
+      enough pairs, else the unpaired one.
     high: its upper end.
   """
 
@@ -77,7 +80,7 @@ class Difference(NamedTuple):
 
 
 def compare(a: Cell, b: Cell) -> Difference:
-  """Tests b against a; what there are too few runs for is None."""
+  """Tests b against a. Fields that need more runs than there are are None."""
   return average([(a, b)])
 
 
@@ -97,12 +100,12 @@ def welch(a: Cell, b: Cell) -> Difference:
 def average(pairs: list[tuple[Cell, Cell]]) -> Difference:
   """Tests whether b - a is 0 on average over several settings.
 
-  Variances are pooled over the settings, so that the degrees of freedom add up.
+  Variances are pooled over the settings, and the degrees of freedom add up.
   With one setting this is `scipy.stats.ttest_ind(equal_var=True)` and
   `scipy.stats.ttest_rel`.
 
   Args:
-    pairs: (a, b) of each setting; those with a missing mean are left out.
+    pairs: (a, b) of each setting. Settings with a missing mean are left out.
   """
   return contrast([[(-1.0, a), (1.0, b)] for a, b in pairs])
 
@@ -111,11 +114,12 @@ def contrast(settings: list[list[tuple[float, Cell]]]) -> Difference:
   """Tests a weighted sum of cells, averaged over settings, against 0.
 
   Args:
-    settings: of each the (weight, cell); all alike.
+    settings: for each setting a list of (weight, cell), with the same weights
+      in all settings.
 
   Returns:
-    The difference is the weighted sum. `std` is the deviation that one seed's
-    weighted sum would have if seeds were not shared.
+    A difference whose `mean` is the weighted sum. `std` is the standard
+    deviation that one seed's weighted sum would have if seeds were not shared.
   """
   settings = [s for s in settings if all(c.mean is not None for _, c in s)]
   if not settings:
@@ -172,7 +176,7 @@ def _interval(mean, error, free):
 def spearman(x: list[float], y: list[float]) -> tuple[float, float] | None:
   """Spearman's rank correlation and its two-sided p.
 
-  None below three pairs, and if one side is constant.
+  None below three pairs, or if x or y is constant.
   """
   if len(x) < 3 or len(set(x)) < 2 or len(set(y)) < 2:
     return None
@@ -183,7 +187,7 @@ def spearman(x: list[float], y: list[float]) -> tuple[float, float] | None:
 def holm(p: list[float | None]) -> list[float | None]:
   """Holm's step-down correction; None stays None and does not count.
 
-  SciPy does not have it, and statsmodels, which has, brings pandas and patsy.
+  SciPy lacks it. statsmodels has it, but would install pandas and patsy.
   """
   known = [i for i, x in enumerate(p) if x is not None]
   out, least = list(p), 0.0

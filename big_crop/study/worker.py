@@ -1,8 +1,8 @@
-"""Trains a study's runs, one after the other, with as many workers as you like.
+"""Trains a study's runs with any number of workers.
 
-Every worker is the same loop: take a pending run that nobody holds, train it,
-take the next. Workers of one process, of one host and of many hosts share the
-work through the locks alone.
+Every worker runs the same loop: take a pending run that no other worker holds,
+train it, take the next. Workers on one or many hosts coordinate through the
+locks alone.
 """
 
 import contextlib
@@ -28,21 +28,21 @@ def work(
   train_together=None,
   difference=None,
 ) -> int:
-  """Trains what is pending, until there is nothing left to take.
+  """Trains pending runs until none is left that this worker can take.
 
   Args:
     study: the study.
-    workdir: where it is kept.
+    workdir: the study's folder.
     train: (config, workdir) -> anything; `big_crop.train.run`.
-    index: only this run.
-    retry_failed: takes failed runs too; they go on where they stopped.
+    index: train only this run.
+    retry_failed: also take failed runs; they continue where they stopped.
     together: how many runs to train at a time, as one program.
     train_together: `big_crop.together.run`.
     difference: `big_crop.together.difference`.
 
   Returns:
-    The exit status: 0, also after a request to stop; 1 if a run failed, or if
-    the run of `index` is not done in the end.
+    The exit status: 1 if a run failed, or if in the end the run `index` is not
+    done; otherwise 0, also after a request to stop.
   """
   found = runs.states(study, workdir)
   if index is not None:
@@ -67,14 +67,15 @@ def work(
 
 
 def _take(group, train, train_together, retry_failed, show):
-  """Trains what of a group can be had; returns how many failed."""
+  """Trains those runs of a group that it can lock; returns how many failed."""
   failed, mine = 0, []
   with contextlib.ExitStack() as held:
     for state in group:
       if state.summary:
         continue
       got = held.enter_context(locks.held(state.lock))
-      # Looked at once more: another worker may just have ended it.
+      # Checked again, because another worker may have finished the run between
+      # the first check and our lock.
       if state.summary:
         continue
       if not got:
@@ -103,7 +104,7 @@ def _take(group, train, train_together, retry_failed, show):
     except Exception as e:
       results = [e] * len(mine)
     finally:
-      stop.hold(False)  # The next run has nothing to save yet.
+      stop.hold(False)  # Ctrl-C may end us now: the next run has not begun.
       _clear()
     for state, result in zip(mine, results, strict=True):
       if isinstance(result, Exception):
@@ -118,20 +119,21 @@ def _take(group, train, train_together, retry_failed, show):
 
 
 def _clear():
-  """Lets go of what a run compiled: a worker may have hundreds to do."""
+  """Frees a run's compiled programs, because a worker may train hundreds."""
   if "jax" in sys.modules:
     sys.modules["jax"].clear_caches()
   gc.collect()
 
 
 class Progress:
-  """A bar over the whole study, with what other workers do."""
+  """A progress bar over the whole study, other workers' runs included."""
 
   def __init__(self, found: list[runs.RunState]):
     """Starts the clock.
 
     Args:
-      found: all runs; one counts as much as it has epochs (or steps).
+      found: all runs. A run's share of the bar is its number of epochs (or of
+        steps, or of examples).
     """
     self._found = found
     self._start, self._initial = time.time(), self._done()
@@ -140,7 +142,7 @@ class Progress:
     return sum(_weight(s) for s in self._found if s.ended())
 
   def bar(self) -> None:
-    """Shows how far the study is, and how long the rest will take."""
+    """Prints how far the study is, and how long the rest will take."""
     ended = sum(s.ended() for s in self._found)
     _print(
       tqdm.format_meter(
@@ -154,7 +156,7 @@ class Progress:
     )
 
   def line(self, state: runs.RunState, what: str) -> None:
-    """Says what becomes of a run."""
+    """Prints what happens to a run."""
     _print(f"run {state.run.index} ({state.run.name}) {what}")
 
 
@@ -164,7 +166,7 @@ def _print(text):
 
 def _weight(state):
   config = state.run.config
-  # Zero steps evaluate alone.
+  # A run of zero steps only evaluates, and counts as 0.
   return config.total_epochs or config.total_steps or config.total_examples or 0
 
 
@@ -175,8 +177,10 @@ def start_jobs(count: int, argv: list[str]) -> int:
     count: how many.
     argv: their arguments after `python -m big_crop.study`.
 
+  A request to stop is passed on to all of them.
+
   Returns:
-    The exit status: that of the worst. A request to stop goes to all of them.
+    The exit status, the largest of theirs.
   """
   for _ in range(count):
     stop.start([sys.executable, "-m", "big_crop.study", *argv])

@@ -1,4 +1,4 @@
-"""Weights from elsewhere: .npz files, PyTorch, another run or resolution.
+"""Loads weights: from .npz files, PyTorch, other runs, other resolutions.
 
     params = weights.adapt(
       weights.load_npz("gs://big_vision/vit_s16_i1k_90ep.npz"),
@@ -7,7 +7,7 @@
     loaded = weights.from_timm("resnet50_a1_0-14fe96d1.pth")
     params = weights.adapt(loaded["params"], init_params)
 
-Trees are nested dicts. `config.model_init` takes all such files as they are.
+Trees are nested dicts. `config.model_init` accepts all of these files directly.
 """
 
 from big_crop.weights.fit import adapt

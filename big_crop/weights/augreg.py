@@ -1,13 +1,14 @@
 """The checkpoints of "How to train your ViT?", by their published names.
 
-Steiner et al., https://arxiv.org/abs/2106.10270. index.csv, which lies beside
-the checkpoints, has a row for each finetuned one, with the one that it started
-from, and how good both are. Names are in `filename` and `adapt_filename`:
+Steiner et al., https://arxiv.org/abs/2106.10270. index.csv, in the folder of
+the checkpoints, has a row for each finetuned checkpoint, with the pretrained
+checkpoint that it started from and the accuracy of both. Column `filename` has
+the name of the pretrained, column `adapt_filename` that of the finetuned one:
 
     B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0
     B_16-i21k-300ep-...-sd_0.0--imagenet2012-steps_20k-lr_0.03-res_384
 
-A file's `light0` and `light1` are the paper's light1 and light2.
+`light0` and `light1` in names of files are the paper's light1 and light2.
 """
 
 import csv
@@ -21,7 +22,8 @@ from pp_ops.errors import UserError
 
 PREFIX = "augreg:"
 PUBLISHED = "gs://vit_models/augreg"
-UPSTREAM = ("i1k", "i21k_30", "i21k")  # `ds`; i21k alone is of 300 epochs
+# Levels of the column `ds`. "i21k" is the pretraining of 300 epochs.
+UPSTREAM = ("i1k", "i21k_30", "i21k")
 _TEXT = ("name", "ds", "aug", "adapt_ds", "filename", "adapt_filename")
 _NUMBERS = (
   *("final_val", "params", "infer_samples_per_sec", "adapt_resolution"),
@@ -32,13 +34,13 @@ Row = dict[str, str | float]
 
 
 def read_index(path: str) -> list[Row]:
-  """Reads index.csv: its names, and as floats what is measured, or NaN.
+  """Reads index.csv: text columns as str, numbers as float, NaN if empty.
 
   Args:
     path: local path or URL that etils.epath can open.
 
   Raises:
-    ValueError: in one line, if it is not there or not such a file.
+    ValueError: in one line, if there is no such file or it is no such index.
   """
   try:
     text = epath.Path(path).read_text()
@@ -61,7 +63,7 @@ def read_index(path: str) -> list[Row]:
 
 
 def variant(name: str) -> str:
-  """The variant of `models.vit` that a checkpoint is of, by its name."""
+  """The variant of `models.vit` for a checkpoint's or a model's name."""
   model = re.split("[-@]", name.removeprefix(PREFIX))[0]
   parts = re.split("[_+/]", model)
   if len(parts) not in (2, 3):
@@ -73,16 +75,16 @@ def variant(name: str) -> str:
 def recommended(rows: list[Row], model: str, upstream: str = "i21k") -> Row:
   """A row of the checkpoint that the paper recommends (section 4.5).
 
-  It is the one with the best accuracy on the validation set of the data that
-  it was pretrained on.
+  Of a model's pretrained checkpoints, this is the one with the best accuracy on
+  the validation set of the data that it was pretrained on.
 
   Args:
-    rows: of `read_index`.
-    model: as in the paper, "R26+S/32".
+    rows: those of `read_index`.
+    model: as in the paper, for example "R26+S/32".
     upstream: one of `UPSTREAM`.
 
   Raises:
-    ValueError: in one line, if there is none.
+    ValueError: in one line, if the index has no such checkpoint.
   """
   names.check("upstream", upstream, UPSTREAM)
   names.check("model of the index", model, sorted({r["name"] for r in rows}))
@@ -93,20 +95,21 @@ def recommended(rows: list[Row], model: str, upstream: str = "i21k") -> Row:
 
 
 def best(rows: list[Row], key: str) -> Row:
-  """The row with the largest number; one without any comes last."""
+  """The row with the largest number; NaN counts as the smallest."""
   return max(rows, key=lambda r: (r[key] == r[key], r[key]))
 
 
 def resolve(name: str, index: str | None) -> str:
-  """The file of a checkpoint, which lies beside the index.
+  """The file of a checkpoint, which is in the folder of the index.
 
   Args:
-    name: "augreg:" and a published name, or a model's name ("B/16" or "B_16")
-      for the recommended one of i21k, or with it another one's ("B/16@i1k").
+    name: "augreg:" and a published name; or "augreg:" and a model's name for
+      the recommended checkpoint, pretrained on i21k ("B/16" or "B_16") or on
+      other data ("B/16@i1k").
     index: path or URL of index.csv.
 
   Raises:
-    ValueError: in one line, if there is none.
+    ValueError: in one line, if there is no such checkpoint or file.
   """
   if not index:
     raise UserError(

@@ -1,4 +1,4 @@
-"""Reads the folders of arrays that big_vision writes as checkpoints today."""
+"""Reads big_vision's current checkpoint format, a folder of arrays."""
 
 from etils import epath
 
@@ -6,10 +6,11 @@ from pp_ops.errors import UserError
 
 
 def find(path: str) -> epath.Path | None:
-  """The folder that `path` names: itself, or the last of a run's; or None.
+  """The checkpoint folder that `path` names, or None.
 
-  It is a checkpoint, such as DIR/checkpoint.bv-000012345; or DIR/checkpoint.bv,
-  beside which a file DIR/checkpoint.bv-LAST holds the end of its name.
+  `path` is such a folder, for example DIR/checkpoint.bv-000012345; or
+  DIR/checkpoint.bv, for a run's last checkpoint: then the file
+  DIR/checkpoint.bv-LAST contains the end of the folder's name, "000012345".
   """
   last = epath.Path(f"{path}-LAST")
   if last.exists():
@@ -22,11 +23,12 @@ def find(path: str) -> epath.Path | None:
 
 
 def load(folder: epath.Path, collection: str) -> dict:
-  """Reads a collection, "params" say: {"params/head/bias": array, ...}.
+  """Reads a collection such as "params": {"params/head/bias": array, ...}.
 
-  big_vision names an array's folder by the path in the tree, with ~ for /.
+  In big_vision an array's folder is named by its path in the tree, with ~
+  instead of /.
   """
-  import tensorstore  # Orbax needs it, too
+  import tensorstore  # always installed, because Orbax depends on it
 
   arrays = {}
   for place in sorted(folder.iterdir()):

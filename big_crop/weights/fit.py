@@ -1,6 +1,6 @@
-"""Fits loaded parameters to a model, also to one of another resolution.
+"""Fits loaded parameters to a model, also if its resolution is another.
 
-In messages and patterns a parameter is named by its path,
+In error messages and patterns, a parameter's name is its path, for example
 "Transformer/encoder_norm/scale".
 """
 
@@ -18,16 +18,16 @@ def adapt(loaded, init_params, dont_load=()):
   """Fits loaded parameters to a model.
 
   Position embeddings of another (square) grid are resampled bilinearly with
-  the corners aligned (`scipy.ndimage.zoom`, as big_vision does); a first
-  embedding that belongs to the class token is kept, or added to the latter if
-  the class token of the model has no position.
+  the corners aligned (`scipy.ndimage.zoom`, as in big_vision). If the first
+  embedding is the class token's, it is kept; if the model has no position for
+  its class token, it is added to the class token.
 
   Args:
     loaded: nested dict of arrays.
     init_params: nested dict of the model's initial parameters.
-    dont_load: regular expressions (or one) that are matched with whole names;
-      what matches keeps its value from `init_params`, or is left out if only
-      the checkpoint has it.
+    dont_load: one or several regular expressions that must match a whole name.
+      A parameter that matches keeps its value from `init_params`, or is left
+      out if only the checkpoint has it.
 
   Returns:
     Nested dict with the names, shapes and dtypes of `init_params`.
@@ -82,7 +82,10 @@ def adapt(loaded, init_params, dont_load=()):
 
 
 def _fit_positions(old, init):
-  """Makes flat `old`'s position embeddings fit those of `init`."""
+  """Resamples the position embeddings of `old` to the shape in `init`.
+
+  Both are flat dicts {name: array}.
+  """
   name = "pos_embedding"
   if name not in old or name not in init or old[name].ndim != 3:
     return old
@@ -91,7 +94,7 @@ def _fit_positions(old, init):
   if n == shape[1] or width != shape[2]:
     return old
   old = dict(old)
-  # A class token without a position is one whose position is zero.
+  # If the checkpoint has no position for the class token, zero is the same.
   first = np.zeros_like(positions[:, :1])
   if _is_square(n - 1):
     first, positions = positions[:, :1], positions[:, 1:]
@@ -113,7 +116,7 @@ def _is_square(n):
 
 
 def _error(names, problem, purpose):
-  """One line for the first of `names`, with a pattern that excuses it."""
+  """The error for `names`, with a `dont_load` pattern that would avoid it."""
   parent, slash, _ = names[0].rpartition("/")
   pattern = f"{parent}/.*" if slash else names[0]
   more = f" (and {len(names) - 1} more like it)" if len(names) > 1 else ""

@@ -1,4 +1,4 @@
-"""Weights in .npz files: our own, and big_vision's and AugReg's."""
+"""Reads and writes .npz files of weights: ours, big_vision's and AugReg's."""
 
 import io
 import re
@@ -14,46 +14,48 @@ from big_crop.weights import big_vision_folders
 from pp_ops.errors import UserError
 
 # Before Flax's Linen API, one counter numbered all layers of a block. The first
-# layer norm needs no entry because its number was 0 then as well.
+# layer norm needs no entry, because its number was 0 then, too.
 _PRE_LINEN = {
   "MultiHeadDotProductAttention_1": "MultiHeadDotProductAttention_0",
   "LayerNorm_2": "LayerNorm_1",
   "MlpBlock_3": "MlpBlock_0",
 }
 
-# Those of the hybrids' stem.
+# The group norms of the hybrids' stem.
 _GROUP_NORM = re.compile(r"(.*/)?gn(_root|_proj|\d)/(scale|bias)")
 
-# Some models of ViT-G's development have these beside the encoder.
+# Some checkpoints from the development of ViT-G have the layers of the MAP head
+# beside the encoder, not below "MAPHead_0".
 _MAP_HEAD = ("probe", "MlpBlock_0", "MultiHeadDotProductAttention_0")
 _MAP_HEAD += ("LayerNorm_0",)
 
 
 def split_part(path: str) -> tuple[str, str]:
-  """Splits "FILE:img" into the file and the part of its tree; "" is all."""
+  """Splits "FILE:img" into the file and the part of its tree, "" for all."""
   file, colon, part = str(path).rpartition(":")
-  # The colon of gs:// is none of these, nor is that of a Windows drive.
+  # What follows the colon of "gs://" or of "C:\" does not start with a letter
+  # or digit, so it is no part.
   return (file, part) if colon and part[:1].isalnum() else (str(path), "")
 
 
 def load_npz(path, collection="params"):
-  """Reads the parameters in an .npz file, with the names that we use.
+  """Reads the parameters in an .npz file and gives them our names.
 
-  Understands what `save_npz` writes and the Vision Transformers that
-  big_vision and vision_transformer (AugReg) published: bare names, names under
+  Reads files of `save_npz` and the Vision Transformers that big_vision and
+  vision_transformer (AugReg) published. These may have bare names, names under
   "params/" or "opt/target/", encoder blocks stacked along a leading depth axis
   (scan), layers numbered as before Linen, group norms of four axes, position
   embeddings inside the encoder, and the layers of a MAP head beside the
-  encoder. The folders that
-  big_vision writes today are read as well.
+  encoder. Reads big_vision's checkpoint folders as well.
 
   Args:
-    path: local path or URL that etils.epath can open (gs://...); after a colon
-      the part of the tree that is wanted, such as `img` of a two-tower model.
+    path: local path or URL that etils.epath can open (gs://...). After a colon
+      it may name the part of the tree to read, such as `img` of a two-tower
+      model.
     collection: "params", or "batch_stats" for running statistics.
 
   Returns:
-    Nested dict of NumPy arrays. Optimiser state and the like are left out.
+    Nested dict of NumPy arrays, without optimiser state and the like.
 
   Raises:
     ValueError: the file is missing, not an .npz, or has no such collection.
@@ -79,7 +81,7 @@ def load_npz(path, collection="params"):
 
 
 def _open(path):
-  """The archive, whose arrays are read when they are asked for."""
+  """Opens the archive. It decodes an array when the array is accessed."""
   try:
     file = io.BytesIO(epath.Path(path).read_bytes())
     archive = np.load(file, allow_pickle=False)
@@ -92,10 +94,12 @@ def _open(path):
 
 
 def save_npz(path, params, batch_stats=None):
-  """Writes what `load_npz` reads, to a local path or URL that epath can open.
+  """Writes an .npz file that `load_npz` reads.
 
-  Both are nested dicts of arrays; `batch_stats` are a model's running
-  statistics.
+  Args:
+    path: local path or URL that etils.epath can open.
+    params: nested dict of arrays.
+    batch_stats: likewise, a model's running statistics, if it has any.
   """
   tree = {"params": params}
   if batch_stats:
@@ -107,12 +111,15 @@ def save_npz(path, params, batch_stats=None):
 
 
 def _recover_bfloat16(x):
-  """NumPy files keep bfloat16 as two bytes of unknown meaning."""
+  """Views arrays of dtype V2 as bfloat16, which NumPy files store as V2."""
   return x.view(jnp.bfloat16) if x.dtype == np.dtype("V2") else x
 
 
 def _modern_names(flat):
-  """Flat names of any big_vision age to today's, scanned blocks unstacked."""
+  """Turns the flat names of any big_vision version into today's.
+
+  Encoder blocks that are stacked for a scan are unstacked.
+  """
   new = {}
   pre_linen = "Transformer/encoderblock_0/MlpBlock_3/Dense_0/kernel" in flat
   for name, value in flat.items():

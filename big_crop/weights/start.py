@@ -1,4 +1,4 @@
-"""Starts a run from other weights than a new model's: `config.model_init`."""
+"""Initialises a run from existing weights: `config.model_init`."""
 
 import jax
 
@@ -9,19 +9,19 @@ from pp_ops.errors import UserError
 
 
 def initialise(state, path, model, dont_load=(), index=None):
-  """Starts a train state from other parameters than its own.
+  """Replaces the initial parameters of a train state by loaded ones.
 
   Args:
     state: a new `big_crop.step.TrainState`, on the devices.
-    path: an .npz file or a checkpoint folder of big_vision's, either with a
-      part of its tree after a colon, see `npz.load_npz`; "augreg:" and the name
-      of such a file, see `augreg.resolve`; a .pth, .pt, .bin, .tar or
+    path: an .npz file or a checkpoint folder of big_vision, either with a part
+      of its tree after a colon, see `npz.load_npz`; "augreg:" and the name of
+      a checkpoint, see `augreg.resolve`; a .pth, .pt, .bin, .tar or
       .safetensors file with the names of the model's `torch_layers()`; or
-      another run's workdir or one of its checkpoints, whose averages are taken
-      where it has them.
+      another run's workdir or one of its checkpoints. From a run that has
+      averaged weights, the averages are taken.
     model: the state's model, or None if the objective has none.
     dont_load: see `fit.adapt`.
-    index: AugReg's index.csv, for its names.
+    index: path of AugReg's index.csv; needed for names with "augreg:".
 
   Returns:
     The state with parameters, model state and averages replaced, sharded as

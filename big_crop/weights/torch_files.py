@@ -1,4 +1,4 @@
-"""Reads PyTorch's weights from files."""
+"""Reads PyTorch state dicts from files."""
 
 import argparse
 import pathlib
@@ -10,7 +10,8 @@ from etils import epath
 from pp_ops.errors import UserError
 
 SUFFIXES = (".pth", ".pt", ".bin", ".tar", ".safetensors")
-# Where a training checkpoint has its weights; averages first, as in timm.
+# Keys under which a training checkpoint has its weights. The first that exists
+# is used; averaged weights come first, as in timm.
 _WEIGHTS = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 
@@ -20,9 +21,9 @@ def load(path):
   Args:
     path: local path or URL that etils.epath can open: an .npz of arrays named
       as in PyTorch; a .safetensors, which needs safetensors; or a .pth, .pt,
-      .bin or .tar, which needs torch. That may be a training checkpoint, such
-      as timm's last.pth.tar: of `_WEIGHTS` the first that it has is taken.
-      No code in a file is run: what is unpickled are tensors and numbers.
+      .bin or .tar, which needs torch. The latter may be a training checkpoint,
+      such as timm's last.pth.tar: its weights are then read. No code in a file
+      is run, because only tensors and plain values are unpickled.
 
   Returns:
     Dict of NumPy arrays.
@@ -65,7 +66,7 @@ def _read_safetensors(path):
 def _read_torch(path):
   import torch
 
-  # timm saves the arguments of its train.py beside the weights.
+  # Allowed, because timm's checkpoints contain the arguments of its train.py.
   plain = torch.serialization.safe_globals([argparse.Namespace])
   with path.open("rb") as f, plain:
     tensors = torch.load(f, map_location="cpu", weights_only=True)
@@ -75,5 +76,5 @@ def _read_torch(path):
       break
   tensors = {k: v for k, v in tensors.items() if torch.is_tensor(v)}
   to_numpy = lambda v: (v.float() if v.dtype == torch.bfloat16 else v).numpy()
-  # DistributedDataParallel's prefix.
+  # DistributedDataParallel adds the prefix "module.".
   return {k.removeprefix("module."): to_numpy(v) for k, v in tensors.items()}

@@ -1,18 +1,18 @@
-"""Weights under PyTorch's names, turned into ours and back.
+"""Converts weights between PyTorch's names and ours.
 
-A model that can take PyTorch's weights has a method `torch_layers()` that lists
-(torch, ours, kind):
+A model for which PyTorch weights exist has a method `torch_layers()` that
+returns a list of (torch, ours, kind):
 
   torch: a layer's name in the state dict; each * stands for a number.
-  ours: its path among the parameters, with as many *; or a list of paths where
-    PyTorch joins the outputs of several layers.
-  kind: "conv", without a bias; "dense", also for a convolution with one;
-    "pointwise", a dense layer that is a 1x1 convolution in PyTorch;
-    "batch_norm"; "layer_norm"; "parameter", which is no layer; or, with the
-    number of heads as fourth entry, "to_heads" and "from_heads", dense layers
-    whose outputs or inputs are [heads, head_dim].
+  ours: the layer's path in our parameters, with the same number of *; or a list
+    of paths if one PyTorch layer computes the outputs of several of our layers.
+  kind: "conv", a convolution without bias; "dense", also a convolution with
+    bias; "pointwise", a dense layer that is a 1x1 convolution in PyTorch;
+    "batch_norm"; "layer_norm"; "parameter", a single array; or, with the number
+    of heads as fourth entry, "to_heads" and "from_heads", dense layers whose
+    outputs or inputs are [heads, head_dim].
 
-See those of `big_crop.models.resnet` and `vit`. Where timm and torchvision name
+`big_crop.models.resnet` and `vit` are examples. Where timm and torchvision name
 the layers of an architecture differently, the model lists timm's names, and
 `_TORCHVISION` translates torchvision's into them.
 """
@@ -32,7 +32,7 @@ _STATISTICS = {
   ".running_mean": "batch_stats/{}/mean",
   ".running_var": "batch_stats/{}/var",
 }
-# kind of layer: {what follows its name in PyTorch: our name}
+# kind of layer: {suffix of its name in PyTorch: our name}
 _LEAVES = {
   "conv": {".weight": "params/{}/kernel"},
   "dense": _DENSE,
@@ -43,8 +43,9 @@ _LEAVES = {
   "layer_norm": _NORM,
   "parameter": {"": "params/{}"},
 }
-# {end of a name that tells the architecture: {torchvision's name: timm's}}. The
-# first * after "features" counts stages and what lies between them.
+# {suffix by which an architecture is recognised: {torchvision's name: timm's}}.
+# The first number after "features" counts the stages and, between them, the
+# downsampling layers, so it is about twice timm's number of the stage.
 _TORCHVISION = {
   ".layer_scale": {  # ConvNeXt
     "features.0": "stem",
@@ -68,26 +69,28 @@ _TORCHVISION = {
   },
 }
 _STEM = "patch_embed.backbone"  # of a hybrid ViT
-# PyTorch's kernels are [out, in] and [out, in, h, w]; ours, by number of axes:
+# PyTorch's kernels are [out, in] and [out, in, h, w]. The transpositions that
+# turn them into ours and back, by number of axes:
 _TO_OURS = {2: (1, 0), 4: (2, 3, 1, 0)}
 _TO_TORCH = {2: (1, 0), 4: (3, 2, 0, 1)}
 
 
 def from_torch(model, state_dict, what=None):
-  """Turns PyTorch's weights into those of a model.
+  """Turns a PyTorch state dict into a model's variables.
 
   Args:
     model: has `torch_layers()`; see above.
     state_dict: {name: NumPy array}.
-    what: whose weights they should be, for errors; "this ResNet" by default.
+    what: the model's name in error messages; by default, for example,
+      "this ResNet".
 
   Returns:
     {"params": ...} and, where there are running statistics, "batch_stats":
     nested dicts of arrays, for `fit.adapt`.
 
   Raises:
-    ValueError: a name that the model does not list, or a shape that its heads
-      do not divide.
+    ValueError: for a name that the model does not list, or a shape that can't
+      be divided among the model's heads.
   """
   what = what or f"this {type(model).__name__}"
   rows = [(_pattern(torch), *rest) for torch, *rest in _leaves(model)]
@@ -132,7 +135,8 @@ def to_torch(model, variables):
         names = [_fill(name, found.groups()) for name in ours]
         arrays = [np.asarray(flat[name]) for name in names]
         array = _to_torch(arrays, kind)
-        # safetensors writes the memory as it lies, transposed or not.
+        # Contiguous, because safetensors writes an array's memory without
+        # regard to its strides, and a transposed array would come out wrong.
         state_dict[_fill(torch, found.groups())] = np.ascontiguousarray(array)
         done.update(names)
   if rest := sorted(set(flat) - done):
@@ -141,12 +145,12 @@ def to_torch(model, variables):
 
 
 def from_torchvision(state_dict):
-  """Turns a torchvision model's weights into ours, whichever model it is.
+  """Turns the weights of a torchvision model into ours.
 
-  Its ResNets, ConvNeXts and Swin Transformers.
+  Recognises torchvision's ResNets, ConvNeXts and Swin Transformers.
 
   Args:
-    state_dict: the model's `state_dict()` with NumPy arrays for values:
+    state_dict: the model's `state_dict()` as NumPy arrays,
       `{k: v.numpy() for k, v in model.state_dict().items()}`; or a file, see
       `torch_files.load`.
 
@@ -161,18 +165,18 @@ def from_torchvision(state_dict):
 
 
 def from_timm(state_dict, *, head_dim=64):
-  """Turns a timm model's weights into ours, whichever model it is.
+  """Turns the weights of a timm model into ours.
 
-  Its ResNets, with deep stem, average pooling in the shortcuts,
-  squeeze-and-excitation or ECA and groups, become those of
-  `big_crop.models.resnet`;
-  its ViTs and DeiTs those of `big_crop.models.vit` ("DeiT-S/16"); its RepVGGs,
-  re-parametrised or not, ConvNeXts, EfficientNets, RegNets and Swin
-  Transformers those of the modules of these names.
+  Recognises timm's ResNets (also with deep stem, average pooling in the
+  shortcuts, squeeze-and-excitation or ECA, and groups), for
+  `big_crop.models.resnet`; ViTs and DeiTs, for `big_crop.models.vit`
+  ("DeiT-S/16"); and RepVGGs (re-parametrised or not), ConvNeXts, EfficientNets,
+  RegNets and Swin Transformers, for the modules of these names.
 
   Args:
     state_dict: as in `from_torchvision`.
-    head_dim: width of a ViT's attention head, which the weights don't tell.
+    head_dim: width of a ViT's attention heads. It must be given, because it
+      can't be inferred from the weights.
 
   Returns:
     {"params": ...} and, for a model with batch norm, "batch_stats": nested
@@ -192,7 +196,7 @@ def _from_library(library, state_dict, head_dim=64):
 
 
 def _model_of(weights, head_dim):
-  """A model with the names of timm's weights, of whatever size."""
+  """A model with the same parameter names as timm's weights, of any size."""
   if weights.keys() & {"stem.conv_kxk.conv.weight", "stem.reparam_conv.weight"}:
     return models.get_model("repvgg", 1)
   if "conv_stem.weight" in weights:
@@ -282,7 +286,7 @@ def _fill(name, numbers):
 
 
 def _to_ours(value, kind, parts, heads):
-  """PyTorch's array as ours, of which there are `parts`."""
+  """Converts PyTorch's array to a list of `parts` arrays of ours."""
   if kind == "parameter":
     return [value]
   if kind == "pointwise" and value.ndim == 4:

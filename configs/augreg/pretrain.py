@@ -4,44 +4,45 @@ r"""Pretraining as in "How to train your ViT?" (arXiv:2106.10270), section 3.4.
       configs/augreg/pretrain.py:model=S/16,data=i1k,aug=medium1,wd=0.1,do=0.1,sd=0.1
 
 Adam, batch 4096, learning rate 1e-3 after 10,000 steps of warm-up, cosine,
-clipping 1.0, TensorFlow's Inception crop of 5 to 100%, flip, [-1, 1]. Weight
-decay is given as the paper has it, times the learning rate. From the authors'
+clipping 1.0, TensorFlow's Inception crop of 5 to 100%, flip, [-1, 1]. `wd` is
+the paper's number, which is multiplied by the learning rate. From the authors'
 code (big_vision): the sigmoid loss, the head's bias, bfloat16 for Adam's first
 moment, and the view for validation, the shorter side to 256 and the central
 224. Top-1 of ImageNet-1k's validation set, best setting by minival, after 300
 epochs: Ti/16 72.59, S/32 72.07, S/16 79.00, B/32 74.42, B/16 79.84, L/16 75.72
 (Table 3, i1k_up).
 
-ImageNet-21k is not in TFDS: `source` is a dataset of yours, prepared with TFDS or a
-folder of class folders, whose split `split` has all images, in mixed order. As
-in the authors' code the first 25,600 are for testing, the next as many for
-validation. Images that are in the test sets of other datasets are yours to
-leave out.
+ImageNet-21k is not in TFDS: `source` is a dataset of your own, prepared with
+TFDS or a folder of class folders, whose split `split` has all images in random
+order. As in the authors' code, the first 25,600 images are for testing and the
+next 25,600 for validation. Images that are also in the test sets of other
+datasets are not removed; you have to do that.
 
-From scratch, as in appendix A, `data` is one of the small datasets of
-`big_crop.study.augreg.TRANSFER`, or critters, the embedded one. Then weight
-decay is not times the learning rate, which is footnote 4's "decoupled"; batch
-(512) and warm-up (a tenth) are not the paper's, which does not say.
+To train from scratch, as in appendix A, set `data` to one of the small datasets
+of `big_crop.study.augreg.TRANSFER`, or to critters, the embedded dataset. Then
+weight decay is not multiplied by the learning rate: footnote 4 calls it
+"decoupled". Batch (512) and warm-up (a tenth of the steps) are our choice,
+because the paper does not give them.
 
 What can be chosen:
 
     model     Ti/16, S/32, S/16, B/32, B/16, L/16, R+Ti/16, R26+S/32, R50+L/32;
-              or another variant of `vit`, as mu/8
+              or another variant of `vit`, for example mu/8
     data      i1k, i21k, or for training from scratch oxford_iiit_pet, resisc45,
               cifar100, kitti_distance, critters
     source, split, data_dir, num_classes  of i21k: imagenet21k, full; 21,843
     aug       none, light1, light2, medium1, medium2, strong1 (Figure 4's
               heavy1), strong2; appendix A also has medium4, strong4
     wd        0.1, 0.03
-    do, sd    dropout and stochastic depth: 0 or 0.1, both
-    epochs    300; of i21k also 30
-    hidden    a hidden layer in the head, as some of i1k's have
+    do, sd    dropout and stochastic depth: both 0, or both 0.1
+    epochs    300; the paper trains on i21k also for 30
+    hidden    a hidden layer in the head, as in some checkpoints of i1k
     res, lr, batch, seed
     dtype     of matrix products: bfloat16, float32
     remat, scan  save memory: docs/augreg.md
     real, v2  False leaves that evaluator out
     smoke
-"""  # noqa: E501
+"""
 
 import math
 
@@ -102,8 +103,8 @@ def get_config(arg=None):
     dropout=arg.do,
     drop_path=arg.sd,
     rep_size=arg.hidden,
-    # -6.9 and -10, of the authors' code, are the priors of 1000 and of 21,843
-    # classes.
+    # -6.9 and -10 are from the authors' code: the logs of 1/1000 and 1/21,843,
+    # the prior probabilities of a class.
     head_bias=-round(math.log(task.num_classes), 1),
     dtype_mm=arg.dtype,
     remat=arg.remat,

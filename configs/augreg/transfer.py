@@ -3,28 +3,30 @@ r"""Finetuning as in "How to train your ViT?" (arXiv:2106.10270): Tables 4, 5.
     python -m big_crop.train --workdir DIR --config.model_load.index=INDEX \
       --config configs/augreg/transfer.py:init=augreg:B/16,dataset=cifar100,lr=0.01
 
-`init` is a published checkpoint ("augreg:" and its name, or a model's name for
-the one that the paper recommends), a file of weights, or a run's workdir. INDEX
-is AugReg's index.csv; the checkpoints lie beside it. The head is new.
+`init` is a published checkpoint ("augreg:" and its name, or "augreg:" and a
+model's name for the one that the paper recommends), a file of weights, or a
+run's workdir. INDEX is AugReg's index.csv; the checkpoints must be in the same
+folder. The head is new.
 
 SGD with momentum 0.9, kept in bfloat16, no weight decay, batch 512, clipping
-1.0, cosine with a warm-up, no dropout. `val` is the split to choose lr and
-steps by, `test` the one to report; after i21k choose ImageNet's by `v2`
+1.0, cosine with a warm-up, no dropout. Choose lr and steps by the evaluator
+`val` and report `test`. For ImageNet after pretraining on i21k, choose by `v2`
 (section 4.5). `big_crop.study.augreg` has the datasets, with their splits and
 what to sweep:
 
     Table 4   imagenet2012, oxford_iiit_pet, kitti_distance, cifar100, resisc45
     Table 5   the 19 of VTAB as vtab/cifar100, ..., vtab/norb_elevation
 
-The paper does not say how images are prepared. Here those of Table 4 but for
-kitti_distance are cropped (TensorFlow's Inception crop) and flipped, and tested
-on the central part, as in big_vision; others are resized as a whole, since
-their labels do not all stand cropping, as in task_adaptation.
+The paper does not say how images are preprocessed. Here images of Table 4's
+datasets except kitti_distance are cropped (TensorFlow's Inception crop) and
+flipped for training, and tested on the central part, as in big_vision. Images
+of the other datasets are resized as a whole, as in task_adaptation, because a
+crop would make some of their labels wrong.
 
 What can be chosen:
 
     init, dataset
-    model     of a file, or without `init` (B/16)
+    model     the model, if `init` is a file or not given (B/16)
     res       384, 224
     lr, steps, batch, seed, data_dir
     examples  1000: VTAB-1k, 800 to train on and 200 to choose by

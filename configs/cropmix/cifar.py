@@ -4,14 +4,14 @@ r"""CropMix on CIFAR: the runs of Table 1.
       configs/cropmix/cifar.py:model=preact_resnet-18,data=cifar10,area_min=1
 
 https://arxiv.org/abs/2205.15955, section 4.1: 300 epochs of SGD, learning rate
-0.1, tenths of it after each third, batches of 100, weight decay 1e-4 on every
-parameter, random flips and no other augmentation. All but the epochs, SGD and
-the flip are the authors' code's. Test top-1 error at the best epoch, mean of 5
-runs, of PreResNet18 on CIFAR-10: 4.92 with CropMix, 5.50 with
-`crop=inception_crop_fixed` (RRC in the paper), both for area_min=1.
+0.1, divided by 10 after each third of the run, batches of 100, weight decay
+1e-4 on every parameter, random flips and no other augmentation. All of this but
+the epochs, SGD and the flip is from the authors' code. Test top-1 error at the
+best epoch, mean of 5 runs, of PreResNet18 on CIFAR-10: 4.92 with CropMix, 5.50
+with `crop=inception_crop_fixed` (RRC in the paper), both for area_min=1.
 docs/cropmix.md has the other numbers, and why not to expect them.
 
-Arguments, beside `big_crop.recipes.ARGUMENTS` and `CROPMIX`:
+Arguments, besides `big_crop.recipes.ARGUMENTS` and `CROPMIX`:
 
     model     preact_resnet-18, xception-cifar, densenet-121, resnet-x50_32x4d,
               wide_resnet-28-10, small_vit, swin-cifar, resnet-18
@@ -21,14 +21,14 @@ Arguments, beside `big_crop.recipes.ARGUMENTS` and `CROPMIX`:
     area_min  percent: 75, 25, 1
     num, mix, alpha, permute  of CropMix; the paper has num=2
     res       pixels of the model's input (32)
-    width     channels of the first stage, of ResNets, to make them small
-    small_stem  False: a ResNet-18 with ImageNet's stem, a fifth of the time
+    width     channels of a ResNet's first stage, to make it small
+    small_stem  False: a ResNet-18 with ImageNet's stem, in a fifth of the time
     engine    tf.data, or device, for packed data
 """
 
 from big_crop import recipes
 
-# What a model needs for 32 pixels beside its name.
+# Arguments that some models need for images of 32 pixels.
 SMALL = {
   "densenet-121": dict(small_stem=True),
   "resnet-18": dict(small_stem=True),

@@ -3,18 +3,18 @@ r"""Finetunes a run of any objective on 1% or 10% of ImageNet's labels.
     python -m big_crop.train --workdir DIR \
       --config configs/cropmix/label_fraction.py:init=RUN,fraction=10
 
-`init` is the workdir of the run, whose model is taken from there; without it
-`model` starts from nothing, to compare with. CropMix
-(arXiv:2205.15955), section B.2.3, on SimCLR's subsets: 100 epochs of SGD with
-momentum 0.9, batch 256, no weight decay, a tenth of the learning rate after 30,
-60 and 90 epochs. It starts at
+`init` is the workdir of the run, which also gives the model. Without `init`,
+`model` is trained from scratch, as a baseline. CropMix (arXiv:2205.15955),
+section B.2.3, on SimCLR's subsets: 100 epochs of SGD with momentum 0.9, batch
+256, no weight decay; the learning rate is divided by 10 after 30, 60 and 90
+epochs. It starts at
 
     fraction   encoder   head
     10         0.01      0.2
     1          0.02      5
 
 What can be chosen: fraction, data, epochs, batch, and
-`big_crop.recipes.JUDGE`; with `quick`, this part of the embedded dataset.
+`big_crop.recipes.JUDGE`; with `quick`, fraction is of the embedded dataset.
 """
 
 from big_crop import names, recipes

@@ -5,10 +5,10 @@ r"""MAE's pretraining, with the plain crop or with CropMix.
 
 CropMix (arXiv:2205.15955), sections 6 and B.3.1; MAE (arXiv:2111.06377): ViT-B/16
 with a decoder of 8 blocks and 512 channels, 75% of the patches hidden,
-normalised pixels; AdamW (0.9, 0.95) with 1.5e-4 for each 256 images, weight
-decay 0.05, batch 4096, 20 epochs of warm-up, cosine; crops of 20 to 100% of the
-image, bicubic, flip. 200 epochs of all of ImageNet, 300 of 10% of it. After
-finetuning (configs/cropmix/mae_finetune.py), top-1 in Tables 4 and 9:
+normalised pixels; AdamW (0.9, 0.95) with learning rate 1.5e-4 per 256 images,
+weight decay 0.05, batch 4096, 20 epochs of warm-up, cosine; crops of 20 to 100%
+of the image, bicubic, flip. 200 epochs on all of ImageNet, 300 on 10% of it.
+After finetuning (configs/cropmix/mae_finetune.py), top-1 in Tables 4 and 9:
 
               plain   cropmix   cutmix
     100%      82.4    82.3      82.5
@@ -20,7 +20,7 @@ sees, and the predictions in the gaps.
 What can be chosen:
 
     views     plain; cropmix, 2, 3 or 4 views mixed by Mixup; cutmix, 2 by CutMix;
-              or untrained, plain for an encoder that stays as it starts
+              or untrained: plain views; the encoder keeps its initial weights
     fraction  percent of ImageNet's labels: 100 or 10
     crop      the law of the windows: inception_crop_fixed, or inception_crop
     model     the encoder's variant
@@ -95,14 +95,15 @@ def get_config(arg=None):
       variant="MAE-mu/6", width=128, depth=4, mlp_dim=512, num_heads=4
     )
     c.objective.decoder = dict(width=64, depth=2, num_heads=4)
-    # Most patches of the quickstart's data are the scene's faint noise.
+    # Most patches of the quickstart's images are faint background noise, which
+    # normalised pixels would amplify.
     c.objective.norm_pix = False
 
   c.optax_name = "scale_by_adam"
   c.optax = dict(b2=0.95)
   c.lr = arg.lr or scaled_lr(1.5e-4, arg.batch, base=256, rule="linear")
   c.wd = c.lr * 0.05  # as in PyTorch's AdamW
-  # As MAE's code: of all that is no vector.
+  # As in MAE's code, vectors (biases, norm scales) have no weight decay.
   c.wd_mults = [(".*/kernel", 1.0), ("cls|decoder/mask_token", 1.0)]
   c.schedule = dict(decay_type="cosine", warmup_epochs=20.0)
   if arg.quick or arg.smoke:

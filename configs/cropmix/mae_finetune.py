@@ -3,13 +3,14 @@ r"""Finetunes an encoder that MAE has pretrained, on labels.
     python -m big_crop.train --workdir DIR \
       --config configs/cropmix/mae_finetune.py:init=RUN
 
-`init` is the workdir of a run of configs/cropmix/mae.py, or MAE's published
-weights, which also have timm's names (a .pth file). CropMix (arXiv:2205.15955),
-section B.3.2, takes MAE's own procedure (arXiv:2111.06377, Table 9): 100
-epochs, 5 of warm-up, AdamW with 5e-4 for each 256 images, each layer 0.65 times
-as much as the one above it, weight decay 0.05, batch 1024, drop path 0.1, mixup
-0.8 or CutMix 1.0, label smoothing 0.1, erasing 0.25, RandAugment m9, the mean
-of the tokens in place of the class token. The crop is the plain one for all.
+`init` is the workdir of a run of configs/cropmix/mae.py, or a .pth file of
+MAE's published weights, which have timm's names. CropMix (arXiv:2205.15955),
+section B.3.2, follows MAE's own procedure (arXiv:2111.06377, Table 9): 100
+epochs, 5 of warm-up, AdamW with learning rate 5e-4 per 256 images, each layer's
+rate 0.65 times that of the layer above, weight decay 0.05, batch 1024, drop
+path 0.1, mixup 0.8 or CutMix 1.0, label smoothing 0.1, erasing 0.25,
+RandAugment m9, and the mean of the tokens instead of the class token. All runs
+are finetuned with the plain crop, whatever views they were pretrained with.
 
 What can be chosen: fraction, percent of ImageNet's labels, 100 or 10, as in
 pretraining; crop, inception_crop_fixed or inception_crop; lr, data, epochs,
@@ -69,7 +70,9 @@ def get_config(arg=None):
   c.model_load.dont_load += [
     "fc_norm/.*",
     "Transformer/encoder_norm/.*",
-    "pos_embedding",  # starts as what a run of ours had fixed
+    # Starts from the fixed positions of our pretraining, which are no parameter
+    # there.
+    "pos_embedding",
   ]
 
   depth = vit.decode_variant(c.model.variant)["depth"]
@@ -78,7 +81,9 @@ def get_config(arg=None):
   per_256 = 4e-3 if small else 5e-4
   c.lr = arg.lr or scaled_lr(per_256, arg.batch, base=256, rule="linear")
   c.lr_mults = layer_decay(c.model.get("depth", depth))
-  c.wd = c.lr * 0.05  # as in PyTorch's AdamW, whose decay the rates scale
+  # As in PyTorch's AdamW, which multiplies the decay by the learning rate, here
+  # that of each layer.
+  c.wd = c.lr * 0.05
   undecayed = (".*/(bias|scale)|cls|pos_embedding", 0.0)
   c.wd_mults = [undecayed, *c.lr_mults, (".*", 1.0)]
   c.schedule = dict(decay_type="cosine", warmup_epochs=5.0)

@@ -1,4 +1,4 @@
-r"""MoCo v2 in AsymSiam's form, with plain views, ScaleMix or CropMix.
+r"""MoCo v2 as in AsymSiam, with plain views, ScaleMix or CropMix.
 
     python -m big_crop.train --workdir DIR \
       --config configs/cropmix/moco_v2.py:views=cropmix
@@ -11,18 +11,19 @@ image with colour jitter, grey, blur and flip. The query is
     plain     one such view
     scalemix  two such views, one with a box of the other (AsymSiam,
               arXiv:2203.16822)
-    cropmix   the same of a view of 20 to 60% and one of 60 to 100%, of which
-              the latter gives the box
+    cropmix   a view of 20 to 60% with a box of a view of 60 to 100%
     mixup     as cropmix, with Mixup in place of the box (Table 8)
-    untrained as plain; the encoder stays as it starts, to compare with
+    untrained as plain; the encoder keeps its initial weights, as a baseline
 
-and the key is plain. Linear probes of the first three have a top-1 of 65.8,
-67.2 and 67.8 (Table 3). Table 8's rows "+ Mixup" and "+ CutMix" are exchanged:
-the former repeats Table 3's CropMix, which cuts, and the text calls Mixup poor.
-Blur is torchvision's, MoCo's is Pillow's (see the op `gaussian_blur`).
+and the key is a plain view. Linear probes of the first three have a top-1 of
+65.8, 67.2 and 67.8 (Table 3). In the paper's Table 8 the rows "+ Mixup" and "+
+CutMix" are exchanged: the former repeats the number of Table 3's CropMix, which
+cuts, and the text calls Mixup poor. Blur is torchvision's, while MoCo's is
+Pillow's (see the op `gaussian_blur`).
 
-metrics.jsonl has what tells a collapse: alignment, uniformity, feature_std, and
-the accuracy of nearest neighbours (features/knn_top1).
+metrics.jsonl has metrics by which a collapse is recognised: alignment,
+uniformity, feature_std, and the accuracy of nearest neighbours
+(features/knn_top1).
 
 What can be chosen:
 

@@ -2,10 +2,11 @@ r"""R1 of CropMix: 300 epochs of SGD with three drops of the learning rate.
 
     python -m big_crop.train --workdir DIR --config configs/cropmix/r1.py
 
-https://arxiv.org/abs/2205.15955, Table 6, column R1, and the authors' code:
-momentum is not Nesterov's, and everything decays. ResNet-50: top-1 77.60;
-`r1.py:crop=inception_crop_fixed`, RRC with its area_min of 8%: 76.59 (Table 2).
-model=resnet-200 79.43 against 78.49, model=repvgg-A2 75.65 against 75.28.
+https://arxiv.org/abs/2205.15955, Table 6, column R1. From the authors' code:
+plain (not Nesterov) momentum, and weight decay on every parameter. Top-1 of
+ResNet-50 is 77.60, and 76.59 with `r1.py:crop=inception_crop_fixed`, which is
+RRC with its area_min of 8% (Table 2); of model=resnet-200 79.43 and 78.49, of
+model=repvgg-A2 75.65 and 75.28.
 
 The ablations of Tables 5 and 7 are arguments: num=2+3, scales=single,
 mix=cutmix, alpha, permute, res, interpolation (of training and test), area_min,

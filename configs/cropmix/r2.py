@@ -6,9 +6,10 @@ https://arxiv.org/abs/2205.15955, Table 6, column R2. ResNet-50: top-1 78.71;
 `r2.py:crop=inception_crop_fixed`, RRC with its area_min of 8%: 78.41 (Table 2).
 model=repvgg-A2 76.39 against 76.24.
 
-The paper does not say what is erased, noise as in timm or 0 as in torchvision,
-whose recipes these ingredients are from: here 0. Nor whether the cosine falls
-by the step or by the epoch: here by the step.
+The paper does not say whether random erasing fills in noise, as in timm, or 0,
+as in torchvision, whose recipes these ingredients are from: here it is 0. Nor
+does it say whether the cosine changes with each step or each epoch: here with
+each step.
 
 `r2.py:smoke` is half a minute on the embedded dataset. All arguments: those of
 `big_crop.recipes.ARGUMENTS` and `CROPMIX`, and below. Needs imagenet2012 in

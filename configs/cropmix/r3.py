@@ -8,10 +8,10 @@ https://arxiv.org/abs/2205.15955, Table 6, column R3. ConvNeXt-T: top-1 81.92;
 81.72. The default is ResNet-50: 78.82 against 78.67 (Table 2).
 
 From ConvNeXt's code and not in the paper: RandAugment's strength, the averages'
-decay of 0.9999, the least learning rate of 1e-6, bicubic resizes, and a drop
-path of 0.1, of ConvNeXt alone. The paper's colour jitter does nothing beside
-RandAugment there, and is left out. The batch is 8 x 512, as the paper's 8 steps
-of 8 x 64, but batch norm's statistics are those of 512 images and not of 64.
+decay of 0.9999, the final learning rate of 1e-6, bicubic resizes, and a drop
+path of 0.1, for ConvNeXt only. The paper's colour jitter is left out, because
+ConvNeXt's code ignores it when RandAugment is on. The batch is 8 x 512, as the
+paper's 8 steps of 8 x 64, but batch norm normalises over 512 images, not 64.
 
 `r3.py:smoke` is half a minute on the embedded dataset. All arguments: those of
 `big_crop.recipes.ARGUMENTS` and `CROPMIX`, and below. Needs imagenet2012 in

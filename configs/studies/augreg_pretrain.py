@@ -6,8 +6,8 @@ r"""All of pretraining in "How to train your ViT?": Figures 4 and 7, 756 runs.
 
 Nine models in 28 configurations (seven augmentations, regularised or not, two
 weight decays) on ImageNet-1k for 300 epochs, and on ImageNet-21k for 30 and for
-300. The report compares regularised with plain runs at equal weight decay, and
-has Figure 7, which does not say of which decay it is.
+300. The report compares regularised with plain runs at equal weight decay. It
+also has Figure 7; the paper does not say for which weight decay.
 
 Arguments, as in `:models=S/32:B/32,data=i1k`:
 
@@ -15,7 +15,7 @@ Arguments, as in `:models=S/32:B/32,data=i1k`:
     data      i1k, i21k or i1k:i21k
     aug       augmentations, joined by : (all seven)
     wd        0.1:0.03
-    epochs    in place of 300, and a tenth of it in place of 30
+    epochs    replaces 300; a tenth of it replaces 30
     seeds     how many, from 0 (1)
     source, data_dir  as in configs/augreg/pretrain.py
     smoke     to try it on the embedded dataset
@@ -47,7 +47,7 @@ def get_config(arg=None):
   for data, epochs in augreg.PRETRAINED:
     if data not in chosen:
       continue
-    # Figure 7's settings are the only ones without dropout's rate.
+    # do=None selects Figure 7's settings, the only ones without the factor do.
     c.families += [
       dict(
         name=f"gain {data} {epochs}",
@@ -73,7 +73,7 @@ def get_config(arg=None):
   c.metrics += [dict(key="gain/top1", label=gain, digits=0, better=None)]
   c.reference = ["augreg_regularisation"]
   for data in chosen:
-    # Of ImageNet-1k the paper shows the accuracy on minival.
+    # For ImageNet-1k the paper shows the accuracy on minival.
     val = "minival" if data == "i1k" else "val"
     label = f"{val} accuracy of {data} (%)"
     c.metrics += [dict(key=f"{val}/top1", label=label, scale=100)]

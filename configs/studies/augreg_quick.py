@@ -1,20 +1,20 @@
-r"""Augmentation or regularisation, for which budget? On a laptop, 64 runs.
+r"""Augmentation or regularisation, for which budget? 64 runs on a laptop.
 
     S="--config configs/studies/augreg_quick.py"
     python -m big_crop.study run $S --workdir DIR
     python -m big_crop.study report $S --workdir DIR
 
-"How to train your ViT?" (arXiv:2106.10270), section 4.4, in small: two sizes of
-ViT on the embedded dataset, four augmentations, dropout and stochastic depth of
-0.1 or none, two budgets, two seeds. Compared are regularised with plain runs,
-and each augmentation with none.
+"How to train your ViT?" (arXiv:2106.10270), section 4.4, in miniature: two
+sizes of ViT on the embedded dataset, four augmentations, dropout and stochastic
+depth of 0.1 or none, two budgets, two seeds. The report compares regularised
+with plain runs, and each augmentation with none.
 
 Arguments, as in `:seeds=1,epochs=4:16`:
 
     widths    of the models, joined by : (64:128)
     epochs    joined by : (5:20)
     seeds     how many, from 0 (2)
-    data      critters, or where it is packed
+    data      critters, or a folder with packed data
     engine    tf.data, or device, for packed data
 """
 

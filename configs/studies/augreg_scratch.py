@@ -4,14 +4,15 @@ r"""Training from scratch: appendix A of "How to train your ViT?", Figure 2.
     python -m big_crop.study run $S --workdir DIR --index $SLURM_ARRAY_TASK_ID
     python -m big_crop.study report $S --workdir DIR
 
-The paper's 4,752 runs of B/32 and B/16 on Pets37 and Resisc45. The report has
-the test accuracy of what is best on the validation set after each number of
-epochs, and what a random search finds that spends as many epochs.
+The paper's 4,752 runs of B/32 and B/16 on Pets37 and Resisc45. For each number
+of epochs, the report has the test accuracy of the run that is best on the
+validation set. It also has the accuracy that a random search finds when all its
+runs together have a given number of epochs.
 
 Arguments, as in `:sets=B/32@resisc45,epochs=75:250`:
 
     sets      MODEL@DATA, joined by : (the four)
-    epochs    only these of the paper's, joined by :
+    epochs    only these of the paper's numbers of epochs, joined by :
     data_dir
     smoke     to try it on the embedded dataset
 """

@@ -4,20 +4,21 @@ r"""Tables 3 and 5 of "How to train your ViT?": finetuning checkpoints.
     python -m big_crop.study run $S --workdir DIR --index $SLURM_ARRAY_TASK_ID
     python -m big_crop.study report $S --workdir DIR
 
-Each checkpoint on each dataset with each learning rate and number of steps that
-the paper sweeps. The report has, for each, the test accuracy of what is best on
-the validation set, and the means of VTAB's groups.
+Finetunes each checkpoint on each dataset with each learning rate and number of
+steps that the paper sweeps. For each checkpoint and dataset, the report has the
+test accuracy of the run that is best on the validation set, and the means of
+VTAB's groups.
 
 Arguments, as in `:index=INDEX,inits=B/16:S/32,data=cifar100:oxford_iiit_pet`:
 
-    index     AugReg's index.csv, beside the checkpoints
-    inits     models, for the recommended ones, or names of checkpoints, joined
-              by : (the paper's nine models)
+    index     AugReg's index.csv, in the folder of the checkpoints
+    inits     names of models, for their recommended checkpoints, or names of
+              checkpoints, joined by : (the paper's nine models)
     data      datasets of configs/augreg/transfer.py, joined by :; vtab, which
               is the default, are its 19, and table4 are those of Table 4
     res       224
     seeds     how many, from 0 (1)
-    examples, data_dir  as there
+    examples, data_dir  as in that config
     by        the evaluator that chooses: val, or v2 for ImageNet after i21k
 """
 

@@ -4,21 +4,23 @@ r"""CropMix's ablations: Table 5, Table 7 and Figure 3 on 10% of ImageNet.
     python -m big_crop.study run $S --workdir DIR --index $SLURM_ARRAY_TASK_ID
     python -m big_crop.study report $S --workdir DIR
 
-ResNet-50 with R1, two runs of each setting, as in the paper, in the shape of
-its tables and with its numbers beside. Settings that tables share are trained
-once.
-RRC is `inception_crop_fixed`; num=1 is RRC too, with CropMix's area_min of 1%,
-and so is Table 7's baseline at 10%. Figure 3 has no numbers that can be read.
-Of (2,3,4,5), which the text names, the paper has no number.
+ResNet-50 with R1, two runs of each setting, as in the paper. The report has the
+paper's tables, with its numbers beside ours. Settings that tables share are
+trained once.
 
-The paper does not say which tenth of ImageNet it takes: here it is SimCLR's, as
-`imagenet2012_subset/10pct` in TFDS; nor how strong its colour jitter is.
+RRC is `inception_crop_fixed`. num=1 is also RRC, with CropMix's area_min of 1%,
+and so is Table 7's baseline at 10%. No numbers can be read off Figure 3. The
+text mentions (2,3,4,5) crops, but the paper has no number for them.
+
+The paper does not say which tenth of ImageNet it uses: here it is SimCLR's,
+`imagenet2012_subset/10pct` in TFDS. Nor does it give the strength of its colour
+jitter.
 
 Arguments, as in `:tables=5a+5e,seeds=1`:
 
     tables    joined by + (5a+5b+5c+5d+5e+5f+7+f3)
     seeds     how many, from 0 (2)
-    epochs    300, as R1
+    epochs    300, as in R1
     robust    also Table 2's other metrics, which Table 7 has: docs/cropmix.md
     data, data_dir, corrupted
     smoke     to try it on the embedded dataset
@@ -65,7 +67,7 @@ def get_config(arg=None):
   c.base = "../cropmix/r1.py"
   shared = ("epochs", "robust", "data", "data_dir", "corrupted", "smoke")
   c.arguments = {k: arg[k] for k in shared}
-  c.arguments.area_min = 1  # which RRC has where a table says no other
+  c.arguments.area_min = 1  # for RRC, too, unless a table says otherwise
   c.seeds = list(range(arg.seeds))
   c.metrics = list(CROPMIX_METRICS)
   c.ablations = reference.ablations(

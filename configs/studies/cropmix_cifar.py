@@ -4,14 +4,14 @@ r"""Table 1 of CropMix: seven models on CIFAR-10 and CIFAR-100, 420 runs.
     python -m big_crop.study run $S --workdir DIR --index $SLURM_ARRAY_TASK_ID
     python -m big_crop.study report $S --workdir DIR
 
-Each model with RRC (`inception_crop_fixed`) and with CropMix at three least
-crop scales, five seeds. The report has the top-1 error at the best epoch, which
-was chosen on the test set and is what the paper has, and at the last epoch.
+Each model with RRC (`inception_crop_fixed`) and with CropMix, at three values
+of area_min, with five seeds. The report has the top-1 error at the last epoch,
+and at the best epoch, chosen on the test set, which is what the paper reports.
 
 Arguments, as in `:models=resnet-18,data=/data/images_32,engine=device,seeds=2`:
 
     models    of configs/cropmix/cifar.py, joined by + (the paper's seven)
-    data      cifar10+cifar100, or any other, as there
+    data      cifar10+cifar100, or any other data of that config
     area_min  percent, joined by + (75+25+1)
     seeds     how many, from 0 (5)
     epochs    300
@@ -63,7 +63,7 @@ def get_config(arg=None):
     )
   ]
 
-  # Errors, as the paper has them.
+  # The paper reports errors, not accuracies.
   error = dict(scale=-100, offset=100, better="lower")
   c.metrics = [
     dict(key="val/top1_best", label="top-1 error, best epoch (%)", **error),

@@ -6,14 +6,15 @@ r"""Table 2 of CropMix, and Table 7 on all of ImageNet: 15 runs.
 
 RRC against CropMix: ResNet-50 with R1, R2 and R3, ResNet-200 with R1, RepVGG-A2
 with R1 and R2, ConvNeXt-T with R3; and R1's ResNet-50 with its crops mixed as
-in CutMix. One run each, at the last epoch, with the paper's numbers beside.
+in CutMix. One run each, evaluated at the last epoch. The report has the paper's
+numbers beside ours.
 
 Arguments, as in `:recipes=r1,models=resnet-50`:
 
     recipes   joined by + (r1+r2+r3)
-    models    joined by +; those of the above that are left out are not trained
+    models    train only these of the above, joined by +
     seeds     how many, from 0 (1)
-    robust    the metrics beside top-1 (True): docs/cropmix.md
+    robust    the metrics besides top-1 (True): docs/cropmix.md
     corrupted  the folder of Co-Mixup's two test sets; None leaves them out
     data_dir
     smoke     to try it on the embedded dataset

@@ -5,20 +5,20 @@ r"""CropMix without labels: Tables 3 and 8 (MoCo v2), 4 and 9 (MAE).
     python -m big_crop.study run $P,init=DIR --workdir JUDGED
     python -m big_crop.study report $P,init=DIR --workdir JUDGED
 
-The first pretrains with each kind of views. With `init`, its folder, the
-second judges the encoders as the paper does: linear probes and finetuning on
-10% and 1% of the labels for MoCo v2, finetuning for MAE; the report has the
-paper's numbers beside. For detection, which the tables have too, see
-docs/cropmix.md.
+The first `run` pretrains with each kind of views. The second, whose `init` is
+the folder of the first, evaluates the encoders as in the paper: linear probes
+and finetuning on 10% and 1% of the labels for MoCo v2, finetuning for MAE. The
+report has the paper's numbers beside ours. The tables also have detection, for
+which see docs/cropmix.md.
 
 Arguments, as in `:method=mae,seeds=1`:
 
     method    moco_v2 or mae
     init      see above
-    seeds     how many, from 0; each judges its own encoder (1)
-    quick     the quickstart's data and size, 3 seeds, views that are plain and
-              CropMix's, and untrained encoders to compare with; the report of
-              the pretraining has nearest neighbours and linear classifiers
+    seeds     how many, from 0; each evaluates the encoder of the same seed (1)
+    quick     the quickstart's data and size, 3 seeds, plain views and CropMix,
+              and untrained encoders as a baseline; the report of the
+              pretraining has nearest neighbours and linear classifiers
     engine    tf.data, or device, for packed data
     epochs, batch, data, data_dir   of the configs in configs/cropmix/
 """
@@ -27,7 +27,7 @@ from big_crop import names
 from big_crop.config import parse_arg
 from big_crop.study.grid import default_study
 
-VIEWS = {  # beside plain ones
+VIEWS = {  # kinds of views besides the plain ones
   "moco_v2": ["scalemix", "cropmix", "mixup"],
   "mae": ["cropmix", "cutmix"],
 }

@@ -7,9 +7,10 @@ TensorFlow's law, the fixed law and Beta crops of the fixed law's strength (the
 same 5th-percentile crop scale), a strong and a weak one of each, for a low and
 a high budget, three seeds. 50 minutes on two CPU cores that others shared.
 
-Only 1,000 images are trained on, so that the high budget is one: it fits them.
-All others, 4,000, are for validation. TensorFlow's law runs on the uniforms of
-the other laws, so that runs of one seed see crops that differ by the law alone.
+There are only 1,000 training images, so that the model fits them within the
+high budget. The other 4,000 images are for validation. TensorFlow's law is
+computed from the same uniform random numbers as the other laws, so that the
+crops of runs with the same seed differ by the law alone.
 
 On a GPU, with the dataset packed into DIR, several runs as one program:
 
@@ -27,7 +28,10 @@ BUDGETS = [15, 120]  # epochs
 
 
 def matched_alpha(area_min):
-  """Beta(alpha, 1) from 0 whose 5th percentile is that of the fixed law."""
+  """alpha such that Beta(alpha, 1) has the fixed law's 5th percentile.
+
+  The Beta crop's areas begin at 0, the fixed law's at `area_min` percent.
+  """
   low = area_min / 100
   return round(math.log(0.05) / math.log(low + 0.05 * (1 - low)), 3)
 

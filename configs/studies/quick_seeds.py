@@ -4,14 +4,14 @@ r"""Seed statistics that a laptop can make: two crop laws, ten seeds each.
     python -m big_crop.study run $S && python -m big_crop.study report $S
 
 The embedded dataset: 1,000 images to train on, 1,000 to validate on, and 3,000
-of a second test set, as ImageNet-V2 is one. See
-configs/studies/resnet_strikes_back_seeds.py for ResNet-50 on ImageNet.
+as a second test set, which plays the role of ImageNet-V2. For ResNet-50 on
+ImageNet see configs/studies/resnet_strikes_back_seeds.py.
 
 Arguments, as in `:seeds=20`:
 
     seeds     how many (10)
-    crop      a law, or several: TensorFlow's and the fixed one
-              (inception_crop_coupled+inception_crop_fixed)
+    crop      a law, or several, joined by +; by default TensorFlow's and the
+              fixed one (inception_crop_coupled+inception_crop_fixed)
     area_min  percent (5)
     epochs    20
 """  # noqa: E501

@@ -6,9 +6,9 @@ r"""Is Scion's learning rate the best? Doubled and halved, 9 runs.
 
 "You May Be Running the Wrong Inception Crop" takes Scion's learning rate from
 its authors and checks it "for the 90ep experiment by doubling and halving it"
-(section 5), without numbers. These runs are beside the paper's 522 of
-configs/studies/wrong_inception_crop.py. Both learning rates change, gamma_l =
-0.01 and gamma_L = 20 gamma_l, while lambda_l stays 0.08.
+(section 5), but gives no numbers. These runs are not among the paper's 522 of
+configs/studies/wrong_inception_crop.py. Both learning rates change together,
+gamma_l = 0.01 and gamma_L = 20 gamma_l, while lambda_l stays 0.08.
 
 Arguments: data_dir; smoke, to try it on the embedded dataset.
 """

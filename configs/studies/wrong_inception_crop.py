@@ -6,18 +6,19 @@ r"""The 522 runs of "You May Be Running the Wrong Inception Crop".
       --config configs/studies/wrong_inception_crop.py
 
 ViT-S/16 on ImageNet-1k: 450 runs with AdamW (sections 5 and 6.2) and 72 with
-Scion (section 6.4, appendix I). `report` gives Tables 1-16 and 18 and Figures
-4-12, 16-18, 20 and 26; `report --reference` puts the paper's beside, and its
-Figure 14. Figures 19 and 21-25 are of `python -m big_crop.saliency`.
+Scion (section 6.4, appendix I). `report` makes Tables 1-16 and 18 and Figures
+4-12, 16-18, 20 and 26; `report --reference` adds the paper's own beside ours,
+and Figure 14. `python -m big_crop.saliency` makes Figures 19 and 21-25.
 
 Arguments, as in `:tensorflow=inception_crop_port`:
 
     tensorflow  the crop of the 90 runs with TensorFlow's law:
-                inception_crop, its own kernel, as users have it (the default);
-                inception_crop_port, the reimplementation that the paper trained
-                with, with ratios up to 4/3 and not 1.33 and the last offset
-                drawn too; or inception_crop_coupled, the kernel's law on the
-                random numbers of the other crops, for paired tests
+                inception_crop, TensorFlow's own kernel, which users run (the
+                default); inception_crop_port, the reimplementation that the
+                paper trained with, where ratios go up to 4/3, not 1.33, and the
+                last offset is drawn, too; or inception_crop_coupled, the
+                kernel's law computed from the same random numbers as the other
+                crops, for paired tests
     data_dir
     smoke       to try it on the embedded dataset
 """
@@ -52,7 +53,7 @@ def get_config(arg=None):
     dict(**beta, area_min=[5, 10], alpha=[2, 3, 5], beta=1, epochs=budgets),
     dict(**beta, area_min=0, alpha=list(paper.ALPHA), beta=1, epochs=budgets),
     dict(**scion, area_min=5, wd=[0.04, 0.08, 0.12, 0.16], epochs=budgets),
-    # The best area_min of the AdamW runs, where it is not 5%.
+    # The best area_min of the AdamW runs, for budgets where it is not 5%.
     dict(**scion, area_min=25, wd=0.08, epochs=[30, 60]),
     dict(**scion, area_min=10, wd=0.08, epochs=90),
     dict(**scion, area_min=2.5, wd=0.08, epochs=300),

@@ -4,23 +4,24 @@ r"""ViT-S/16 on ImageNet-1k: "You May Be Running the Wrong Inception Crop".
       --config configs/wrong_inception_crop/vit_s16_i1k.py:crop=inception_crop_fixed,area_min=5,epochs=90
 
 The "Simple ViT" of arXiv:2205.01580 with its linear head: batch 1024, 10,000
-warm-up steps, cosine, AdamW 1e-3, weight decay 1e-4 (times the schedule, not
-the learning rate), clipping 1.0, RandAugment(2, 10) with the right `Contrast`,
-Mixup 0.2. The paper's top-1, mean and standard deviation of three seeds:
+warm-up steps, cosine, AdamW 1e-3, weight decay 1e-4 (multiplied by the
+schedule, not by the learning rate), clipping 1.0, RandAugment(2, 10) with the
+right `Contrast`, Mixup 0.2. The paper's top-1, mean and standard deviation of
+three seeds:
 
     90 epochs, area_min=5   val            ReaL
     inception_crop          76.25 +- 0.05  83.10 +- 0.03   Tables 5, 7
     inception_crop_fixed    76.92 +- 0.13  83.39 +- 0.09   Tables 6, 8
 
-With `optimiser=scion`, appendix I's: batch 4096, no warm-up, RMSNorm, GELU
-times sqrt(2), as in Scion's own ViT, whose RMSNorm has no learnt scale;
+`optimiser=scion` is the setup of appendix I: batch 4096, no warm-up, RMSNorm,
+GELU times sqrt(2), as in Scion's own ViT, whose RMSNorm has no learnt scale;
 78.68 +- 0.09 and 84.94 +- 0.05 (Table 18).
 
 The paper trained in PyTorch and names "the full setup" of arXiv:2205.01580. It
-is silent on the numbers' dtype, the kind of GELU and the validation's resize.
-Here the dtype is bfloat16 for speed, `dtype=float32` is the safe choice; GELU
-is big_vision's tanh approximation, `gelu_exact=True` is PyTorch's default; and
-validation is big_vision's view, the shorter side to 256 and the central 224.
+does not give the dtype, the kind of GELU and the resize for validation. Here
+the dtype is bfloat16 for speed; `dtype=float32` is the safe choice. GELU is
+big_vision's tanh approximation; `gelu_exact=True` is PyTorch's default.
+Validation uses big_vision's view: the shorter side to 256 and the central 224.
 
 Needs imagenet2012, imagenet2012_real and imagenet_v2, prepared by TFDS. A smoke
 test on the embedded dataset, half a minute on a CPU: append `:smoke`.
@@ -39,7 +40,7 @@ Arguments, each of the paper's 522 runs being some choice of the first seven:
               gamma_l, and its decay is gamma_l lambda_l: both follow lr
     dtype     of matrix products: bfloat16, float32
     gelu_exact  the exact GELU
-    antialias of the crop's resize, which PyTorch has and big_vision has not
+    antialias of the crop's resize, on in PyTorch and off in big_vision
     batch, data_dir
     real, v2, saliency  False leaves that evaluator out
     smoke
