@@ -21,16 +21,22 @@ from pp_ops.errors import UserError
 
 
 def decay(config: Mapping[str, Any], **sizes: int) -> float | Callable | None:
-  """`ema_decay` of `step.make_step`, from `config.ema_decay` or `config.swa`.
+  """Makes the argument `ema_decay` of `step.make_step`.
 
   Args:
-    config: of the run. `swa` is empty or has start_{steps, ...}, the first step
-      whose weights count, and every_{steps, ...}; `schedules.to_steps` has the
-      units. Until the first one the averages are the weights themselves.
-    **sizes: as `to_steps` takes them.
+    config: the run's. `swa` is empty, or has `start_UNIT`, the first step whose
+      weights count, and `every_UNIT`, the distance to the next such step, with
+      UNIT one of `schedules.UNITS`. Before the first such step the averages
+      equal the weights.
+    **sizes: the arguments of `schedules.to_steps` after the config.
+
+  Returns:
+    `config.ema_decay`; or with `swa` a function from the number of updates so
+    far to the decay that makes the average a plain mean.
 
   Raises:
-    ValueError: in one line, for what does not fit.
+    ValueError: in one line, if both are set, or if `swa` has a wrong key, no
+      `every_`, or no `start_` within the run.
   """
   if not config["swa"]:
     return config["ema_decay"]
@@ -50,7 +56,7 @@ def decay(config: Mapping[str, Any], **sizes: int) -> float | Callable | None:
     )
 
   def share(step):
-    """The share that the old averages keep after so many steps."""
+    """The weight of the old average in the new one, at this step."""
     num = (step - start) // every
     keep = jnp.where((step - start) % every == 0, num / (num + 1), 1.0)
     return jnp.where(step < start, 0.0, keep)
@@ -61,15 +67,19 @@ def decay(config: Mapping[str, Any], **sizes: int) -> float | Callable | None:
 def estimate_statistics(
   state: TrainState, parts: Any, batches: Iterator, num: int
 ) -> TrainState:
-  """Gives the averages the batch statistics of `num` batches.
+  """Replaces the batch statistics that belong to the averaged weights.
 
-  Those of each batch count alike, as with torch.optim.swa_utils.update_bn.
+  The new ones are the means over `num` training batches, each with the same
+  weight, as in torch.optim.swa_utils.update_bn.
 
   Args:
-    state: with averages.
-    parts: of the run.
-    batches: training batches, as `Parts.device_batches`.
-    num: how many.
+    state: the train state, with averages in `state.ema`.
+    parts: the run's `Parts`.
+    batches: training batches, from `Parts.device_batches`.
+    num: number of batches.
+
+  Returns:
+    The state with the new statistics in `state.ema`.
   """
 
   @jax.jit

@@ -87,8 +87,8 @@ def report(
     doc: its description.
     argv: its arguments.
     measure: as `measure` above.
-    theirs: a row of resnet_strikes_back_costs.csv -> {title: what the paper
-      has}, or {} of rows that are of something else.
+    theirs: a function from a row of resnet_strikes_back_costs.csv to the
+      paper's columns {title: value}; {} if the row is from another table.
   """
   rows_of = {}
   for row in reference.rows("resnet_strikes_back_costs"):

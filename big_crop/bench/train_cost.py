@@ -2,10 +2,11 @@ r"""What a train step costs: images per second, memory, parameters, FLOPs.
 
     python -m big_crop.bench train-cost --models all --batches 128
 
-The columns that Tables 1 and 3 of "ResNet strikes back" (arXiv:2110.00476) have
-for training, for its 25 models by default at their test resolution, with the
-paper's numbers beside: hours and gigabytes on each of so many V100, of A1 with
-its 2048 images. The step is that of `bench step`, on random images.
+These are the training columns of Tables 1 and 3 of "ResNet strikes back"
+(arXiv:2110.00476). `all` means its 25 models, each by default at its test
+resolution. The paper's numbers stand beside ours: hours of recipe A1 on V100s,
+and the memory of each V100 at A1's batch size of 2048. The step is that of
+`bench step`, on random images.
 """
 
 from typing import Any
@@ -19,7 +20,7 @@ from big_crop.runtime import sharding
 def measure(
   model_name: str, args: dict[str, Any], res: int, batch: int, num: int
 ) -> dict[str, float]:
-  """As `infer.measure`, of train steps on one device."""
+  """Measures train steps on one device; see `infer.measure`."""
   mesh = sharding.make_mesh([("data", 1)], jax.devices()[:1])
   built = step.build(model_name, args, batch, res, mesh=mesh)
   state = built.state
