@@ -25,6 +25,7 @@ from ml_collections import FieldReference
 from big_crop import config as configs
 from big_crop import recipes
 from big_crop.device_ops import registry as device
+from big_crop.recipes import transfer
 from big_crop.runtime import commands
 from pp_ops import registry
 from pp_ops.errors import UserError
@@ -314,12 +315,12 @@ def _list(explained: dict[str, str]) -> str:
   return "".join(f"- `{k}`: {text}\n" for k, text in explained.items())
 
 
-def _explained_arguments(name: str) -> dict[str, str]:
-  """{argument: its default and comment} of a dict of `big_crop.recipes`."""
-  said = _keys_and_comments(recipes, name)
+def _explained_arguments(module: Any, name: str) -> dict[str, str]:
+  """{argument: its default and comment} of a dict of recipes."""
+  said = _keys_and_comments(module, name)
   return {
     k: f"`{_value(_given(v))}`. {_sentence(said[k])}"
-    for k, v in getattr(recipes, name).items()
+    for k, v in getattr(module, name).items()
   }
 
 
@@ -367,10 +368,14 @@ def config_page() -> str:
   out.append(
     "\n## Arguments that recipes share\n\nThe configs below name these lists.\n"
   )
-  for name in ("ARGUMENTS", "CROPMIX", "JUDGE"):
-    comment = _comment_above(recipes, name)
-    out.append(f"\n### `big_crop.recipes.{name}`\n\n{comment}\n\n")
-    out.append(_list(_explained_arguments(name)))
+  for module, name in (
+    (recipes, "ARGUMENTS"),
+    (recipes, "CROPMIX"),
+    (transfer, "ARGUMENTS"),
+  ):
+    comment = _comment_above(module, name)
+    out.append(f"\n### `{module.__name__}.{name}`\n\n{comment}\n\n")
+    out.append(_list(_explained_arguments(module, name)))
   for title, folder in (("Configs", ""), ("Configs of studies", "studies")):
     out.append(f"\n## {title}\n\n")
     for path in sorted((ROOT / "configs").glob("**/*.py")):

@@ -36,8 +36,9 @@ What can be chosen:
     smoke
 """  # noqa: E501
 
-from big_crop import names, recipes
+from big_crop import names
 from big_crop.config import default_config, parse_arg
+from big_crop.recipes import transfer
 from big_crop.study import augreg
 from big_crop.weights import torch_files
 from big_crop.weights.augreg import PREFIX, variant
@@ -87,12 +88,12 @@ def get_config(arg=None):
   c.num_classes = task.num_classes
   c.model_name, c.model_init = "vit", arg.init
   if of_run:
-    recipes.set_model_of(c, arg.init)
+    transfer.set_model_of(c, arg.init)
     c.model.update(dropout=0.0, drop_path=0.0, rep_size=False, head_bias=0.0)
   else:
     c.model.variant = variant(arg.init if published else arg.model)
   c.model.update(dtype_mm=arg.dtype, remat=arg.remat, scan=arg.scan)
-  c.model_load.dont_load = [*recipes.BESIDE, "pre_logits/.*"]
+  c.model_load.dont_load = [*transfer.BESIDE, "pre_logits/.*"]
 
   c.input.batch_size = arg.batch
   c.optax_name = "trace"

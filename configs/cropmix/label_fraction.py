@@ -14,23 +14,25 @@ epochs. It starts at
     1          0.02      5
 
 What can be chosen: fraction, data, epochs, batch, and
-`big_crop.recipes.JUDGE`; with `quick`, fraction is of the embedded dataset.
+`big_crop.recipes.transfer.ARGUMENTS`; with `quick`, fraction is of the embedded
+dataset.
 """
 
-from big_crop import names, recipes
+from big_crop import names
+from big_crop.recipes import transfer
 
 RATES = {10: (0.01, 0.2), 1: (0.02, 5.0)}  # encoder, head
 
 
 def get_config(arg=None):
-  c, arg = recipes.judge(arg, fraction=10, data=None, epochs=100.0, batch=256)
+  c, arg = transfer.start(arg, fraction=10, data=None, epochs=100.0, batch=256)
   names.check("fraction", arg.fraction, RATES)
   arg.data = arg.data or f"imagenet2012_subset/{arg.fraction}pct"
   c.input.data.name = arg.data
   if arg.quick and not arg.smoke:
     c.input.data.split = f"train[:{arg.fraction}%]"
     c.input.batch_size = 32
-  recipes.set_plain_data(c, arg)
+  transfer.set_plain_data(c, arg)
   encoder, head = RATES[arg.fraction]
   c.optax_name = "trace"
   c.optax = dict(decay=0.9)

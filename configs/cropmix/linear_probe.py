@@ -13,19 +13,20 @@ makes it 3.2 for a batch of 4096.
 
 `python -m big_crop.probe` is a probe that takes seconds.
 
-What can be chosen: lr, data, epochs, batch, and `big_crop.recipes.JUDGE`.
+What can be chosen: lr, data, epochs, batch, and
+`big_crop.recipes.transfer.ARGUMENTS`.
 """
 
-from big_crop import recipes
 from big_crop.optim.scaling import scaled_lr
+from big_crop.recipes import transfer
 
 
 def get_config(arg=None):
-  c, arg = recipes.judge(
+  c, arg = transfer.start(
     arg, data="imagenet2012", epochs=90.0, batch=4096, lr=None
   )
   c.objective = dict(frozen_model=True)
-  recipes.set_plain_data(c, arg)
+  transfer.set_plain_data(c, arg)
   c.optax_name = "scale_by_lars"
   c.optax = dict(momentum=0.9, always_adapt=True)
   c.lr = arg.lr or scaled_lr(0.2, arg.batch, base=256, rule="linear")

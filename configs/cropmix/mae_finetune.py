@@ -15,12 +15,13 @@ are finetuned with the plain crop, whatever views they were pretrained with.
 What can be chosen: fraction, percent of ImageNet's labels, 100 or 10, as in
 pretraining; crop, inception_crop_fixed or inception_crop; lr, data, epochs,
 batch; robust, to evaluate ImageNet-A, -R and -Sketch too, as Table 4 does; and
-`big_crop.recipes.JUDGE`.
+`big_crop.recipes.transfer.ARGUMENTS`.
 """
 
 from big_crop import names, recipes
 from big_crop.models import vit
 from big_crop.optim.scaling import scaled_lr
+from big_crop.recipes import transfer
 
 FRACTIONS = {100: "imagenet2012", 10: "imagenet2012_subset/10pct"}
 LAYER_DECAY = 0.65
@@ -37,7 +38,7 @@ def layer_decay(depth):
 
 
 def get_config(arg=None):
-  c, arg = recipes.judge(
+  c, arg = transfer.start(
     arg,
     ("fraction", "views"),
     model="vit-MAE-B/16",
@@ -90,6 +91,6 @@ def get_config(arg=None):
   if small:
     c.schedule = dict(decay_type="cosine", warmup_percent=0.1)
 
-  recipes.add_val(c, arg, "bicubic")
+  transfer.add_val(c, arg, "bicubic")
   recipes.add_robust(c, arg)
   return c

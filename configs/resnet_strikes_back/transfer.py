@@ -33,6 +33,7 @@ on 64 images of the embedded dataset.
 from ml_collections.config_dict import placeholder
 
 from big_crop import recipes
+from big_crop.recipes import transfer
 from pp_ops.errors import UserError
 
 BATCH = 768
@@ -49,7 +50,7 @@ DATASETS = dict(
 
 
 def get_config(arg=None):
-  c, arg = recipes.judge(
+  c, arg = transfer.start(
     arg,
     ("recipe", "model"),
     recipe=None,
@@ -106,5 +107,5 @@ def get_config(arg=None):
   if arg.smoke or arg.quick:
     c.schedule.warmup_epochs = 0.5
 
-  recipes.add_val(c, arg, "bicubic")
+  transfer.add_val(c, arg, "bicubic")
   return c
