@@ -16,6 +16,16 @@ On a GPU, with the dataset packed into DIR, several runs as one program:
 
     python -m big_crop.study run --together 9 --workdir /tmp/study \
       --config configs/studies/quick.py:data=DIR,engine=device
+
+Arguments, as in `:real,data=DIR`:
+
+    data      critters, a TFDS name, or a path
+    engine    tf.data, or device, for packed data
+    seeds     how many, from 0 (3)
+    area_min  percent, joined by : (5:60)
+    epochs    joined by : (15:120)
+    real      for another dataset: all of its images, 5 seeds, 5 and 25%, 3 and
+              10 epochs
 """
 
 import math
@@ -23,8 +33,8 @@ import math
 from big_crop.config import parse_arg
 from big_crop.study.grid import default_study
 
-AREA_MIN = (5, 60)  # percent
-BUDGETS = [15, 120]  # epochs
+SMALL = dict(seeds=3, area_min="5:60", epochs="15:120")
+FORMS = dict(real=dict(seeds=5, area_min="5:25", epochs="3:10"))
 
 
 def matched_alpha(area_min):
@@ -36,38 +46,41 @@ def matched_alpha(area_min):
   return round(math.log(0.05) / math.log(low + 0.05 * (1 - low)), 3)
 
 
-ALPHA = tuple(map(matched_alpha, AREA_MIN))
-
-
 def get_config(arg=None):
-  arg = parse_arg(arg, data="critters", engine="tf.data")
+  arg = parse_arg(arg, FORMS, data="critters", engine="tf.data", **SMALL)
+  area_min = [int(a) for a in arg.area_min.split(":")]
+  epochs = [int(e) for e in arg.epochs.split(":")]
+  alpha = [matched_alpha(a) for a in area_min]
   c = default_study()
   c.base = "../quickstart.py"
   c.arguments.update(res=32, data=arg.data, engine=arg.engine)
-  c.seeds = [0, 1, 2]
+  c.seeds = list(range(arg.seeds))
   native, fixed = "inception_crop_coupled", "inception_crop_fixed"
   c.sets = [
-    dict(crop=[native, fixed], area_min=AREA_MIN, epochs=BUDGETS),
+    dict(crop=[native, fixed], area_min=area_min, epochs=epochs),
     dict(
       crop="beta_crop",
       area_min=0,
-      alpha=ALPHA,
+      alpha=alpha,
       beta=1,
-      epochs=BUDGETS,
+      epochs=epochs,
     ),
   ]
   c.overrides = [
-    "--config.input.data.split=train[:1000]",
-    "--config.evals.val.data.split=validation+train[1000:]",
     "--config.evals.val.log_percent=1.0",
     "--config.model.width=96",
     "--config.model.depth=3",
     "--config.model.mlp_dim=384",
     "--config.model.num_heads=3",
     "--config.lr=2e-3",
-    "--config.log_training_steps=2",
-    "--config.ckpt_steps=200",
+    f"--config.log_training_steps={25 if arg.real else 2}",
+    f"--config.ckpt_steps={1000 if arg.real else 200}",
   ]
+  if not arg.real:
+    c.overrides += [
+      "--config.input.data.split=train[:1000]",
+      "--config.evals.val.data.split=validation+train[1000:]",
+    ]
 
   c.metrics += [
     dict(key="val/loss", label="validation loss", digits=3, better="lower")
@@ -93,9 +106,9 @@ def get_config(arg=None):
       title="The fixed law against Beta crop of its 5th-percentile crop scale",
       a="fixed",
       b="matched",
-      match=list(zip(AREA_MIN, ALPHA, strict=True)),
+      match=list(zip(area_min, alpha, strict=True)),
     ),
-    dict(title="Fixed law, weak against strong", a="fixed", base=AREA_MIN[0]),
+    dict(title="Fixed law, weak against strong", a="fixed", base=area_min[0]),
   ]
   c.strength = ["native", "fixed", "matched"]
   return c
