@@ -12,7 +12,7 @@ with plain runs, and each augmentation with none.
 Arguments, as in `:seeds=1,epochs=4:16`:
 
     widths    of the models, joined by : (64:128)
-    epochs    joined by : (5:20)
+    epochs    joined by : (3:12)
     seeds     how many, from 0 (2)
     data      critters, or a folder with packed data
     engine    tf.data, or device, for packed data
@@ -26,7 +26,7 @@ def get_config(arg=None):
   arg = parse_arg(
     arg,
     widths="64:128",
-    epochs="5:20",
+    epochs="3:12",
     seeds=2,
     data="critters",
     engine="tf.data",
@@ -42,6 +42,7 @@ def get_config(arg=None):
     f"--config.evals.test.data.name={arg.data}",
     "--config.model.depth=4",
     "--config.ckpt_steps=1000",
+    "--config.evals.test.log_percent=0.5",
   ]
   c.seeds = list(range(arg.seeds))
   width = "config.model.width"
