@@ -62,6 +62,7 @@ TESTED = {
   "sd": "sd",
   "sd paired": "sd_paired",
   "variance left": "variance_left:2",
+  "sees": "sees",
 }
 # Without the columns that only comparisons of families show.
 TESTED_SHORT = {
@@ -83,6 +84,7 @@ def record(d: Difference, metric: Metric, **more) -> dict[str, Any]:
     "sd": d.std,
     "sd_paired": d.paired_std,
     "variance_left": d.variance_left,
+    "sees": d.sees,
     **more,
   }
 
@@ -274,7 +276,8 @@ def _detail(name, title, pairs, cells, found, family, metric):
     "from pairs of equal seeds where there are any (paired t-test); p "
     "unpaired; Holm and Benjamini-Hochberg correct p over this table; sd: of "
     "an unpaired difference, sqrt(s1^2+s2^2), and of the paired one; variance "
-    "left: the ratio of their squares",
+    "left: the ratio of their squares; sees: the true difference that the "
+    "interval's test finds at p < 0.05 with 80% power",
   )
 
 
