@@ -168,6 +168,18 @@ def test_a_sigterm_keeps_its_status(tmp_path):
   assert command.end() == (0, ["SIGTERM: saved checkpoint 3", "saved"])
 
 
+def test_a_reader_that_ended_gets_no_traceback():
+  """As in `python -m big_crop.study list ... | head`."""
+  body = "with commands.one_line():\n  print('x' * 10**6)"
+  code = f"from big_crop.runtime import commands\n{body}"
+  with subprocess.Popen(
+    [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+  ) as command:
+    command.stdout.close()
+    assert command.stderr.read() == b""
+  assert command.returncode == 128 + signal.SIGPIPE
+
+
 CHILDREN = """
 if sys.argv[1:]:
   work({seconds})

@@ -379,6 +379,24 @@ TRANSFER = dict(
 )
 
 
+def test_the_small_study_of_two_recipes():
+  path = ROOT / "configs/studies/resnet_strikes_back_quick.py"
+  runs = grid.load(f"{path}:seeds=1,epochs=6:24").runs
+  found = {}
+  for r in runs:
+    c, f = r.config, r.factors
+    drop = c.schedule.get("decay_epochs")
+    found[f["recipe"], f["loss"], f["epochs"]] = (c.loss, c.total_epochs, drop)
+  assert found == {
+    ("pytorch", "ce", 6): ("softmax_xent", 6, 2),
+    ("pytorch", "ce", 24): ("softmax_xent", 24, 8),
+    ("a3", "ce", 6): ("softmax_xent", 6, None),
+    ("a3", "ce", 24): ("softmax_xent", 24, None),
+    ("a3", "bce", 6): ("mean_sigmoid_xent", 6, None),
+    ("a3", "bce", 24): ("mean_sigmoid_xent", 24, None),
+  }
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dataset", TRANSFER)
 def test_transfer_trains_on_records_of_tfds_schema(dataset, tmp_path):

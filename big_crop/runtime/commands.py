@@ -8,6 +8,8 @@ keep their traceback.
 import argparse
 import contextlib
 import errno
+import os
+import signal
 import sys
 from typing import Any
 
@@ -38,10 +40,16 @@ def parser(doc: str, **kw: Any) -> argparse.ArgumentParser:
 def one_line():
   """Ends a command: one line, status 2 for a mistake, 130 after a Ctrl-C."""
   try:
-    yield
+    try:
+      yield
+    finally:
+      sys.stdout.flush()
   except SystemExit:
     stop.finish()
     raise
+  except BrokenPipeError:  # the reader has ended, as in `... | head`
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signal.SIGPIPE)
   except UserError as e:
     _end(str(e))
   except OSError as e:

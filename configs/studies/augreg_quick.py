@@ -15,8 +15,11 @@ Arguments, as in `:seeds=1,epochs=4:16`:
     epochs    joined by : (3:12)
     seeds     how many, from 0 (2)
     data      critters, or a folder with packed data
+    classes   of other data (20)
     engine    tf.data, or device, for packed data
 """
+
+import math
 
 from big_crop.config import parse_arg
 from big_crop.study.grid import default_study
@@ -29,6 +32,7 @@ def get_config(arg=None):
     epochs="3:12",
     seeds=2,
     data="critters",
+    classes=20,
     engine="tf.data",
   )
   c = default_study()
@@ -40,6 +44,8 @@ def get_config(arg=None):
     f"--config.input.engine={arg.engine}",
     f"--config.input.data.name={arg.data}",
     f"--config.evals.test.data.name={arg.data}",
+    f"--config.num_classes={arg.classes}",
+    f"--config.model.head_bias={-round(math.log(arg.classes), 1)}",
     "--config.model.depth=4",
     "--config.ckpt_steps=1000",
     "--config.evals.test.log_percent=0.5",
