@@ -10,7 +10,7 @@ if __name__ == "__main__":
 
 
 COMMANDS = (
-  *("device", "infer", "pipeline", "sampler"),
+  *("all", "device", "infer", "pipeline", "sampler"),
   *("scaling", "step", "train", "train-cost"),
 )
 

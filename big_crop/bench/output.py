@@ -41,21 +41,24 @@ class _File(argparse.Action):
     setattr(args, self.dest, value)
 
 
+def versions() -> dict[str, str]:
+  """{package: version} of those installed that matter for speed."""
+  found = {}
+  for name in _PACKAGES:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+      found[name] = importlib.metadata.version(name)
+  return found
+
+
 def write(args: argparse.Namespace, **results: Any) -> None:
   """Writes arguments, machine and results to the file of `--json`, if given."""
   if not args.json:
     return
-  versions = {}
-  for name in _PACKAGES:
-    try:
-      versions[name] = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-      continue
   record = {
     "arguments": {k: v for k, v in vars(args).items() if k != "json"},
     "cpus": os.cpu_count(),
     "platform": platform.platform(),
-    "versions": versions,
+    "versions": versions(),
     **results,
   }
   text = json.dumps(record, indent=2) + "\n"
