@@ -30,8 +30,8 @@ import tensorflow as tf
 from absl import logging
 
 # Imported here, so that big_vision's ops are registered before ours, because
-# big_vision's registry refuses a name that is taken. big_vision's train.py
-# imports its ops too late: it first reads the config, which imports this module.
+# big_vision's registry refuses a name that is taken. Its train.py imports the
+# ops too late: it first reads the config, which imports this module.
 from big_vision.pp import (
   ops_general,  # noqa: F401
   ops_image,
