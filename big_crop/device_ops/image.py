@@ -20,7 +20,7 @@ from pp_ops.errors import UserError
 
 
 def as_canvas(image: jax.Array | Canvas) -> Canvas:
-  """An array [H, W, C] as the canvas that it fills."""
+  """Turns an array [H, W, C] into a `Canvas`; returns a `Canvas` unchanged."""
   if isinstance(image, Canvas):
     return image
   height, width = image.shape[:2]
