@@ -49,7 +49,7 @@ class Task(NamedTuple):
     return self._chosen(self.predict(variables, image)[0])
 
   def labels(self, batch: dict[str, jax.Array]) -> jax.Array:
-    """The labels [B, n], in the columns of `logits`: above 0 where right."""
+    """The labels [B, n]: above 0 where the class of that logit is right."""
     labels = batch.get("labels", batch.get("label"))
     if labels.ndim == 1:
       if self.class_of:
@@ -222,7 +222,7 @@ class Evaluator:
       image_metrics, self._task, sharding.replicated(self._mesh)
     )
     found, seen = [], 0
-    # All batches but the last are full.
+    # This number is right, because all batches but the last are full.
     num_batches = None if most is None else -(-most // self._batch_size)
     batches = itertools.islice(self.data.batches(), num_batches)
     with progress.evaluation_bar(
