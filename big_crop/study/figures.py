@@ -23,7 +23,7 @@ def axes_of(panels: int = 1, height: float = 3.8) -> np.ndarray:
 
 
 def _curve(ax, points, label, color, style=0):
-  """Draws points (x, mean, std) with error bars, except without a mean."""
+  """Draws points (x, mean, std) with error bars; skips those without a mean."""
   points = [p for p in points if p[1] is not None]
   if points:
     x, mean, std = zip(*points, strict=True)

@@ -124,7 +124,7 @@ class Scatter:
   color: str | None = None
 
   def keys(self) -> list[str]:
-    """Every metric that it names."""
+    """The keys of all metrics that the fields above name."""
     return [self.x, self.y]
 
 
@@ -136,8 +136,8 @@ class Ablation:
     title: for people.
     default: {factor: default level}, for the factors that the table varies.
     rows: for each row the changes, {factor: level}; {} is the default itself.
-    where: the other factors, equal in all rows. The factors of a row's runs are
-      `where` and its changes.
+    where: the other factors, equal in all rows. A row stands for the runs whose
+      factors are those of `where` and the row's changes.
     metrics: keys of the metrics to show; None for all.
   """
 
@@ -152,7 +152,7 @@ class Ablation:
     return {**self.where, **changes}
 
   def keys(self) -> list[str]:
-    """Every metric that it names."""
+    """The keys of all metrics that the fields above name."""
     return self.metrics or []
 
 
@@ -171,7 +171,8 @@ class SeedStatistics:
     histogram: key of the metric whose distribution is drawn.
     scatter: keys of two metrics that are drawn against each other.
     curves: key of the metric that is drawn by epoch.
-    along: [label, [x of each of `metrics`]] of a figure of the metrics along x.
+    along: [label of the x axis, [x of each of `metrics`]], to draw the metrics
+      as points of one curve.
     reference: {key: {"mean", "std", "max", "min", "chosen", "n": number}}, a
       paper's values of these statistics.
     source: the label of `reference` in the table.
@@ -192,7 +193,7 @@ class SeedStatistics:
   source: str = "reference"
 
   def keys(self) -> list[str]:
-    """Every metric that it names."""
+    """The keys of all metrics that the fields above name."""
     drawn = [self.base, self.histogram, *(self.scatter or ()), self.curves]
     return [*self.metrics, *filter(None, drawn)]
 
@@ -225,7 +226,7 @@ class Selection:
   cost: str | None = None
 
   def keys(self) -> list[str]:
-    """Every metric that it names."""
+    """The keys of all metrics that the fields above name."""
     return [self.by, self.report]
 
 

@@ -80,7 +80,7 @@ class Difference(NamedTuple):
 
 
 def compare(a: Cell, b: Cell) -> Difference:
-  """Tests b against a. Fields that need more runs than there are are None."""
+  """Tests b against a. A field is None if there are too few runs for it."""
   return average([(a, b)])
 
 
@@ -118,8 +118,9 @@ def contrast(settings: list[list[tuple[float, Cell]]]) -> Difference:
       in all settings.
 
   Returns:
-    A difference whose `mean` is the weighted sum. `std` is the standard
-    deviation that one seed's weighted sum would have if seeds were not shared.
+    A difference whose `mean` is the average of the weighted sums. `std` is the
+    standard deviation of one seed's weighted sum if the cells are independent,
+    that is, do not share seeds; the root mean square over the settings.
   """
   settings = [s for s in settings if all(c.mean is not None for _, c in s)]
   if not settings:
