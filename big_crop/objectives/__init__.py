@@ -1,4 +1,4 @@
-"""Objectives: what training minimises. One file each, see `objective_name`.
+"""Objectives: what training minimises. `config.objective_name` names a file.
 
 `big_crop.objectives.base` says what an objective is and when the trainer calls
 which of its methods.
