@@ -14,7 +14,7 @@ from pp_ops.errors import UserError
 
 IMAGES = 8  # images of each test that are kept for the figure
 # Further test sets: (title in tables, default TFDS name, classes that
-# predictions are restricted to). Names and classes may be None.
+# predictions are restricted to). None: no default, or all classes.
 SETS = {
   "replace": ("Replace", None, None),
   "noise": ("Noise", None, None),
@@ -23,8 +23,8 @@ SETS = {
   "imagenet_sketch": ("IN-Sketch", "imagenet_sketch", None),
 }
 IMAGENET_C = "imagenet2012_corrupted"
-# The test without corruption on the images that the corruptions are made of, if
-# these are fewer than those of the test "clean".
+# The name of a test of uncorrupted images: those that are corrupted on the fly.
+# There is such a test if they are fewer than the images of the test "clean".
 NONE = ("none", 0)
 # Default severities of corruptions that are made on the fly.
 _MADE_SEVERITIES = (3,)
@@ -272,7 +272,10 @@ class Suite:
     )
 
   def look(self, images: list[np.ndarray]):
-    """Returns a function that appends a batch's first images, as uint8."""
+    """Returns a function that appends a batch's first images to `images`.
+
+    They are appended as uint8 [n, H, W, C], before the normalisation.
+    """
     black, white = (
       np.float32(self._pixels.black),
       np.float32(self._pixels.white),
