@@ -262,7 +262,7 @@ def device_batches(
 def eval_device_batches(
   *args, mesh: Mesh, **options
 ) -> Iterator[tuple[dict[str, jax.Array], int]]:
-  """The batches of `eval_batches` on the devices; see `batches`."""
+  """`eval_batches` on the devices; see `big_crop.data.batches`."""
   for b in eval_batches(*args, num_hosts=jax.process_count(), **options):
     arrays = sharding.make_global_batch({**b.data, "mask": b.mask}, mesh)
     yield arrays, int(b.mask.sum())
