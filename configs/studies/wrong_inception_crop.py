@@ -15,10 +15,10 @@ Arguments, as in `:tensorflow=inception_crop_port`:
     tensorflow  the crop of the 90 runs with TensorFlow's law:
                 inception_crop, TensorFlow's own kernel, which users run (the
                 default); inception_crop_port, the reimplementation that the
-                paper trained with, where ratios go up to 4/3, not 1.33, and the
-                last offset is drawn, too; or inception_crop_coupled, the
-                kernel's law computed from the same random numbers as the other
-                crops, for paired tests
+                paper trained with, where ratios go up to 4/3, not 1.33, and
+                windows reach all edges; or inception_crop_coupled, the kernel's
+                law computed from the same random numbers as the other crops,
+                for paired tests
     data_dir
     smoke       to try it on the embedded dataset
 """
