@@ -1,7 +1,7 @@
 """Top-1, top-5 and loss, for one label or a set of labels per image.
 
-Its subclasses compute further metrics from the same predictions (`calibration`)
-or the same metrics on attacked images (`adversarial`).
+Subclasses of `Evaluator` compute further metrics from the same predictions
+(`calibration`), or the same metrics on attacked images (`adversarial`).
 """
 
 import functools
