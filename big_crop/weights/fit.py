@@ -94,8 +94,7 @@ def _fit_positions(old, init):
   if n == shape[1] or width != shape[2]:
     return old
   old = dict(old)
-  # A checkpoint without a position for the class token adds nothing to it, as a
-  # position of zeros does.
+  # Zeros stand for a checkpoint that adds no position to its class token.
   first = np.zeros_like(positions[:, :1])
   if _is_square(n - 1):
     first, positions = positions[:, :1], positions[:, 1:]
