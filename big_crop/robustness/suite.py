@@ -23,8 +23,8 @@ SETS = {
   "imagenet_sketch": ("IN-Sketch", "imagenet_sketch", None),
 }
 IMAGENET_C = "imagenet2012_corrupted"
-# The name of a test of uncorrupted images: those that are corrupted on the fly.
-# There is such a test if they are fewer than the images of the test "clean".
+# The name of a test without corruption. It has the images that are corrupted on
+# the fly, and is made only if they are fewer than those of the test "clean".
 NONE = ("none", 0)
 # Default severities of corruptions that are made on the fly.
 _MADE_SEVERITIES = (3,)
