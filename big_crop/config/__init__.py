@@ -157,7 +157,7 @@ def default_config() -> ConfigDict:
   # use; None: no average.
   c.ema_decay = placeholder(float)
   # Or evaluators use a plain mean of the weights (SWA): one set of weights per
-  # every_epochs, from start_percent of the run on; or both in steps, ...
+  # every_epochs, from start_percent of the run on; or both in other units.
   c.swa = ConfigDict()
 
   # (axis, devices) pairs; -1 stands for all devices that are left.

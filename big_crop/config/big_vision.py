@@ -53,7 +53,7 @@ _CHOICES = {
 def is_one(config: ConfigDict, default: ConfigDict) -> bool:
   """Whether a config is in big_vision's form.
 
-  It is if it has the `input` of a run but not all keys of `default`.
+  Such a config has the `input` of a run but not all keys of `default`.
   """
   return "input" in config and not set(default) <= set(config)
 
