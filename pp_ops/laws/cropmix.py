@@ -200,8 +200,8 @@ def sample_union(
   Args:
     law: what to draw.
     num: how many images.
-    height: of each image in pixels.
-    width: likewise.
+    height: height of each image in pixels.
+    width: width of each image in pixels.
     rng: source of the windows.
 
   Returns:
@@ -334,7 +334,7 @@ def read_arguments(
   """The arguments of the op `cropmix` in a pp string; areas are in percent.
 
   Args:
-    size: of the result in pixels, or (height, width).
+    size: size of the result in pixels, or (height, width).
     area_min: smallest crop scale of all views.
     area_max: largest crop scale.
     num: how many views, or several numbers to draw from for each image; 1 is a
