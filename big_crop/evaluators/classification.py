@@ -82,7 +82,7 @@ def image_metrics(
 
   Args:
     task: the model and its classes.
-    variables: the model's.
+    variables: the model's variables.
     batch: `image`, `mask` (0 for padding), and `label` [B] int or `labels`
       [B, num_classes].
 
@@ -142,7 +142,7 @@ class Evaluator:
         activations.
       mesh: the mesh.
       num_classes: number of classes.
-      seed: the run's, for a pp string with random ops.
+      seed: the run's seed, for a pp string with random ops.
       data: arguments of `sources.get_source`; or an `EvalData` that is already
         open, which keeps its own pp string.
       pp_fn: the pp string; it leaves `image` and `label` or `labels`.
@@ -209,7 +209,7 @@ class Evaluator:
     """Evaluates.
 
     Args:
-      variables: the model's.
+      variables: the model's variables.
       look: called with the first batch's images [B, H, W, C], as the model gets
         them.
 
