@@ -220,7 +220,7 @@ def contrasts(factor: float = 1.9) -> dict[str, np.ndarray]:
   image of 224x224 therefore gets darker and one of 64x64 lighter.
 
   Args:
-    factor: of the op.
+    factor: factor of the op.
 
   Returns:
     {title: uint8 [4, 4, 3]}

@@ -46,7 +46,7 @@ class _Source(NamedTuple):
   """What the walk needs to know of a source file.
 
   Attributes:
-    digest: of its syntax tree without docstrings.
+    digest: digest of its syntax tree without docstrings.
     imports: dotted names that it imports, of modules or of names in modules.
     strings: its string constants, without those of `table`.
     table: (key, value) of every dict entry whose key and value are strings.

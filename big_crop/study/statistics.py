@@ -1,7 +1,8 @@
 """The statistical tests of a report.
 
-Unpaired tests need means and standard deviations only. They are Student's
-two-sided test with equal variances, as in the paper's Tables 9-14. Paired tests
+Unpaired tests are Student's two-sided test with equal variances, as in the
+paper's Tables 9-14, and need means and standard deviations only; Welch's test,
+for unequal variances, needs the values. Paired tests
 need the values by seed. Runs that share a seed share their initial parameters,
 the order of their examples and the uniform random numbers of their
 augmentation, so that the variance of their difference is that of the factor's
@@ -53,10 +54,10 @@ class Difference(NamedTuple):
   Attributes:
     mean: the difference of the means; None if one is missing.
     std: sqrt(s_a^2 + s_b^2), the standard deviation of an unpaired difference.
-    p: of the unpaired test.
+    p: p-value of the unpaired test.
     pairs: number of seeds that both have.
     paired_std: standard deviation of the paired differences.
-    paired_p: of the paired test.
+    paired_p: p-value of the paired test.
     low: lower end of the 95% confidence interval: the paired one if there are
       enough pairs, else the unpaired one.
     high: its upper end.
