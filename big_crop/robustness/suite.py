@@ -46,7 +46,7 @@ class Options(NamedTuple):
       for 3 alone where corruptions are made on the fly.
     sets: {name in `SETS`: a dataset's name or path}; only those that the user
       gave.
-    data_dir: of TFDS datasets; None for the one of the run's evaluator.
+    data_dir: folder of TFDS datasets; None for that of the run's evaluator.
   """
 
   max_examples: int | None = None
@@ -62,7 +62,7 @@ class Result(NamedTuple):
   """The result of a test.
 
   Attributes:
-    metrics: of the test's evaluator, as fractions.
+    metrics: the metrics of the test's evaluator, as fractions.
     images: the first images that the model got, uint8 [n, H, W, C].
   """
 
@@ -74,8 +74,8 @@ class Measurement(NamedTuple):
   """The results of all tests of a run.
 
   Attributes:
-    name: of the run.
-    workdir: of the run.
+    name: the run's name.
+    workdir: the run's workdir.
     is_imagenet: whether its data have ImageNet's 1000 classes.
     results: {test: result}. A test is "clean", "fgsm", "pgd", a name of `SETS`,
       or a corruption as (name, severity).
