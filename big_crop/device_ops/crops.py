@@ -83,7 +83,7 @@ def random_resized_crop(
       the top left of its [S, T] array; by default images fill their arrays.
     law: a law of `pp_ops.laws`, or a crop op of a pp string, for example
       "beta_crop(alpha=2, beta=1)".
-    size: of the result in pixels, an int or (height, width).
+    size: size of the result in pixels, an int or (height, width).
     method: one of `pp_ops.checks.METHODS`.
     antialias: whether to antialias, as torchvision does and TensorFlow by
       default does not.
