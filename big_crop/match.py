@@ -50,7 +50,8 @@ def solve(
     target: spec of the crop to be matched.
     family: spec of the other crop; its other parameters stay as they are.
     parameter: name of the argument of `family` to solve for.
-    percentile: at which the distributions shall agree, in (0, 100).
+    percentile: the percentile at which the distributions shall agree, in
+      (0, 100).
     images: the image shapes to average over; None for ideal laws.
 
   Returns:
