@@ -89,7 +89,7 @@ def get_resize(size, method: str = "bilinear", antialias: bool = False):
 
 
 def _later(image, op, size, reduce, how, rounding="big_vision"):
-  """The image with a pending resize that makes `reduce` of its sides `size`.
+  """The image with a pending resize, so that reduce(its sides) becomes `size`.
 
   `reduce` is jnp.min or jnp.max.
   """
