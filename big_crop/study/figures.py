@@ -144,7 +144,7 @@ def strength(layout: Layout, results: Results, metric: Metric) -> Figure:
 
 
 def scatter(c: layouts.Scatter, results: Results) -> Figure | None:
-  """One metric against another (Figures 9, 10, 20 and 26).
+  """One metric against another (Figures 9, 10, 11, 20 and 26).
 
   Coloured by the 5th-percentile crop scale or a factor, and by the budget;
   dashed lines are the averages of a budget. None if there are no runs.

@@ -74,12 +74,11 @@ def get_config(arg=None):
       where=dict(optimiser=optimiser),
       color=color,
     )
-    # Figures 9, 10 and 20; 11 and 26.
     for optimiser, top1, color in (
-      ("adamw", "val/top1", None),
-      ("adamw", "real/top1", "area_min"),
-      ("scion", "val/top1", "wd"),
-      ("scion", "real/top1", "wd"),
+      ("adamw", "val/top1", None),  # Figures 9 and 10
+      ("adamw", "real/top1", "area_min"),  # Figure 20
+      ("scion", "val/top1", "wd"),  # Figure 11, and 26 on the left
+      ("scion", "real/top1", "wd"),  # Figure 26 on the right
     )
     for key, name in zip(entropies, ENTROPIES, strict=True)
   ]
