@@ -6,8 +6,8 @@ r"""Finds the crop of another family that is as strong as a given one.
 Strength is a low percentile of the crop scale, the 5th by default: "lower tail
 of the distribution of the crop scale determines the augmentation strength"
 ("You May Be Running the Wrong Inception Crop", section 6.2). The command solves
-for one parameter of the family, such that the family's crop scale is below the
-target's percentile with the same probability as the target's own crop scale.
+for one parameter of the family, so that crops of the family are smaller than
+this percentile of the target as often as the target's own crops are.
 
 Without images the laws are ideal, as in the paper: no attempt is rejected and
 nothing is rounded. With `--image_shape`, `--images` or `--dataset` the exact
@@ -50,7 +50,8 @@ def solve(
     target: spec of the crop to be matched.
     family: spec of the other crop; its other parameters stay as they are.
     parameter: name of the argument of `family` to solve for.
-    percentile: at which the distributions shall agree, in (0, 100).
+    percentile: the percentile at which the distributions shall agree, in
+      (0, 100).
     images: the image shapes to average over; None for ideal laws.
 
   Returns:

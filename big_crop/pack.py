@@ -49,9 +49,9 @@ def fit(width: int, height: int, res: int, max_ratio: float) -> tuple[int, int]:
   """The size (width, height) to which an image is resized.
 
   Args:
-    width: of the image in pixels.
-    height: of the image in pixels.
-    res: of the short side, in pixels.
+    width: width of the image in pixels.
+    height: height of the image in pixels.
+    res: length of the short side to aim at, in pixels.
     max_ratio: the largest long side / res.
 
   Returns:

@@ -219,7 +219,7 @@ class FinishedRun(NamedTuple):
   """A finished run, opened by a command that evaluates it.
 
   Attributes:
-    path: of its config.json, for errors.
+    path: path of its config.json, for errors.
     config: the config.
     objective: the objective that it was trained with.
     mesh: all devices, on one axis.

@@ -96,8 +96,8 @@ def fixed_point(x, y, terms, xp, cast):
   because the product with the undivided term might not fit into 32 bits.
 
   Args:
-    x: int32, the column, like y less than 2^14.
-    y: int32, the row.
+    x: int32, the column, below 2^14.
+    y: int32, the row, below 2^14.
     terms: (a, b, c), float scalars.
     xp: the array namespace.
     cast: function to int32.

@@ -29,9 +29,9 @@ import sys
 import tensorflow as tf
 from absl import logging
 
-# Imported here, so that big_vision's ops are registered before ours: its
-# registry refuses a name that is taken, and its train.py reads the config, and
-# so imports this module, before it imports the ops.
+# Imported here, so that big_vision's ops are registered before ours, because
+# big_vision's registry refuses a name that is taken. Its train.py imports the
+# ops too late: it first reads the config, which imports this module.
 from big_vision.pp import (
   ops_general,  # noqa: F401
   ops_image,

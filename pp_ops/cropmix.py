@@ -115,9 +115,9 @@ def mix_views(
 
   def step(mixed, k):
     newer, weight, box, permutation = (x[k - 1] for x in plan.steps)
-    # Makes TensorFlow compute one view after the other. Other images keep the
-    # threads busy anyway, and handing the decoded image to another thread costs
-    # more than it gains.
+    # This dependency makes TensorFlow compute one view after the other. Other
+    # images keep the threads busy anyway, and handing the decoded image to
+    # another thread costs more than it gains.
     with tf.control_dependencies([mixed]):
       new = view(k)
     lighter, heavier = tf.cond(

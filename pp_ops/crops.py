@@ -130,7 +130,8 @@ def get_crop(name: str, law: Law, size, resize: dict) -> Callable:
   Args:
     name: the op's name, whose prefix says whether to decode as well.
     law: the crop's law.
-    size: of the result in pixels, or (height, width); None keeps the window's.
+    size: side of the result in pixels, or (height, width); None keeps the
+      window's size.
     resize: {"method": ..., "antialias": ...} of `pp_ops.image.get_resize`.
   """
   check_method(resize["method"], random=True)

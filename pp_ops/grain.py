@@ -47,8 +47,8 @@ class RandomResizedCrop(grain.transforms.RandomMap):
   Attributes:
     law: a `pp_ops.laws` law, or a crop op's string without a size, as in
       `"beta_crop(alpha=2, area_min=10)"` (areas in percent of the image).
-    size: of the result in pixels, an int for a square or (height, width); None
-      keeps the window's.
+    size: side of the result in pixels, or (height, width); None keeps the size
+      of the window.
     method: "bilinear" or "bicubic", always antialiased, because Pillow's
       resize always antialiases.
     key: name of the feature, which holds a uint8 array [height, width, 1 or 3]

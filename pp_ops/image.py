@@ -128,7 +128,10 @@ def get_resize(size, method: str = "bilinear", antialias: bool = False) -> _Op:
 
 
 def _resize_side(image, side, size, method, antialias, rounding="big_vision"):
-  """Resizes so that `side`, tf.reduce_min or reduce_max, becomes `size`."""
+  """Resizes so that side(height and width) is `size`, keeping the ratio.
+
+  `side` is `tf.reduce_min` or `tf.reduce_max`.
+  """
   shape = tf.shape(image)[:2]
   if rounding == "torchvision":
     target = tf.maximum(shape * size // side(shape), 1)

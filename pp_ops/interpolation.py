@@ -48,7 +48,7 @@ def _whole_and_rest(position):
 
 
 def _grey_levels(values, method):
-  if method == "bicubic":  # It overshoots; an average does not.
+  if method == "bicubic":  # bicubic weights can be negative
     values = tf.minimum(tf.maximum(values, 0.0), 255.0)
   return tf.cast(values + _ROUNDING, tf.uint8)
 
@@ -76,7 +76,7 @@ def _pixels(flat, row, column):
 
 
 def _repeat(values, times):
-  """`tf.repeat` of [n] values in a graph of a fifth of the size."""
+  """`tf.repeat` of values [n], in a fifth of the graph nodes."""
   return tf.reshape(tf.tile(values[:, None], [1, times]), [-1])
 
 

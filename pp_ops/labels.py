@@ -30,8 +30,10 @@ def get_onehot(
       ImageNet-ReaL's label sets need, rather than [n, depth].
     on: value at the classes of the labels.
     off: value at all other classes.
-    inkey: another name for `key`, whose result is written to `labels`.
-    outkey: another name for `key_result`; `labels` by default.
+    inkey: the feature to read if `key` is not given; the result is then written
+      to `outkey`.
+    outkey: the feature to write if neither `key` nor `key_result` is given,
+      `labels` by default.
 
   Returns:
     An op on the features: int, scalar or [n] -> float32 [depth] or [n, depth].

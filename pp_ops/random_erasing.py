@@ -52,7 +52,7 @@ def get_random_erasing(
   `random_erasing(0.35, max_count=3)`.
 
   Args:
-    probability: probability that an image loses any box.
+    probability: probability that boxes of an image are covered at all.
     mode: "pixel": normal noise of mean 0 and variance 1, drawn for each value;
       "rand": one such colour per box; "const": 0.
     min_area: least area of all boxes together, as a fraction of the image.

@@ -39,7 +39,7 @@ SEED = "_seed"  # The feature that `pp_ops.random.example_seed` travels in.
 _KEY_ARGS = ("key", "inkey", "outkey")
 
 # The modules whose import registers the ops that come with the package. Crop
-# ops are not registered, because each law is one, see `pp_ops.laws.names`.
+# ops are made from the laws, see `pp_ops.laws.names`, and not registered.
 _MODULES = (
   "pp_ops.autoaugment",
   "pp_ops.blur",
@@ -323,7 +323,8 @@ def import_modules(modules) -> None:
     try:
       importlib.import_module(name)
     except ModuleNotFoundError as e:
-      # If it exists but an import inside it fails, that is not this mistake.
+      # If the module was found but fails to import another module, the original
+      # error says best what is wrong.
       if e.name != name and not name.startswith(f"{e.name}."):
         raise
       raise UserError(f"pp_modules: no module {name!r} on the path") from None
@@ -359,13 +360,13 @@ def law_of(spec: str, several: bool = False) -> Any:
 
 
 def law_alone(law: Any, others: tuple[str, ...], whose: str) -> Any:
-  """The law of a caller's argument `law`, which may give nothing but the law.
+  """Reads an argument named `law` of an op or class that crops by that law.
 
   Args:
     law: a `pp_ops.laws` law, or a crop op's string.
-    others: the crop op's arguments that the string may not give, because the
-      caller has arguments for them.
-    whose: what has these arguments, for the error message.
+    others: arguments of crop ops that the string may not give, because the op
+      or class has arguments of its own for them, for example "size".
+    whose: what the error message calls this op or class.
 
   Returns:
     The law.

@@ -99,10 +99,11 @@ def rows_first(image: tf.Tensor) -> tf.Tensor:
 def resize_as_pillow(
   image: tf.Tensor, size: tf.Tensor, method: str
 ) -> tf.Tensor:
-  """Pillow's `resize`, and so torchvision's of Pillow images, not yet rounded.
+  """Resizes with antialiasing as Pillow does, but does not round the result.
 
-  Pillow resizes the width first, and between the two passes it rounds to uint8,
-  which moves one pixel in five by a grey level.
+  torchvision's `Resize` of a Pillow image calls Pillow. Pillow resizes the
+  width first and rounds to uint8 before it resizes the height, which moves one
+  pixel in five by a grey level.
 
   Args:
     image: uint8 [H, W, C].

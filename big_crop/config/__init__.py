@@ -156,13 +156,13 @@ def default_config() -> ConfigDict:
   # Decay per step of a moving average of the weights, which evaluators then
   # use; None: no average.
   c.ema_decay = placeholder(float)
-  # Or evaluators use the plain mean of the weights (SWA): start_percent, the
-  # first that counts, and every_epochs, or both in steps, examples, ...
+  # Or evaluators use a plain mean of the weights (SWA): one set of weights per
+  # every_epochs, from start_percent of the run on; or both in other units.
   c.swa = ConfigDict()
 
   # (axis, devices) pairs; -1 stands for all devices that are left.
   c.mesh = [("data", -1)]
-  # (regex of the train state, "replicate" or 'fsdp(axis="data")').
+  # (regex of names in the train state, "replicate" or 'fsdp(axis="data")').
   c.sharding_strategy = [(".*", "replicate")]
 
   # {name: {type, data, pp_fn, log_steps or log_epochs or log_percent, ...}}.

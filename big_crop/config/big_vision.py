@@ -51,7 +51,10 @@ _CHOICES = {
 
 
 def is_one(config: ConfigDict, default: ConfigDict) -> bool:
-  """Whether a config has a run's `input` but did not start from `default`."""
+  """Whether a config is in big_vision's form.
+
+  Such a config has the `input` of a run but not all keys of `default`.
+  """
   return "input" in config and not set(default) <= set(config)
 
 

@@ -24,7 +24,7 @@ def _number(low, high=math.inf, whole=False):
 
 
 def _list_of(*kinds):
-  """Checks lists: items have the one kind, or are tuples of the kinds."""
+  """A check of lists whose items are of one kind, or pairs of two kinds."""
   name = ", ".join(k.__name__ for k in kinds)
   name = f"({name}) pairs" if len(kinds) > 1 else f"{name} items"
 

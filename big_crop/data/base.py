@@ -229,7 +229,7 @@ class IndexedSource:
     mine = tf.gather(order, places // repeats), places % repeats
     skip = tf.cast(skip, tf.int64)
     parallel = {}
-    if self._by_pillow:  # in parallel, because it takes as long as a pp string
+    if self._by_pillow:  # in parallel: Pillow is as slow as a pp string
       parallel = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
     return tf.data.Dataset.from_tensor_slices(
       tuple(x[skip:] for x in mine)

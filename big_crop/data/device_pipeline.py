@@ -70,7 +70,7 @@ def process_fn(source, pp, features):
 def feature_specs(
   source: PackedSource, pp: Callable, features: Features
 ) -> dict[str, jax.ShapeDtypeStruct]:
-  """See `batches`."""
+  """See `big_crop.data.batches`."""
   check_source(source)
   of = jax.ShapeDtypeStruct
   batch = {
@@ -181,10 +181,11 @@ class _Held(_Store):
 
 
 def store_of(source: PackedSource, mesh: Mesh, hold: bool | None) -> _Store:
-  """The store of a source's images.
+  """Returns the store of a source's images; makes it if there is none yet.
 
-  It is an attribute of the source: evaluators of the same source share it, and
-  it is freed with the source, because a study opens a new one for each run.
+  The store is an attribute of the source, shared by the source's evaluators and
+  freed with the source: a study opens new sources for each run. `hold` is that
+  of `device_batches`.
   """
   check_source(source)
   if source.store is None:
@@ -269,7 +270,7 @@ def device_batches(
   repeats: int = 1,
   hold: bool | None = None,
 ) -> Iterator[tuple[dict[str, jax.Array], Batch]]:
-  """See `batches`.
+  """See `big_crop.data.batches`.
 
   `hold` says whether to keep the dataset in the devices' memory; None: if it
   fits.
@@ -296,7 +297,7 @@ def eval_device_batches(
   seed: int = 0,
   hold: bool | None = None,
 ) -> Iterator[tuple[dict[str, jax.Array], int]]:
-  """See `batches` and `device_batches`."""
+  """See `big_crop.data.batches` and `device_batches`."""
   store = store_of(source, mesh, hold)
   program = store.program(pp, features)
   host, hosts = source.shard

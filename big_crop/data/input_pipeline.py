@@ -174,7 +174,7 @@ def _find_corrupt(raw, pp, seed, source, num):
 def feature_specs(
   source: Source, pp: Callable, features: Features
 ) -> dict[str, jax.ShapeDtypeStruct]:
-  """See `batches`."""
+  """See `big_crop.data.batches`."""
   spec = _preprocessed(_one_pass(source), pp, features).element_spec
   return {
     k: jax.ShapeDtypeStruct(tuple(v.shape), v.dtype.as_numpy_dtype)
@@ -202,7 +202,7 @@ def train_batches(
     features: names of the features that the batches hold.
     batch_size: examples per batch on this host.
     seed: the run's seed.
-    start: position in the stream.
+    start: how many examples of the stream to skip, a `Batch.position`.
     repeats: how many times in a row an image comes.
     **options: num_parallel_calls, the number of preprocessing threads, which
       does not change the batches (by default TensorFlow decides); skip_corrupt,
@@ -262,7 +262,7 @@ def device_batches(
 def eval_device_batches(
   *args, mesh: Mesh, **options
 ) -> Iterator[tuple[dict[str, jax.Array], int]]:
-  """The batches of `eval_batches` on the devices; see `batches`."""
+  """`eval_batches` on the devices; see `big_crop.data.batches`."""
   for b in eval_batches(*args, num_hosts=jax.process_count(), **options):
     arrays = sharding.make_global_batch({**b.data, "mask": b.mask}, mesh)
     yield arrays, int(b.mask.sum())

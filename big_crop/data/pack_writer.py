@@ -239,10 +239,10 @@ class Writer:
     return json.loads(text)
 
   def _finish(self, split):
-    """Writes a split's files but the pixels; returns its part of the index."""
+    """Writes all of a split but its pixels; returns its entry of the index."""
     folder = self.out / split
     blocks = [b for b in self._blocks if b["split"] == split]
-    fd = self._open_images(split)  # makes images.npy if there is no example
+    fd = self._open_images(split)  # makes images.npy even if the split is empty
     os.close(fd)
     with open(folder / "images.npy", "r+b") as f:
       f.write(packed.header(self._kept(split), self.canvas))
@@ -282,7 +282,7 @@ class Writer:
 
   @contextlib.contextmanager
   def _writing(self):
-    """Turns an error of the disk into one line."""
+    """Turns an OSError into a one-line error."""
     try:
       yield
     except OSError as e:

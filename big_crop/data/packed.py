@@ -43,7 +43,7 @@ INDEX_KEYS = (
   "class_names",  # or null
   "block",  # examples for each checksum in images_crc32
   "splits",  # {name: {num_examples, left_out, FILE_crc32, ...}}
-  "made_from",  # the command's arguments and what they found
+  "made_from",  # see `pack_writer.Writer.resume`
   "crc32",  # of the rest of index.json
 )
 INDEX, PROGRESS = "index.json", "pack_progress.jsonl"
@@ -244,7 +244,7 @@ def dump_index(index):
 
 @contextlib.contextmanager
 def _missing(path):
-  """Turns the error for a file that cannot be read into one line."""
+  """Turns the error for a file that cannot be read into a one-line error."""
   try:
     yield
   except FileNotFoundError as e:

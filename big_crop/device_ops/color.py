@@ -45,10 +45,11 @@ def _pillows_saturations():
 
 
 def _truncated(numerator, denominator, of_whole):
-  """Integer quotients, or `of_whole[q]` where the quotient is exactly q.
+  """numerator / denominator, truncated as Pillow truncates its float quotient.
 
-  The division is in integers, because the last bit of a float quotient differs
-  between machines, and decides the result where the exact quotient is whole.
+  Where the exact quotient is a whole number q, Pillow may give q or q - 1,
+  depending on the last bit of its floats: the table `of_whole[q]` says which.
+  Floats are not used here, because their last bit differs between machines.
   """
   denominator = jnp.maximum(denominator, 1)
   quotient = numerator // denominator
@@ -71,7 +72,7 @@ def _hue_and_saturation(image):
 
 
 def _turn_hue(image, steps):
-  """Shifts Pillow's integer hue by `steps`, int32; 256 leaves the image."""
+  """Shifts Pillow's integer hue by `steps`, int32; 256 changes nothing."""
   if image.shape[-1] == 1:
     return image
   old, saturation = _hue_and_saturation(image)
@@ -90,8 +91,8 @@ def get_hue(factor: float):
   """Shifts the hue; see `pp_ops.color.get_hue`."""
   check_number("factor", factor, -0.5, 0.5)
   factor = jnp.float32(factor)
-  # Exactly floor(255 size): float32 would round that product, but 256 size is
-  # exact.
+  # floor(255 size), computed from 256 size and size: float32 would round
+  # 255 size, while 256 size is exact.
   size = jnp.abs(factor)
   whole = jnp.floor(256 * size)
   whole -= 256 * size - whole < size

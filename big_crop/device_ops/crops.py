@@ -21,7 +21,7 @@ from pp_ops.registry import Op
 
 
 def cut(law: Law, canvas: Canvas, u: jax.Array, v: jax.Array) -> Canvas:
-  """The window of an image that a law makes of uniforms.
+  """Cuts a law's window out of an image; the uniforms u and v decide which.
 
   u [law.max_attempts, law.draws] and v [2] are float32 in [0, 1).
   """
@@ -83,7 +83,7 @@ def random_resized_crop(
       the top left of its [S, T] array; by default images fill their arrays.
     law: a law of `pp_ops.laws`, or a crop op of a pp string, for example
       "beta_crop(alpha=2, beta=1)".
-    size: of the result in pixels, an int or (height, width).
+    size: size of the result in pixels, an int or (height, width).
     method: one of `pp_ops.checks.METHODS`.
     antialias: whether to antialias, as torchvision does and TensorFlow by
       default does not.
@@ -102,7 +102,8 @@ def random_resized_crop(
     sizes = jnp.tile(jnp.array(images.shape[1:3], jnp.int32), [batch, 1])
   u_key, v_key = jax.random.split(key)
   u = jax.random.uniform(u_key, (batch, law.max_attempts, law.draws))
-  # Not 0, which would give a ratio at its bound, where rounding may be a tie.
+  # The uniforms are multiples of 2^-23. Half of that is added, because 0 would
+  # give exactly the smallest ratio, where rounding a side may be a tie.
   u += 2.0**-24
   v = jax.random.uniform(v_key, (batch, 2))
 

@@ -12,7 +12,7 @@ for _factory in (selection.get_keep, selection.get_drop, selection.get_copy):
 
 @register("reshape")
 def get_reshape(new_shape):
-  """`jnp.reshape`."""
+  """Reshapes a feature, as `jnp.reshape` does."""
   check_shape(new_shape, "new_shape")
   return lambda x: x.reshape(new_shape)
 

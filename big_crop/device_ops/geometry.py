@@ -29,7 +29,7 @@ _ROUNDING = 2.0**-10
 
 
 class _Move(NamedTuple):
-  """The affine map to where pixels come from; float32 scalars.
+  """An affine map from a pixel to where its value comes from; float32 scalars.
 
   Attributes:
     ax: source columns per column.
@@ -38,8 +38,8 @@ class _Move(NamedTuple):
     ay: source rows per column.
     by: source rows per row.
     cy: source row of the origin.
-    start: coordinate of the first pixel's centre, as far as `bx` and `ay` are
-      concerned: 0, or 0.5 for shears about the image's corner.
+    start: what is added to the row that `bx` multiplies and to the column that
+      `ay` multiplies: 0, or 0.5 for shears about the image's corner.
     cubic: whether to interpolate with the cubic kernel; bool scalar.
   """
 
@@ -139,7 +139,7 @@ def _kernel(d, cubic, four):
     d: float32, the position's distance from pixel 0, 0 <= d < 1.
     cubic: bool scalar: the kernel of Keys (1981) with a = -1 if true, else the
       triangle.
-    four: whether to give four weights rather than two, which are the triangle.
+    four: False gives only the two weights of the triangle, whatever `cubic` is.
 
   Returns:
     A list of float32 arrays shaped like d.

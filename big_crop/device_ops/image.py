@@ -20,7 +20,7 @@ from pp_ops.errors import UserError
 
 
 def as_canvas(image: jax.Array | Canvas) -> Canvas:
-  """An array [H, W, C] as the canvas that it fills."""
+  """Turns an array [H, W, C] into a `Canvas`; returns a `Canvas` unchanged."""
   if isinstance(image, Canvas):
     return image
   height, width = image.shape[:2]
@@ -89,7 +89,7 @@ def get_resize(size, method: str = "bilinear", antialias: bool = False):
 
 
 def _later(image, op, size, reduce, how, rounding="big_vision"):
-  """The image with a pending resize that makes `reduce` of its sides `size`.
+  """The image with a pending resize, so that reduce(its sides) becomes `size`.
 
   `reduce` is jnp.min or jnp.max.
   """

@@ -3,14 +3,15 @@
 A module here has an `Evaluator`, whose `run(variables)` returns a dict. Values
 are floats, or images [N, H, W, 3], which the trainer draws in the workdir as
 EVALUATOR_KEY.png. The keyword arguments of its constructor come from its entry
-in `config.evals`; if it has any of the following, the run provides them:
+in `config.evals`. If the constructor has any of the following arguments, the
+run provides them:
   predict: (variables, image [B, H, W, C]) -> outputs [B, ...] and activations
     by name, jitted; the objective's `predict`.
   mesh: the mesh.
   seed: the run's seed.
   engine: what runs its pp string: the run's `config.input.engine`, unless its
     entry has an `engine`.
-So does the objective with its `for_evaluators()`, for classification:
+The objective's `for_evaluators()` provides more; that of classification:
   model: the Flax module, see `big_crop.models`.
   num_classes: number of classes.
 """

@@ -35,7 +35,7 @@ def attack_step(
 
   Args:
     task: the model and its loss.
-    variables: the model's.
+    variables: the model's variables.
     batch: the batch, with the image [B, H, W, C] before the attack.
     image: [B, H, W, C], the image after the previous steps.
     limits: `eps` and `step`, [C], in the units of the normalised image; `low`
@@ -94,11 +94,12 @@ class Evaluator(classification.Evaluator):
 
     Args:
       mesh: the mesh.
-      seed: the run's; the random start depends on it, too.
+      seed: the run's seed; the random start depends on it, too.
       eps: the largest change of a pixel value in [0, 1].
       steps: number of steps.
-      step_size: of a pixel value in [0, 1]; by default `eps` for one step, and
-        2.5 eps / steps for more, so that every point within eps can be reached.
+      step_size: by how much one step changes a pixel value in [0, 1]; by
+        default `eps` for one step, and 2.5 eps / steps for more, so that every
+        point within eps can be reached.
       random_start: start at a uniform random point within eps. It depends on
         the seed and the batch size.
       **rest: see `classification.Evaluator`.

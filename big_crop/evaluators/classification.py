@@ -1,7 +1,7 @@
 """Top-1, top-5 and loss, for one label or a set of labels per image.
 
-Its subclasses compute further metrics from the same predictions (`calibration`)
-or the same metrics on attacked images (`adversarial`).
+Subclasses of `Evaluator` compute further metrics from the same predictions
+(`calibration`), or the same metrics on attacked images (`adversarial`).
 """
 
 import functools
@@ -49,7 +49,7 @@ class Task(NamedTuple):
     return self._chosen(self.predict(variables, image)[0])
 
   def labels(self, batch: dict[str, jax.Array]) -> jax.Array:
-    """The labels [B, n], in the columns of `logits`: above 0 where right."""
+    """The labels [B, n]: above 0 where the class of that logit is right."""
     labels = batch.get("labels", batch.get("label"))
     if labels.ndim == 1:
       if self.class_of:
@@ -82,7 +82,7 @@ def image_metrics(
 
   Args:
     task: the model and its classes.
-    variables: the model's.
+    variables: the model's variables.
     batch: `image`, `mask` (0 for padding), and `label` [B] int or `labels`
       [B, num_classes].
 
@@ -142,7 +142,7 @@ class Evaluator:
         activations.
       mesh: the mesh.
       num_classes: number of classes.
-      seed: the run's, for a pp string with random ops.
+      seed: the run's seed, for a pp string with random ops.
       data: arguments of `sources.get_source`; or an `EvalData` that is already
         open, which keeps its own pp string.
       pp_fn: the pp string; it leaves `image` and `label` or `labels`.
@@ -209,7 +209,7 @@ class Evaluator:
     """Evaluates.
 
     Args:
-      variables: the model's.
+      variables: the model's variables.
       look: called with the first batch's images [B, H, W, C], as the model gets
         them.
 
@@ -222,7 +222,7 @@ class Evaluator:
       image_metrics, self._task, sharding.replicated(self._mesh)
     )
     found, seen = [], 0
-    # All batches but the last are full.
+    # This number is right, because all batches but the last are full.
     num_batches = None if most is None else -(-most // self._batch_size)
     batches = itertools.islice(self.data.batches(), num_batches)
     with progress.evaluation_bar(

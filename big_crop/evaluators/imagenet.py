@@ -33,7 +33,7 @@ def subset(classes: str | Sequence[int], num_classes: int) -> tuple[int, ...]:
 
   Args:
     classes: their numbers, or a name of `SUBSETS`, each of 200 classes.
-    num_classes: the model's.
+    num_classes: the number of the model's classes.
 
   Raises:
     ValueError: in one line, if the model does not have these classes.
@@ -62,8 +62,8 @@ def class_of(
   199, while a model of all 1000 classes has other numbers for them.
 
   Args:
-    class_names: the dataset's.
-    num_classes: the model's.
+    class_names: the names of the dataset's classes.
+    num_classes: the number of the model's classes.
 
   Returns:
     The labels; None if the dataset's labels need no translation.

@@ -1,4 +1,4 @@
-"""Finds the pixel values of normalised images, by analysing the pp string."""
+"""Finds how a pp string normalises images, by running it on plain colours."""
 
 from typing import NamedTuple
 

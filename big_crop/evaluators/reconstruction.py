@@ -31,8 +31,8 @@ class Evaluator:
     Args:
       reconstruct: the method of `objectives.masked_autoencoding`.
       mesh: the mesh.
-      seed: the run's. It determines the hidden patches, so that an image hides
-        the same patches at every evaluation.
+      seed: the run's seed. It determines the hidden patches, so that an image
+        hides the same patches at every evaluation.
       data: arguments of `sources.get_source`.
       pp_fn: the pp string; it leaves `image`.
       batch_size: over all devices; a last, smaller batch is padded.
@@ -59,7 +59,7 @@ class Evaluator:
     """Evaluates.
 
     Args:
-      variables: the model's.
+      variables: the model's variables.
 
     Returns:
       `loss` (mean over the images), and `images` [24 or fewer, H, W, 3]: a row

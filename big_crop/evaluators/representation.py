@@ -130,7 +130,7 @@ def few_shot(
     x: float [n, D], the features to classify.
     shots: examples per class; all of a class that has fewer.
     l2: weight of the penalty.
-    seed: of the draw.
+    seed: seed of the draw.
 
   Returns:
     The class of each row of x, int [n].
@@ -183,9 +183,9 @@ class Evaluator:
     """Opens the data.
 
     Args:
-      predict: the objective's.
+      predict: the objective's `predict`.
       mesh: the mesh.
-      seed: the run's, for a pp string with random ops.
+      seed: the run's seed, for a pp string with random ops.
       data: arguments of `sources.get_source`, without the split.
       pp_fn: the pp string, of both splits; it leaves `image` and `label`.
       train: split for neighbours and for training the classifiers.
@@ -195,7 +195,7 @@ class Evaluator:
         tokens are averaged. None for "pre_logits", the head's input, or for the
         output of the objective's `predict` if there is no "pre_logits".
       k: number of neighbours.
-      temperature: of their votes, see `nearest`.
+      temperature: temperature of their votes, see `nearest`.
       l2: see `fit`.
       max_steps: see `fit`.
       shots: numbers of examples per class, see `few_shot`.
@@ -256,7 +256,7 @@ class Evaluator:
     """Evaluates.
 
     Args:
-      variables: the model's.
+      variables: the model's variables.
 
     Returns:
       As fractions, `knn_top1`, `linear_top1`, `linear_train_top1` and, for each

@@ -6,7 +6,7 @@ r"""Measures crop laws: exactly, by sampling, and against each other.
 Prints a table and writes `summary.json`, `table.md` and figures ("You May Be
 Running the Wrong Inception Crop", Figures 1-3, 13 and 15): the distribution of
 the crop area, exact (lines) over sampled (filled), and heatmaps of the window
-size, with a portrait image transposed beside its landscape. `--picture` also
+size, where those of portrait images are transposed. `--picture` also
 draws each law's windows on that image. A crop is any registered op that
 declares a law.
 """

@@ -13,7 +13,7 @@ from pp_ops.errors import UserError
 _BINS = np.linspace(0, 1, 101)
 _DRAWN = 1000  # windows that are drawn at random for a picture
 _OUTLINES = 12  # how many of them are outlined on the picture
-# Percentiles of the area, whose crops are shown.
+# Crops with these percentiles of the area are shown.
 _SHOWN = (5, 15, 25, 35, 45, 55, 65, 75, 85, 95)
 
 

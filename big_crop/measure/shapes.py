@@ -103,7 +103,7 @@ def of_dataset(name: str, split: str, data_dir: str | None, num: int) -> Shapes:
 
 
 def add_arguments(parser) -> None:
-  """Adds the ways to name shapes, and crops, to an `argparse` parser."""
+  """Adds the flags that name image shapes, and `--pp_modules`, to a parser."""
   parser.add_argument(
     "--pp_modules",
     nargs="*",

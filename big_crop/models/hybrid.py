@@ -78,7 +78,7 @@ def stem(image, name: str, dtype: str):
   Args:
     image: [B, H, W, 3].
     name: a name of `STEMS`.
-    dtype: of convolutions and activations.
+    dtype: dtype of convolutions and activations.
 
   Returns:
     [B, H / f, W / f, C], rounded up, with f = `shrinks(name)`.

@@ -19,7 +19,7 @@ class Decoder(nn.Module):
     depth: number of blocks.
     num_heads: attention heads of each block.
     patch_size: (height, width) in pixels.
-    dtype: of matrix products and the residual stream.
+    dtype: dtype of matrix products and the residual stream.
   """
 
   width: int

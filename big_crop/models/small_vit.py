@@ -170,9 +170,11 @@ def Model(num_classes, **kw):
   Args:
     num_classes: size of the logits.
     **kw:
-      width, depth, mlp_dim: channels of the tokens, 512; blocks, 6; hidden
-        width of the MLPs, 512;
-      num_heads, head_dim: attention heads, 8, and channels of each, 64;
+      width: channels of the tokens, 512;
+      depth: number of blocks, 6;
+      mlp_dim: hidden width of the MLPs, 512;
+      num_heads: attention heads, 8;
+      head_dim: channels of each head, 64;
       patch_size: side of a patch in pixels, 4;
       shifts: "one_pixel", as in lucidrains' code; or "half_patch", as in the
         paper by Lee et al.;

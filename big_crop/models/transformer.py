@@ -222,7 +222,7 @@ class EncoderBlock(nn.Module):
 
     Args:
       x: [B, T, width].
-      rate: of stochastic depth, a float32 scalar, or None for none.
+      rate: rate of stochastic depth, a float32 scalar, or None for none.
       rng: a key for dropout and stochastic depth, or None if both are off.
 
     Returns:

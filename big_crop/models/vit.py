@@ -350,10 +350,11 @@ def Model(num_classes, *, variant=None, **kw):
         "sqrt2_gelu_exact", the same times sqrt(2);
       weight_init: the initial values. "big_vision"; "timm", where matrices and
         positions are normal with standard deviation 0.02, the class token with
-        1e-6, and biases are zero; "mae", where learnt positions start as
-        "sincos2d_mae", matrices are Xavier uniform, the head is normal with
-        2e-5 and the class token with 0.02; or "augreg", which is "big_vision"
-        but for positions, which are normal with 0.02;
+        1e-6, biases are zero, and the patch embedding's kernel has PyTorch's
+        default; "mae", where learnt positions start as "sincos2d_mae", matrices
+        are Xavier uniform, the head is normal with 2e-5 and the class token
+        with 0.02; or "augreg", which is "big_vision" but for positions, which
+        are normal with 0.02;
       dropout: rate on embeddings, branches and MLP hidden layers: timm's
         pos_drop_rate and proj_drop_rate, not its drop_rate;
       drop_path: stochastic depth rate of the last block, see

@@ -1,4 +1,4 @@
-"""Objectives: what training minimises. One file each, see `objective_name`.
+"""Objectives: what training minimises. `config.objective_name` names a file.
 
 `big_crop.objectives.base` says what an objective is and when the trainer calls
 which of its methods.
@@ -30,7 +30,7 @@ def make(config: Any, num_classes: int | None) -> Objective:
   Args:
     config: the config. `objective_name` is one of this package's modules, or
       the dotted path of a module that has an `Objective`.
-    num_classes: of the training dataset; None if the dataset does not say.
+    num_classes: number of classes of the training dataset, if it says.
 
   Returns:
     The objective.

@@ -62,7 +62,7 @@ class Objective:
     Args:
       config: the whole config; `config.objective` holds the arguments that
         belong to this objective alone.
-      num_classes: of the training dataset; None if the dataset does not say.
+      num_classes: number of classes of the training dataset, if it says.
 
     Raises:
       ValueError: one line, for whatever is wrong with the config.
@@ -164,7 +164,7 @@ class Objective:
     """Applies the model in evaluation mode: no dropout, running averages.
 
     Args:
-      variables: of `TrainState.variables()`.
+      variables: what `TrainState.variables()` returns.
       image: [B, H, W, C] float.
 
     Returns:

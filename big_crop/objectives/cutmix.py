@@ -128,7 +128,7 @@ def _draw(rng, num, height, width, mixup_alpha, cutmix_alpha):
   keys = jax.random.split(rng, 6)
   switch = 0.5 if mixup_alpha and cutmix_alpha else float(not mixup_alpha)
   is_cutmix = jax.random.uniform(keys[0], (num,)) < switch
-  # An alpha of 0 is never chosen, but has no distribution.
+  # Beta(0, 0) does not exist. What is drawn in its place is never used.
   of_cutmix = _beta(keys[1], cutmix_alpha or 1.0, num)
   of_mixup = _beta(keys[2], mixup_alpha or 1.0, num)
   weight, rest = (

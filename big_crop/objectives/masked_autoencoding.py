@@ -147,7 +147,7 @@ class Objective(Base):
     the standard deviation of the true patch.
 
     Args:
-      variables: of `TrainState.variables()`.
+      variables: what `TrainState.variables()` returns.
       image: [B, H, W, 3] float.
       rng: a key.
 

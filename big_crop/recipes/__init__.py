@@ -328,7 +328,7 @@ def test_view(
   timm's `create_transform` does the same.
 
   Args:
-    res: of the model's input, in pixels.
+    res: side of the model's input, in pixels.
     crop: `res` as a fraction of the resized image's shorter side.
     interpolation: a method of `resize`.
     norm: the op that normalises.
@@ -354,7 +354,7 @@ def add_evals(
   Args:
     c: the config.
     arg: the recipe's arguments.
-    interpolation: for resizing test images.
+    interpolation: the method that resizes test images.
     norm: the op that normalises test images.
   """
   data = lambda name, split: dict(name=name, data_dir=arg.data_dir, split=split)

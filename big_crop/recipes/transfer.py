@@ -9,8 +9,8 @@ from pp_ops.errors import UserError
 
 # Arguments that the configs that evaluate an encoder take, besides their own.
 ARGUMENTS = dict(
-  init=None,  # a run's workdir; or a study's, where `views` tells the run
-  views=None,  # of the run to take from the study's workdir
+  init=None,  # a run's workdir; or a study's, of which `views` picks a run
+  views=None,  # the level of the factor `views` of the study's run
   model="resnet-50",  # the model to train from scratch, without `init`
   data_dir=None,  # folder in which TFDS has prepared the dataset
   train="train",  # split to train on

@@ -70,7 +70,7 @@ def _row(m: Measurement) -> dict[str, Any]:
 
 
 def _about(found):
-  """What was evaluated. A sentence that holds for all runs names none."""
+  """What was evaluated. Names the runs where a sentence is not true of all."""
   lines = {}
   for m in found:
     for line in m.about:

@@ -14,7 +14,7 @@ from pp_ops.errors import UserError
 
 IMAGES = 8  # images of each test that are kept for the figure
 # Further test sets: (title in tables, default TFDS name, classes that
-# predictions are restricted to). Names and classes may be None.
+# predictions are restricted to). None: no default, or all classes.
 SETS = {
   "replace": ("Replace", None, None),
   "noise": ("Noise", None, None),
@@ -23,8 +23,8 @@ SETS = {
   "imagenet_sketch": ("IN-Sketch", "imagenet_sketch", None),
 }
 IMAGENET_C = "imagenet2012_corrupted"
-# The test without corruption on the images that the corruptions are made of, if
-# these are fewer than those of the test "clean".
+# The name of a test without corruption. It has the images that are corrupted on
+# the fly, and is made only if they are fewer than those of the test "clean".
 NONE = ("none", 0)
 # Default severities of corruptions that are made on the fly.
 _MADE_SEVERITIES = (3,)
@@ -46,7 +46,7 @@ class Options(NamedTuple):
       for 3 alone where corruptions are made on the fly.
     sets: {name in `SETS`: a dataset's name or path}; only those that the user
       gave.
-    data_dir: of TFDS datasets; None for the one of the run's evaluator.
+    data_dir: folder of TFDS datasets; None for that of the run's evaluator.
   """
 
   max_examples: int | None = None
@@ -62,7 +62,7 @@ class Result(NamedTuple):
   """The result of a test.
 
   Attributes:
-    metrics: of the test's evaluator, as fractions.
+    metrics: the metrics of the test's evaluator, as fractions.
     images: the first images that the model got, uint8 [n, H, W, C].
   """
 
@@ -74,8 +74,8 @@ class Measurement(NamedTuple):
   """The results of all tests of a run.
 
   Attributes:
-    name: of the run.
-    workdir: of the run.
+    name: the run's name.
+    workdir: the run's workdir.
     is_imagenet: whether its data have ImageNet's 1000 classes.
     results: {test: result}. A test is "clean", "fgsm", "pgd", a name of `SETS`,
       or a corruption as (name, severity).
@@ -272,7 +272,10 @@ class Suite:
     )
 
   def look(self, images: list[np.ndarray]):
-    """Returns a function that appends a batch's first images, as uint8."""
+    """Returns a function that appends a batch's first images to `images`.
+
+    They are appended as uint8 [n, H, W, C], before the normalisation.
+    """
     black, white = (
       np.float32(self._pixels.black),
       np.float32(self._pixels.white),

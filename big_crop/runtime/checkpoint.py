@@ -92,8 +92,8 @@ class Checkpoints:
         because the disk is full. `wait` and `close` raise it, too.
     """
     with self._naming_the_last():
-      # Until the save before is finished, `_write_checksums` reads its
-      # `self._saving`.
+      # Waits for the previous save, because until then `_write_checksums` needs
+      # the path of that save in `self._saving`.
       self._manager.wait_until_finished()
       self._saving = self.path / str(step)
       self._manager.save(
@@ -247,8 +247,8 @@ def _damage(path):
     host = (path / "host" / "metadata").read_text()
   except (OSError, UnicodeError):
     return f"neither {checksums.NAME} nor host/metadata can be read"
-  # Checkpoints of earlier versions have no checksums. Since then, the host's
-  # JSON announces the file of checksums, so that its loss is noticed.
+  # Checkpoints of earlier versions have no checksums. In later ones, the host's
+  # JSON says that there is a file of checksums, so that its loss is noticed.
   return f"{checksums.NAME} is missing" if checksums.NAME in host else None
 
 
@@ -272,9 +272,10 @@ def _say(text):
 
 @contextlib.contextmanager
 def _perhaps_unchecked(path: epath.Path) -> Iterator[None]:
-  """For reading a checkpoint that may be of a version without checksums.
+  """Surrounds the reading of a checkpoint that may have no checksums.
 
-  If it is, prints a line that says so, and turns errors into one line.
+  If it has none, because an earlier version saved it, prints a line that says
+  so, and turns errors of the reading into one line.
   """
   if (path / checksums.NAME).exists():
     yield

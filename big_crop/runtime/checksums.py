@@ -21,7 +21,7 @@ def write(folder: epath.Path, leave_out: str) -> None:
   """Writes size and CRC of each file to `folder`/checksums.json.
 
   Args:
-    folder: a folder whose files are complete; includes files in subfolders.
+    folder: a folder whose files are complete, those in subfolders included.
     leave_out: the name of a file in `folder` that will still change.
   """
   if storage.is_remote(folder):

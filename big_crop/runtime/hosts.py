@@ -111,7 +111,7 @@ def agree(text: str, what: str) -> None:
 
 
 def agree_on_first(number: int) -> int:
-  """The number that the first host passes, on all hosts."""
+  """Returns, on every host, the `number` that the first host passes."""
   return int(multihost_utils.broadcast_one_to_all(np.int64(number)))
 
 
@@ -119,8 +119,9 @@ def agree_on_first(number: int) -> int:
 def failing_together() -> Iterator[None]:
   """Ends the process at once when something fails, if there are other hosts.
 
-  An orderly end would wait for the other hosts while they wait for this one.
-  They notice its end when its connections close, or after `_HEARTBEAT_S`.
+  An orderly end would wait for the other hosts, while they wait for this host.
+  The other hosts notice that this process has ended when its connections close,
+  or after `_HEARTBEAT_S`.
   """
   try:
     yield

@@ -35,7 +35,7 @@ def _bytes(x):
 
 
 def check(parts: Mapping[str, Any], mesh: jax.sharding.Mesh) -> None:
-  """Raises unless a step's arrays fit into memory, the least that it needs.
+  """Raises unless the arrays that a step needs at least fit into memory.
 
   `parts` is {name for the error message: tree of `jax.ShapeDtypeStruct` with
   the shardings that the arrays will have on the mesh}.

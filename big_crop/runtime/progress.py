@@ -40,7 +40,10 @@ class Progress:
       self.show(text, keep=not self._live)
 
   def resume(self, steps: int = 0) -> None:
-    """Starts the clock again; `steps` were made meanwhile and do not count."""
+    """Starts the clock again.
+
+    The number of `steps` made since `pause` is left out of images per second.
+    """
     self._step += steps
     self._time += time.perf_counter() - self._paused
     if self._live and self._compiling is not None:
@@ -50,8 +53,8 @@ class Progress:
     """Shows the line.
 
     Returns:
-      Images per second since the last `update`; None if no step since then
-      counts.
+      Images per second since the last `update`; None if there was no step since
+      then, or only steps that `resume` leaves out.
     """
     now = time.perf_counter()
     images = (step - self._step) * self._batch_size

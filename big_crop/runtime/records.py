@@ -52,10 +52,10 @@ def check_workdir(
 def changed_key(
   old: dict[str, Any], new: dict[str, Any], free: tuple[str, ...]
 ) -> str | None:
-  """The first `config.KEY is A there and B here` of two configs, or None.
+  """Says where two configs differ: `config.KEY is A there and B here`.
 
-  Both are resolved configs of JSON values. They may differ in the dotted keys
-  `free`.
+  Names the first key that differs, and is None if none does. Both are resolved
+  configs of JSON values. Keys that begin with one of `free` may differ.
   """
   old, new = flat(old), flat(new)
   for key in sorted(old.keys() | new.keys()):

@@ -97,7 +97,7 @@ def check_batch_size(
   """Raises unless devices get equally many examples of each microbatch.
 
   `batch_size` counts the examples on all devices. The error names the nearest
-  sizes that work; `where` is its name for the batch size.
+  sizes that work; it calls the batch size `where`.
   """
   unit = mesh.size * grad_accum
   if batch_size > 0 and batch_size % unit == 0:

@@ -49,8 +49,8 @@ def listen(
   nothing there.
 
   Args:
-    goes_on: whether the same command goes on where this one stops, which the
-      message about a stop then says.
+    goes_on: whether the same command, given again, goes on where it stopped.
+      The message about a stop then says so.
     sigterm: whether SIGTERM also asks for a stop, rather than end the process.
     at_once: whether `hold` has no effect.
   """
@@ -85,7 +85,10 @@ def _on_sigterm(signum, frame):
 
 
 def _watch(pipe, parent):
-  """Waits for Ctrl-C; the death of the parent process counts as one."""
+  """Reads signals from `pipe` for ever, and answers each Ctrl-C.
+
+  The death of the process `parent` counts as a Ctrl-C; 0 for no parent.
+  """
   global _interrupted
   announced = orphaned = False
   while True:
@@ -183,7 +186,10 @@ def finish() -> None:
 
 
 def stop_all_hosts() -> None:
-  """Makes a Ctrl-C from now on send SIGTERM, whose handler is now JAX's."""
+  """Makes Ctrl-C send SIGTERM to this process, for JAX's handler of SIGTERM.
+
+  JAX's preemption service then stops all hosts; see `hosts.stop_requested`.
+  """
   global _all_hosts
   _all_hosts = True
   # A SIGTERM that came earlier is sent to this process once more, so that the

@@ -119,10 +119,10 @@ def _save_panels(path, title, rows, most=None, side=1.2):
 
   Args:
     path: the PNG.
-    title: of the figure.
+    title: title of the figure.
     rows: lists of `_Panel`.
     most: how many rows are put side by side; by default as many as fit.
-    side: of an image, in inches.
+    side: side of an image, in inches.
   """
   num = max(map(len, rows))
   across = min(len(rows), most or max(1, _PER_ROW // num))

@@ -94,7 +94,7 @@ def make_maps(
 
   Args:
     model: the model.
-    kinds: of `choose_kinds`.
+    kinds: what `choose_kinds` returned.
 
   Returns:
     (variables, image [B, H, W, C], label [B] int) -> maps by kind, and the

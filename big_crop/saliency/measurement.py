@@ -47,15 +47,15 @@ class Measurement:
   """The saliency of one run.
 
   Attributes:
-    name: of the run.
-    workdir: of the run.
+    name: the run's name.
+    workdir: the run's workdir.
     epochs: its training budget; None if its log does not say.
     crop: the crop op that it was trained with, "" without one.
     shapes: {kind: (h, w) of a map}.
     rows: those of `evaluator.Batch.rows`, for all examples.
     pictures: one for each of the first classes.
     data: arguments of `sources.get_source` for the data it was evaluated on.
-    class_names: of the data, or None.
+    class_names: the names of the data's classes, or None.
     differing: the first images that this run classifies rightly and the first
       run of the command does not, then the first with the roles exchanged.
   """

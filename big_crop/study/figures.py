@@ -23,7 +23,7 @@ def axes_of(panels: int = 1, height: float = 3.8) -> np.ndarray:
 
 
 def _curve(ax, points, label, color, style=0):
-  """Draws points (x, mean, std) with error bars, except without a mean."""
+  """Draws points (x, mean, std) with error bars; skips those without a mean."""
   points = [p for p in points if p[1] is not None]
   if points:
     x, mean, std = zip(*points, strict=True)
@@ -144,7 +144,7 @@ def strength(layout: Layout, results: Results, metric: Metric) -> Figure:
 
 
 def scatter(c: layouts.Scatter, results: Results) -> Figure | None:
-  """One metric against another (Figures 9, 10, 20 and 26).
+  """One metric against another (Figures 9, 10, 11, 20 and 26).
 
   Coloured by the 5th-percentile crop scale or a factor, and by the budget;
   dashed lines are the averages of a budget. None if there are no runs.
@@ -220,7 +220,7 @@ def contrasts(factor: float = 1.9) -> dict[str, np.ndarray]:
   image of 224x224 therefore gets darker and one of 64x64 lighter.
 
   Args:
-    factor: of the op.
+    factor: factor of the op.
 
   Returns:
     {title: uint8 [4, 4, 3]}

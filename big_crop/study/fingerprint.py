@@ -103,7 +103,7 @@ def _dataset(name, data_dir):
     for split, size in critters.SPLIT_SIZES.items():
       parts += [critters.example(split, i)[0] for i in (0, size - 1)]
     return _digest(name, *parts)
-  # Opened as the trainer opens it, so that both find the same dataset.
+  # The name is looked up as the trainer does it, to find the same dataset.
   path = epath.Path(data_dir if name == sources.FOLDER else name)
   if not path.is_dir():
     import tensorflow_datasets as tfds

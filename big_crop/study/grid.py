@@ -83,7 +83,7 @@ class Run:
     index: its index in the study, from 0.
     factors: {factor: level}, without the seed.
     seed: the run's seed.
-    name: of its folder, made of the factors and the seed.
+    name: name of its folder, made of the factors and the seed.
     spec: the base config with its arguments, as `--config` takes it.
     overrides: `--config.key=value` arguments for it.
   """

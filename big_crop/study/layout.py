@@ -32,8 +32,8 @@ class Family:
   """Settings that differ in the budget, in `x`, and perhaps in `by`.
 
   Attributes:
-    name: by which comparisons refer to it.
-    label: for people.
+    name: the name by which comparisons refer to it.
+    label: its name in tables and figures.
     where: {factor: level or list of levels} of its settings.
     x: the factor of a table's columns and of a figure's x axis.
     by: a second factor, whose levels are groups of rows.
@@ -89,7 +89,7 @@ class Comparison:
   """Settings to test against each other.
 
   Attributes:
-    title: for people.
+    title: its title in the report.
     a: the first family.
     b: the second family, which is compared with `a` at equal budget and x; or
       None, if `base` is given.
@@ -109,7 +109,7 @@ class Scatter:
   """One metric against another, a point for each run.
 
   Attributes:
-    title: for people.
+    title: its title in the report.
     x: key of the metric on the x axis.
     y: key of the metric on the y axis.
     where: {factor: level or list of levels} of the settings.
@@ -124,7 +124,7 @@ class Scatter:
   color: str | None = None
 
   def keys(self) -> list[str]:
-    """Every metric that it names."""
+    """The keys of all metrics that the fields above name."""
     return [self.x, self.y]
 
 
@@ -133,11 +133,11 @@ class Ablation:
   """A table whose rows are settings that each differ a little from a default.
 
   Attributes:
-    title: for people.
+    title: its title in the report.
     default: {factor: default level}, for the factors that the table varies.
     rows: for each row the changes, {factor: level}; {} is the default itself.
-    where: the other factors, equal in all rows. The factors of a row's runs are
-      `where` and its changes.
+    where: the other factors, equal in all rows. A row stands for the runs whose
+      factors are those of `where` and the row's changes.
     metrics: keys of the metrics to show; None for all.
   """
 
@@ -152,7 +152,7 @@ class Ablation:
     return {**self.where, **changes}
 
   def keys(self) -> list[str]:
-    """Every metric that it names."""
+    """The keys of all metrics that the fields above name."""
     return self.metrics or []
 
 
@@ -161,7 +161,7 @@ class SeedStatistics:
   """How metrics of one setting, or of a few, vary with the seed.
 
   Attributes:
-    title: for people.
+    title: its title in the report.
     metrics: keys of the metrics in the table's rows.
     where: the factors of the setting.
     by: one more factor. Its other levels are compared with its first.
@@ -171,7 +171,8 @@ class SeedStatistics:
     histogram: key of the metric whose distribution is drawn.
     scatter: keys of two metrics that are drawn against each other.
     curves: key of the metric that is drawn by epoch.
-    along: [label, [x of each of `metrics`]] of a figure of the metrics along x.
+    along: [label of the x axis, [x of each of `metrics`]], to draw the metrics
+      as points of one curve.
     reference: {key: {"mean", "std", "max", "min", "chosen", "n": number}}, a
       paper's values of these statistics.
     source: the label of `reference` in the table.
@@ -192,7 +193,7 @@ class SeedStatistics:
   source: str = "reference"
 
   def keys(self) -> list[str]:
-    """Every metric that it names."""
+    """The keys of all metrics that the fields above name."""
     drawn = [self.base, self.histogram, *(self.scatter or ()), self.curves]
     return [*self.metrics, *filter(None, drawn)]
 
@@ -202,7 +203,7 @@ class Selection:
   """A table whose entries are each the best setting of a sweep.
 
   Attributes:
-    title: for people.
+    title: its title in the report.
     over: the factors that are swept.
     by: key of the metric that chooses the best setting.
     report: key of the metric that is shown of the chosen setting.
@@ -225,7 +226,7 @@ class Selection:
   cost: str | None = None
 
   def keys(self) -> list[str]:
-    """Every metric that it names."""
+    """The keys of all metrics that the fields above name."""
     return [self.by, self.report]
 
 
@@ -234,7 +235,7 @@ class Layout:
   """All that a report shows.
 
   Attributes:
-    families: by name.
+    families: {name: family}.
     comparisons: in order.
     strength: families to show against the 5th-percentile crop scale.
     scatter: metrics to show against each other.

@@ -73,7 +73,7 @@ def this_process() -> dict[str, Any]:
 
 
 def _is_dead(holder):
-  """Whether a holder was a process of this host that has ended."""
+  """Whether a holder is known to have ended: a process of this host only."""
   me = this_process()
   here = ("host", "boot", "namespace")
   if not me["boot"] or any(holder.get(k) != me[k] for k in here):

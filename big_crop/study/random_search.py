@@ -43,7 +43,7 @@ def simulate(found: np.ndarray, budgets: np.ndarray, seed: int = 0):
   Args:
     found: as `runs` returns it.
     budgets: [n], in units of the cost; none is below the most expensive run.
-    seed: of the searches.
+    seed: seed of the searches.
 
   Returns:
     [3, n]: percentiles 5, 50 and 95 of what the searches report.

@@ -46,7 +46,7 @@ class _Source(NamedTuple):
   """What the walk needs to know of a source file.
 
   Attributes:
-    digest: of its syntax tree without docstrings.
+    digest: digest of its syntax tree without docstrings.
     imports: dotted names that it imports, of modules or of names in modules.
     strings: its string constants, without those of `table`.
     table: (key, value) of every dict entry whose key and value are strings.
@@ -74,7 +74,8 @@ def digests(
     {dotted name: digest}, sorted by name.
   """
   named = set(_strings_of(config))
-  # A user's own package may be installed among the libraries.
+  # Modules that the config names count as the user's own, even if they are
+  # installed among the libraries.
   users = {*config.get("pp_modules", ()), *filter(_is_dotted, named)}
   # These keys may name a user's module that is in no package and has no dot.
   kinds = [config.get("objective_name"), config.get("model_name")]

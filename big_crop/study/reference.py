@@ -62,7 +62,7 @@ def results(names: list[str | dict], metrics: list[Metric]) -> Results:
     names: names of the CSVs. Instead of a name, a dict with `name` and `where`,
       {factor: level}, takes only the rows with these levels; the factors of
       `where` are then dropped, because the study does not have them.
-    metrics: the study's.
+    metrics: the metrics of the study.
   """
   settings, cells = {}, {}
   for row, where in (
@@ -91,7 +91,7 @@ def ablations(
   """A CSV's tables as ablations, as `default_study().ablations` takes them.
 
   Args:
-    name: of the CSV. In a row, a factor without entry has its default.
+    name: name of the CSV. In a row, a factor without entry has its default.
     defaults: {source: {factor that the table varies: its default}}.
     titles: {source: the ablation's title}.
     where: {factor: level}; only rows with these levels are taken.

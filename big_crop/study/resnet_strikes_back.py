@@ -97,7 +97,7 @@ def statistics(source: str, recipe: str) -> dict[str, dict]:
 def test_sizes(config, recipes: list[str]) -> None:
   """Adds Figure 4 to a study: the validation set at other resolutions.
 
-  They are evaluators of every run, by the recipes' argument `test_sizes`.
+  The recipes' argument `test_sizes` adds the evaluators to every run.
   """
   config.arguments.test_sizes = True
   sizes = {f"val_res{size}/top1": size for size in TEST_SIZES}

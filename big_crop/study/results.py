@@ -26,8 +26,8 @@ class Metric:
   """A metric to report: offset + scale * the logged value.
 
   Attributes:
-    key: of summary.json's metrics, or of metrics.jsonl with `tail`.
-    label: for people.
+    key: its key in summary.json's metrics, or in metrics.jsonl with `tail`.
+    label: its name in tables and figures.
     scale: a factor; -100 turns an accuracy into an error in percent.
     offset: added after scaling; 100 for an error in percent.
     digits: number of decimals that are shown.

@@ -126,7 +126,7 @@ def along_epochs(s: SeedStatistics, results: Results) -> Figure | None:
 
 
 def along_x(s: SeedStatistics, results: Results) -> Figure | None:
-  """The metrics as points of a curve, with their deviations."""
+  """Draws `s.along`: each metric's mean is a point of a curve, with its std."""
   if not s.along:
     return None
   label, places = s.along

@@ -18,9 +18,9 @@ class Sample(NamedTuple):
   """The values of one metric of one setting.
 
   Attributes:
-    level: of the factor `by`, for people; None if there is no `by`.
+    level: level of the factor `by`, as text; None if there is no `by`.
     setting: the factors.
-    cell: of the counted seeds.
+    cell: the cell of the counted seeds.
     chosen: the value of the chosen seed; None if it has none.
   """
 

@@ -16,9 +16,9 @@ from big_crop.study.statistics import Cell
 def chosen(s: Selection, results: Results, **place) -> tuple[Factors, Cell]:
   """The setting with the best `by`, and its cell of `report`.
 
-  Among the settings of `s.where` whose factors have the levels of `place`. If
-  there is a single one and it has no value of `by`, as in results that a paper
-  prints, that one. If there is none, ({}, an empty cell).
+  Chooses among the settings of `s.where` whose factors have the levels of
+  `place`. A single setting is chosen even without a value of `by`, which
+  results that a paper prints do not have. Without any, ({}, an empty cell).
   """
   by, report = results.metric(s.by), results.metric(s.report)
   sign = -1 if by.better == "lower" else 1

@@ -1,7 +1,8 @@
 """The statistical tests of a report.
 
-Unpaired tests need means and standard deviations only. They are Student's
-two-sided test with equal variances, as in the paper's Tables 9-14. Paired tests
+Unpaired tests are Student's two-sided test with equal variances, as in the
+paper's Tables 9-14, and need means and standard deviations only; Welch's test,
+for unequal variances, needs the values. Paired tests
 need the values by seed. Runs that share a seed share their initial parameters,
 the order of their examples and the uniform random numbers of their
 augmentation, so that the variance of their difference is that of the factor's
@@ -55,10 +56,10 @@ class Difference(NamedTuple):
   Attributes:
     mean: the difference of the means; None if one is missing.
     std: sqrt(s_a^2 + s_b^2), the standard deviation of an unpaired difference.
-    p: of the unpaired test.
+    p: p-value of the unpaired test.
     pairs: number of seeds that both have.
     paired_std: standard deviation of the paired differences.
-    paired_p: of the paired test.
+    paired_p: p-value of the paired test.
     low: lower end of the 95% confidence interval: the paired one if there are
       enough pairs, else the unpaired one.
     high: its upper end.
@@ -85,7 +86,7 @@ class Difference(NamedTuple):
 
 
 def compare(a: Cell, b: Cell) -> Difference:
-  """Tests b against a. Fields that need more runs than there are are None."""
+  """Tests b against a. A field is None if there are too few runs for it."""
   return average([(a, b)])
 
 
@@ -124,8 +125,9 @@ def contrast(settings: list[list[tuple[float, Cell]]]) -> Difference:
       in all settings.
 
   Returns:
-    A difference whose `mean` is the weighted sum. `std` is the standard
-    deviation that one seed's weighted sum would have if seeds were not shared.
+    A difference whose `mean` is the average of the weighted sums. `std` is the
+    standard deviation of one seed's weighted sum if the cells are independent,
+    that is, do not share seeds; the root mean square over the settings.
   """
   settings = [s for s in settings if all(c.mean is not None for _, c in s)]
   if not settings:

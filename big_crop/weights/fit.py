@@ -94,7 +94,7 @@ def _fit_positions(old, init):
   if n == shape[1] or width != shape[2]:
     return old
   old = dict(old)
-  # If the checkpoint has no position for the class token, zero is the same.
+  # Zeros stand for a checkpoint that adds no position to its class token.
   first = np.zeros_like(positions[:, :1])
   if _is_square(n - 1):
     first, positions = positions[:, :1], positions[:, 1:]

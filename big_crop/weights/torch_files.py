@@ -66,7 +66,7 @@ def _read_safetensors(path):
 def _read_torch(path):
   import torch
 
-  # Allowed, because timm's checkpoints contain the arguments of its train.py.
+  # timm's checkpoints contain a Namespace, the arguments of timm's train.py.
   plain = torch.serialization.safe_globals([argparse.Namespace])
   with path.open("rb") as f, plain:
     tensors = torch.load(f, map_location="cpu", weights_only=True)

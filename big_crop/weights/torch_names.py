@@ -175,8 +175,8 @@ def from_timm(state_dict, *, head_dim=64):
 
   Args:
     state_dict: as in `from_torchvision`.
-    head_dim: width of a ViT's attention heads. It must be given, because it
-      can't be inferred from the weights.
+    head_dim: width of a ViT's attention heads. A width other than 64 must be
+      given, because it can't be inferred from the weights.
 
   Returns:
     {"params": ...} and, for a model with batch norm, "batch_stats": nested

@@ -30,7 +30,8 @@ What can be chosen:
               or another variant of `vit`, for example mu/8
     data      i1k, i21k, or for training from scratch oxford_iiit_pet, resisc45,
               cifar100, kitti_distance, critters
-    source, split, data_dir, num_classes  of i21k: imagenet21k, full; 21,843
+    source, split, data_dir, num_classes  of i21k (imagenet21k, full, None,
+              21,843)
     aug       none, light1, light2, medium1, medium2, strong1 (Figure 4's
               heavy1), strong2; appendix A also has medium4, strong4
     wd        0.1, 0.03

@@ -71,8 +71,8 @@ def get_config(arg=None):
   c.model_load.dont_load += [
     "fc_norm/.*",
     "Transformer/encoder_norm/.*",
-    # Starts from the fixed positions of our pretraining, which are no parameter
-    # there.
+    # In our pretraining the positions are fixed and no parameter. Finetuning
+    # starts from the same positions.
     "pos_embedding",
   ]
 

@@ -8,9 +8,10 @@ ResNet-50 with R1, two runs of each setting, as in the paper. The report has the
 paper's tables, with its numbers beside ours. Settings that tables share are
 trained once.
 
-RRC is `inception_crop_fixed`. num=1 is also RRC, with CropMix's area_min of 1%,
-and so is Table 7's baseline at 10%. No numbers can be read off Figure 3. The
-text mentions (2,3,4,5) crops, but the paper has no number for them.
+RRC is `inception_crop_fixed`. CropMix with num=1 is RRC with an area_min of 1%,
+and so is the baseline of Table 7 on 10% of ImageNet. No numbers can be read off
+Figure 3. The text mentions (2,3,4,5) crops, but the paper has no number for
+them.
 
 The paper does not say which tenth of ImageNet it uses: here it is SimCLR's,
 `imagenet2012_subset/10pct` in TFDS. Nor does it give the strength of its colour

@@ -24,8 +24,8 @@ Arguments, as in `:real,data=DIR`:
     seeds     how many, from 0 (3)
     area_min  percent, joined by : (5:60)
     epochs    joined by : (15:120)
-    real      for another dataset: all of its images, 5 seeds, 5 and 25%, 3 and
-              10 epochs
+    real      for another dataset: all of its images, 5 seeds, area_min 5 and
+              25, 3 and 10 epochs
 """
 
 import math

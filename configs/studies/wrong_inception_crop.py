@@ -15,10 +15,10 @@ Arguments, as in `:tensorflow=inception_crop_port`:
     tensorflow  the crop of the 90 runs with TensorFlow's law:
                 inception_crop, TensorFlow's own kernel, which users run (the
                 default); inception_crop_port, the reimplementation that the
-                paper trained with, where ratios go up to 4/3, not 1.33, and the
-                last offset is drawn, too; or inception_crop_coupled, the
-                kernel's law computed from the same random numbers as the other
-                crops, for paired tests
+                paper trained with, where ratios go up to 4/3, not 1.33, and
+                windows reach all edges; or inception_crop_coupled, the kernel's
+                law computed from the same random numbers as the other crops,
+                for paired tests
     data_dir
     smoke       to try it on the embedded dataset
 """
@@ -74,12 +74,11 @@ def get_config(arg=None):
       where=dict(optimiser=optimiser),
       color=color,
     )
-    # Figures 9, 10 and 20; 11 and 26.
     for optimiser, top1, color in (
-      ("adamw", "val/top1", None),
-      ("adamw", "real/top1", "area_min"),
-      ("scion", "val/top1", "wd"),
-      ("scion", "real/top1", "wd"),
+      ("adamw", "val/top1", None),  # Figures 9 and 10
+      ("adamw", "real/top1", "area_min"),  # Figure 20
+      ("scion", "val/top1", "wd"),  # Figure 11, and 26 on the left
+      ("scion", "real/top1", "wd"),  # Figure 26 on the right
     )
     for key, name in zip(entropies, ENTROPIES, strict=True)
   ]

@@ -101,7 +101,8 @@ def get_config(arg=None):
     c.optax_name = "scale_by_scion"
     c.lr = 0.01 if arg.lr is None else arg.lr  # gamma_l
     c.lr_mults = [("head/kernel", 20.0), (".*", 1.0)]  # gamma_L
-    # gamma_l lambda_l, and gamma_L lambda_L, as lambda_L = 0.05 lambda_l.
+    # gamma_l lambda_l. The head's decay gamma_L lambda_L is the same, because
+    # gamma_L is 20 gamma_l and lambda_L is lambda_l / 20.
     c.wd = c.lr * (0.08 if arg.wd is None else arg.wd)
     c.wd_mults = [(".*", 1.0)]
     c.schedule = dict(decay_type="cosine")

@@ -1,4 +1,4 @@
-"""Array functions of several corruptions: blurs, zooms, sampling, rounding."""
+"""Array functions that corruptions share: blurs, zooms, sampling, rounding."""
 
 import functools
 

@@ -27,7 +27,7 @@ class Corruption(NamedTuple):
 
 
 def _elastic(*rows, side=1.0):
-  """Constants as fractions of the image's shorter side, times `side`."""
+  """The constants of `rows`, fractions of the image's side, times `side`."""
   return tuple(tuple(c * side for c in row) for row in rows)
 
 
@@ -188,7 +188,8 @@ NAMES: dict[str, Corruption] = {
   "elastic_transform": Corruption(
     digital.elastic_transform,
     {
-      # The authors' script uses a side of 244 for images of 224 pixels.
+      # The authors' script takes the fractions of 244 pixels, although images
+      # have a side of 224.
       224: _elastic(
         (2, 0.7, 0.1),
         (2, 0.08, 0.2),

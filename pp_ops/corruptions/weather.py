@@ -103,9 +103,9 @@ def frost(image, rng, weight, frost_weight, scale, folder=None):
     rng: NumPy's generator.
     weight: weight of the image.
     frost_weight: weight of the photograph.
-    scale: factor by which the photograph is first reduced. If the result does
-      not exceed the image in both height and width, it is enlarged again, to
-      1.1 times the size that just covers the image.
+    scale: factor, at most 1, by which the photograph's sides are multiplied
+      first. If the result does not exceed the image in both height and width,
+      it is enlarged again, to 1.1 times the size that just covers the image.
     folder: see `frost_dir`.
 
   Returns:

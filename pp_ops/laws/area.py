@@ -110,7 +110,10 @@ class BetaLaw(FixedLaw):
     return smallest, xp.minimum(largest, clip)
 
   def area_quantile(self, u: Array, xp) -> Array:
-    """Quantile function of Beta(alpha, beta); closed if alpha or beta is 1."""
+    """Quantile function of Beta(alpha, beta), for u in [0, 1).
+
+    It has a closed form if alpha or beta is 1, and is interpolated otherwise.
+    """
     if self.alpha == 1 and self.beta == 1:
       return u
     if self.beta == 1:

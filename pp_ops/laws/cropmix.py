@@ -200,8 +200,8 @@ def sample_union(
   Args:
     law: what to draw.
     num: how many images.
-    height: of each image in pixels.
-    width: likewise.
+    height: height of each image in pixels.
+    width: width of each image in pixels.
     rng: source of the windows.
 
   Returns:
@@ -282,9 +282,9 @@ def _log_nodes(alpha, dtype):
 def smaller_weight(u: Array, alpha: float, xp) -> Array:
   """The smaller of lambda and 1 - lambda, with lambda ~ Beta(alpha, alpha).
 
-  Computed by the inverse CDF, which is interpolated between logarithms so that
-  the relative error of tiny weights is as small as that of large ones: with
-  alpha 0.1 one in ten is below 1e-8.
+  The weight is computed by the inverse CDF. log x is interpolated as a function
+  of log CDF, because then tiny weights have no larger relative error than other
+  weights. They matter: with alpha 0.1 one weight in six is below 1e-8.
 
   Args:
     u: [n] uniforms; lambda is the u-quantile, so that lambda is the smaller one
@@ -334,7 +334,7 @@ def read_arguments(
   """The arguments of the op `cropmix` in a pp string; areas are in percent.
 
   Args:
-    size: of the result in pixels, or (height, width).
+    size: size of the result in pixels, or (height, width).
     area_min: smallest crop scale of all views.
     area_max: largest crop scale.
     num: how many views, or several numbers to draw from for each image; 1 is a

@@ -35,7 +35,8 @@ _GAUSS = np.polynomial.legendre.leggauss(5)
 class _CropScale:
   """Statistics of the crop scale.
 
-  A subclass has `scale`, (ascending crop scales, their probabilities).
+  A subclass has an attribute `scale`, a pair of arrays: the crop scales in
+  ascending order, and their probabilities.
   """
 
   def mean_scale(self) -> float:
@@ -313,7 +314,8 @@ def _area_law_attempt(law, height, width, low, high):
     # both ends of a row's cells and cancels in the difference below.
     below = (k[0] - k[1] + k[2]) / (log_max - log_min)
   prob = np.diff(below[0] - below[1])
-  # Below 1e-12 it is noise: impossible cells are differences of numbers near 1.
+  # A probability below 1e-12 is rounding noise: that of an impossible cell is a
+  # difference of numbers near 1.
   some = (np.diff(row) == 0) & (prob >= 1e-12)
   return h[1:][some], w[1:][some], prob[some]
 
@@ -324,7 +326,8 @@ def _area_cdf(law, first, last):
     return lambda a: (a >= first).astype(np.float64)
   if first < last:
     return lambda a: law.area_cdf((a - first) / (last - first))
-  # In a Beta law the clipped maximum may lie below the minimum.
+  # In a Beta law the clipped maximum may lie below the minimum. Then the area
+  # falls as x grows.
   return lambda a: 1 - law.area_cdf((a - first) / (last - first))
 
 

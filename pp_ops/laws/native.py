@@ -14,8 +14,8 @@ class NativeLaw(Law):
 
   It includes the integer logic of the kernel, which the paper omits: the ratio
   is uniform, the height is uniform over a closed integer range and corrected by
-  one pixel where needed, the offset never takes its last value, and the full
-  image is used after `max_attempts`.
+  one pixel where needed, a window smaller than the image never reaches its
+  bottom or right edge, and the full image is used after `max_attempts`.
   """
 
   ratio_max: float = 1.33  # TensorFlow's default is not 4 / 3.
@@ -36,7 +36,7 @@ class NativeLaw(Law):
     """Least and greatest area in pixels, with the roundings of the kernel.
 
     The kernel multiplies in float32, first by the width. If both bounds are
-    equal, say 30%, its rounding decides whether any window of whole pixels is
+    equal, say 30%, this rounding decides whether any window of whole pixels is
     admissible.
     """
     return tuple(
@@ -75,7 +75,7 @@ class NativeLaw(Law):
     return zero, zero, height, width
 
   def place(self, u, h, w, height, width, xp):
-    # The kernel draws from 0..height-h-1, which leaves out the last offset.
+    # The kernel draws from 0..height-h-1, so offset height-h never occurs.
     y = xp.minimum(xp.floor(u[..., 0] * (height - h)), height - h - 1)
     x = xp.minimum(xp.floor(u[..., 1] * (width - w)), width - w - 1)
     return xp.maximum(y, xp.zeros_like(y)), xp.maximum(x, xp.zeros_like(x))
@@ -86,9 +86,9 @@ class PortLaw(NativeLaw):
   """The paper's reimplementation of TensorFlow's law (appendix E).
 
   The paper trains with this law instead of TensorFlow's op. It has the integer
-  logic of the kernel, except that two things are as in Algorithm 1 and Figure
-  2: the ratio goes up to 4/3 and not 1.33, and the last offset is drawn like
-  every other.
+  logic of the kernel, but follows Algorithm 1 and Figure 2 in two things: the
+  ratio goes up to 4/3 and not 1.33, and windows also reach the bottom and right
+  edges of the image.
   """
 
   ratio_max: float = 4 / 3
