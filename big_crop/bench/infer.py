@@ -90,7 +90,7 @@ def report(
     argv: the command's arguments.
     measure: a function like `measure` above.
     theirs: a function from a row of resnet_strikes_back_costs.csv to the
-      paper's columns {title: value}; {} if the row is from another table.
+      paper's columns {title: value}; {} if the command does not show the row.
   """
   rows_of = {}
   for row in reference.rows("resnet_strikes_back_costs"):

@@ -55,8 +55,8 @@ class BatchNorm(nn.Module):
 
     if train:
       # One pass over x computes both moments. They are taken about the running
-      # mean, because the subtraction below loses the fewer digits the nearer
-      # the running mean is to the batch's mean.
+      # mean, because the subtraction below then loses few digits if the running
+      # mean is near the batch's mean.
       n = x.size // x.shape[-1]
       axes = tuple(range(x.ndim - 1))
       centred = x.astype(common.accumulator(x.dtype)) - mean
