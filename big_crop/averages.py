@@ -1,9 +1,10 @@
-"""Averages of the weights over the steps of a run: EMA, and SWA.
+"""Averages of the weights over the steps of a run: EMA and SWA.
 
 Stochastic weight averaging, Izmailov et al., https://arxiv.org/abs/1803.05407,
-Algorithm 1: the mean of the weights after every c-th step of the last part of
-the run. The activations of the mean are not the mean of the activations, so
-batch norm's statistics are estimated again, in a pass over the training data.
+Algorithm 1, takes the mean of the weights after every c-th step of the last
+part of the run. Batch norm's statistics are then estimated again, in a pass
+over the training data, because the activations under the mean of the weights
+are not the mean of the activations.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -25,18 +26,18 @@ def decay(config: Mapping[str, Any], **sizes: int) -> float | Callable | None:
 
   Args:
     config: the run's. `swa` is empty, or has `start_UNIT`, the first step whose
-      weights count, and `every_UNIT`, the distance to the next such step, with
-      UNIT one of `schedules.UNITS`. Before the first such step the averages
+      weights enter the mean, and `every_UNIT`, the distance between such steps.
+      UNIT is one of `schedules.UNITS`. Before the first such step the averages
       equal the weights.
-    **sizes: the arguments of `schedules.to_steps` after the config.
+    **sizes: `batch_size`, `data_size`, `total_steps`, see `schedules.to_steps`.
 
   Returns:
-    `config.ema_decay`; or with `swa` a function from the number of updates so
-    far to the decay that makes the average a plain mean.
+    `config.ema_decay`; or, with `swa`, a function from the number of updates,
+    the current one included, to the decay that makes the average a plain mean.
 
   Raises:
-    ValueError: in one line, if both are set, or if `swa` has a wrong key, no
-      `every_`, or no `start_` within the run.
+    ValueError: in one line, if `ema_decay` and `swa` are both set, or if `swa`
+      has a wrong key, no `every_`, or no `start_` within the run.
   """
   if not config["swa"]:
     return config["ema_decay"]
@@ -69,11 +70,11 @@ def estimate_statistics(
 ) -> TrainState:
   """Replaces the batch statistics that belong to the averaged weights.
 
-  The new ones are the means over `num` training batches, each with the same
-  weight, as in torch.optim.swa_utils.update_bn.
+  The new statistics are the means over `num` training batches, each with the
+  same weight, as in torch.optim.swa_utils.update_bn.
 
   Args:
-    state: the train state, with averages in `state.ema`.
+    state: the train state, with averaged weights in `state.ema`.
     parts: the run's `Parts`.
     batches: training batches, from `Parts.device_batches`.
     num: number of batches.
@@ -86,7 +87,8 @@ def estimate_statistics(
   def add(model_state, params, extra, batch, rng, n):
     def count_alike(call, args, kwargs, context):
       if isinstance(context.module, BatchNorm):
-        # The module is frozen, but lives for this call only.
+        # Flax freezes modules. Setting the attribute does no harm, because this
+        # instance lives only for this call.
         object.__setattr__(context.module, "momentum", n / (n + 1))
       return call(*args, **kwargs)
 

@@ -2,10 +2,10 @@ r"""Generates the reference pages in a clone's docs folder from the code.
 
     python -m big_crop.reference
 
-docs/ops_reference.md has every op of a pp string. docs/config_reference.md has
-every key of a config and the arguments of the files in configs/. Both consist
-of docstrings, signatures and the comments beside defaults: to change a page,
-change the code.
+docs/ops_reference.md lists every op of a pp string. docs/config_reference.md
+lists every key of a config and the arguments of the files in configs/. The
+pages consist of docstrings, signatures and the comments beside defaults: to
+change a page, change the code.
 """
 
 import ast
@@ -100,7 +100,7 @@ def _value(value: Any) -> str:
 
 
 def _call(name: str, factory: Any) -> str:
-  """The op with its arguments and defaults, in lines of 80 characters."""
+  """The op with its arguments and defaults, in lines of 80 columns."""
   arguments = []
   for parameter in inspect.signature(factory).parameters.values():
     text = str(parameter.replace(annotation=parameter.empty)).split("=")[0]
@@ -111,7 +111,7 @@ def _call(name: str, factory: Any) -> str:
 
 
 def _wrapped(head: str, items: list[str], tail: str = "") -> str:
-  """Joins items with commas in lines of 80 columns; breaks between items."""
+  """Joins items with commas; breaks lines between items, at 80 columns."""
   lines = [head]
   for left, item in enumerate(items, 1 - len(items)):
     item += ", " if left else tail
@@ -124,7 +124,7 @@ def _wrapped(head: str, items: list[str], tail: str = "") -> str:
 
 
 def _docstring(thing: Any) -> tuple[str, dict[str, list[str]]]:
-  """Splits a Google docstring into the text before its sections, and these."""
+  """Splits a Google docstring into its text and {section: lines}."""
   text, *parts = re.split(
     r"^(Args|Attributes|Returns|Raises):\n",
     inspect.getdoc(thing) or "",
@@ -138,7 +138,7 @@ def _docstring(thing: Any) -> tuple[str, dict[str, list[str]]]:
 
 
 def _arguments(lines: list[str]) -> str:
-  """An Args section as a Markdown list; nested entries are indented."""
+  """An Args section as a Markdown list, with nested entries indented."""
   items = []
   for line in lines:
     indent = len(line) - len(line.lstrip())
@@ -152,12 +152,12 @@ def _arguments(lines: list[str]) -> str:
 
 
 def docstring_of(name: str) -> tuple[str, dict[str, list[str]]]:
-  """An op's text and the sections of its docstring."""
+  """The text and the sections of an op's docstring, or of its law's."""
   law = law_names.law_class_of(name)
   text, sections = _docstring(law or registry.lookup(name).factory)
   if name.removeprefix(law_names.FUSED) == law_names.COUPLED:
     text = _comment_above(law_names, "COUPLED")
-  if name == "cropmix":  # its docstring refers to that of read_arguments
+  if name == "cropmix":  # its docstring refers to read_arguments for them
     sections |= _docstring(cropmix.read_arguments)[1] | {"Returns": []}
   return text, sections
 
@@ -184,7 +184,7 @@ def _op(name: str, fused: bool) -> str:
 
 
 def ops_page() -> str:
-  """docs/ops_reference.md."""
+  """The text of docs/ops_reference.md."""
   every = registry.names()
   plain = [n for n in every if not n.startswith(law_names.FUSED)]
   ours = [n for n in plain if _module(n).startswith("pp_ops")]
@@ -209,7 +209,7 @@ def _module(name):
 
 
 def _comments(source: str) -> dict[int, tuple[str, bool]]:
-  """{line number: (comment, whether the line has nothing but the comment)}."""
+  """{line number: (comment, whether the comment is alone on the line)}."""
   found = {}
   for token in tokenize.generate_tokens(io.StringIO(source).readline):
     if token.type == tokenize.COMMENT and "noqa" not in token.string:
@@ -219,7 +219,7 @@ def _comments(source: str) -> dict[int, tuple[str, bool]]:
 
 
 def _comment_of(comments, first: int, last: int) -> str:
-  """The comment above lines `first` to `last`, or else the one behind them."""
+  """The comment above line `first`, or else behind line `last` or `first`."""
   above, line = [], first - 1
   while line in comments and comments[line][1]:
     above.insert(0, comments[line][0])
@@ -229,7 +229,7 @@ def _comment_of(comments, first: int, last: int) -> str:
 
 
 def _comment_above(module: Any, name: str) -> str:
-  """The comment of a module's variable."""
+  """The comment above or behind the assignment of a module's variable."""
   source = inspect.getsource(module)
   for node in ast.parse(source).body:
     if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
@@ -241,9 +241,9 @@ def _keys_and_comments(thing: Any, variable: str = "") -> dict[str, str]:
   """{dotted key: comment}, in the order of the source.
 
   Args:
-    thing: a function that builds a config `c` by assignments to its keys; or a
+    thing: a function that builds a config `c` by assignments to its keys, or a
       module.
-    variable: of a module, the variable to which a dict(...) is assigned.
+    variable: if `thing` is a module, the name of the dict(...) to read in it.
   """
   source = textwrap.dedent(inspect.getsource(thing))
   comments, found = _comments(source), {}
@@ -255,7 +255,8 @@ def _keys_and_comments(thing: Any, variable: str = "") -> dict[str, str]:
       if variable not in ("", target):
         return
       where = "" if variable else target.removeprefix("c.")
-      last = node.lineno  # a comment behind the last line is the last key's
+      # A comment behind the last line of a dict belongs to its last key.
+      last = node.lineno
     elif isinstance(node, ast.keyword):
       where = f"{where}.{node.arg}" if where else node.arg
     if isinstance(node, ast.Assign | ast.keyword):
@@ -270,7 +271,7 @@ def _keys_and_comments(thing: Any, variable: str = "") -> dict[str, str]:
 
 
 def _leaves(config: Any, where: str = "") -> Iterator[tuple[str, Any, str]]:
-  """Yields (dotted key, default, type) of each key; descends into dicts."""
+  """Yields (dotted key, default, type) of all keys, also those of dicts."""
   for key in config:
     value, dotted = config[key], f"{where}{key}"
     if hasattr(value, "keys") and len(value) and dotted != "schedule":
@@ -296,14 +297,14 @@ def explained_keys() -> dict[str, str]:
       value, kind = found[key]
       about = " ".join(filter(None, (group, about)))
       out[key] = f"{kind}, `{_value(value)}`. {_sentence(about)}"
-    # The comment of a dict is put with the dict's first key.
+    # The comment of a dict goes to the dict's first key.
     within = any(k.startswith(f"{key}.") for k in found)
     group = _sentence(about) if within else ""
   return out
 
 
 def _sentence(text: str) -> str:
-  """Adds a full stop, and a capital unless the text begins with a name."""
+  """Adds a full stop, and a capital unless the text begins with code."""
   if not text:
     return ""
   first = text.split()[0]
@@ -316,7 +317,7 @@ def _list(explained: dict[str, str]) -> str:
 
 
 def _explained_arguments(module: Any, name: str) -> dict[str, str]:
-  """{argument: its default and comment} of a dict of recipes."""
+  """{argument: its default and comment} of the module's dict `name`."""
   said = _keys_and_comments(module, name)
   return {
     k: f"`{_value(_given(v))}`. {_sentence(said[k])}"
@@ -330,7 +331,7 @@ def _given(value: Any) -> Any:
 
 
 def _arguments_of(path: str) -> dict[str, Any]:
-  """The arguments that a config file takes, with their defaults."""
+  """{argument: default} of a config file, as its get_config parses them."""
   found = []
   parse_arg = configs.parse_arg
 
@@ -340,7 +341,7 @@ def _arguments_of(path: str) -> dict[str, Any]:
 
   with (
     mock.patch.object(configs, "parse_arg", record),
-    contextlib.suppress(UserError),  # of a config that needs an argument
+    contextlib.suppress(UserError),  # some configs need an argument
   ):
     configs.load(path)
   return found[0] if found else {}
@@ -363,7 +364,7 @@ def _config(path: pathlib.Path) -> str:
 
 
 def config_page() -> str:
-  """docs/config_reference.md."""
+  """The text of docs/config_reference.md."""
   out = [_CONFIG_HEAD, _list(explained_keys())]
   out.append(
     "\n## Arguments that recipes share\n\nThe configs below name these lists.\n"

@@ -11,8 +11,8 @@ COLUMNS = (
   "adapt_lr,adapt_steps,adapt_resolution,adapt_final_val,adapt_final_test,"
   "params,infer_samples_per_sec,filename,adapt_filename"
 ).split(",")
-# The README of vision_transformer: what the paper recommends, whose top-1 on
-# ImageNet is Table 3's i21k_300 at 384 pixels, and its images/s.
+# The recommended checkpoints of vision_transformer's README. Top-1 on ImageNet
+# and images/s are those of Table 3, column i21k_300 at 384 pixels.
 RECOMMENDED = {
   "L/16": ("strong1", 0.1, 0.0, 0.01, 85.59, 50),
   "B/16": ("medium1", 0.1, 0.0, 0.03, 85.49, 138),
@@ -38,12 +38,12 @@ def file_name(model, aug, wd, rate, ds="i21k"):
 def write_index(folder):
   """Writes an index of the published format; returns its path.
 
-  The names, test accuracies and speeds of what is recommended are real; what
-  else is measured, and all of the others, is made up.
+  Names, test accuracies and speeds of the recommended checkpoints are real. All
+  other values, and all other checkpoints, are made up.
   """
   rows = []
   for rank, (model, (*own, lr, test, speed)) in enumerate(RECOMMENDED.items()):
-    # As good upstream as the files' order says; the last is of i1k.
+    # The upstream accuracy falls with the rank; the last file is of i1k.
     tried = [(*own, "i21k", 0.5 - rank / 100)]
     tried += [("strong2", 0.03, 0.1, "i21k", 0.3 - rank / 100)]
     tried += [(*own, "i21k_30", 0.6), ("light0", 0.1, 0.0, "i1k", 0.9)]

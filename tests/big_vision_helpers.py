@@ -92,14 +92,14 @@ def use(kind, tmp_path, monkeypatch):
 
 
 def registry():
-  """The ops by name, without the prefix that all have."""
+  """The ops by name, without the prefix that all names have."""
   module = importlib.import_module("big_vision.pp.registry")
   table = module.Registry.global_registry()
   return {k.partition(".")[2]: v for k, v in table.items()}
 
 
 def addons():
-  """What big_vision's RandAugment takes from tensorflow_addons."""
+  """A stand-in for what big_vision's RandAugment uses of tensorflow_addons."""
 
   def transform(image, matrix):
     return tf.raw_ops.ImageProjectiveTransformV3(

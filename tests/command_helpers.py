@@ -1,4 +1,4 @@
-"""A run of seconds for commands to evaluate, and how they refuse."""
+"""A run that takes seconds, for commands to evaluate, and their errors."""
 
 import contextlib
 

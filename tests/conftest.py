@@ -1,4 +1,4 @@
-"""Eight CPU devices, quick compilation, and peers that have to come first."""
+"""Eight CPU devices, quick compilation, and peers that must load first."""
 
 import collections
 import contextlib
@@ -21,8 +21,8 @@ _FLAGS = (
   " --xla_cpu_parallel_codegen_split_count=1"
 )
 if int(metadata.version("jaxlib").split(".")[1]) >= 10:
-  # Where a core is shared, devices wait long for each other; XLA takes it for a
-  # deadlock after 40 seconds and aborts.
+  # Devices that share a core wait long for each other. After 40 seconds XLA
+  # would take this for a deadlock and abort.
   _FLAGS += (
     " --xla_cpu_collective_call_terminate_timeout_seconds=600"
     " --xla_cpu_collective_timeout_seconds=600"
@@ -31,28 +31,28 @@ if _FLAGS not in os.environ.get("XLA_FLAGS", ""):
   os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAGS}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# What one test compiled, others, their processes, and the next run of the tests
-# need not compile again. A cache for each worker, since writes are not atomic.
+# Tests, their processes and later runs share what is compiled. Each worker has
+# its own cache, because writes are not atomic.
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 os.environ.setdefault(
   "JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "xla" / _WORKER)
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
-# Where it is installed: it aborts the process if TensorFlow is there before it.
+# If TensorFlow is imported before torchvision, torchvision aborts the process.
 with contextlib.suppress(ImportError):
   import torchvision
 
-  torchvision.torch.set_num_threads(1)  # The cores are the workers'.
+  torchvision.torch.set_num_threads(1)  # pytest's workers use the other cores
 
 import jax  # noqa: E402, the settings above come first
 import orbax.checkpoint as ocp  # noqa: E402
 import pytest  # noqa: E402
 from absl import logging  # noqa: E402
 
-# By default each of the eight devices writes a slice of what all of them hold,
-# and every slice is a program to compile. Tests that start processes of their
-# own test that default, because those processes do not load this file.
+# By default each of the eight devices writes a slice of each replicated array,
+# and every slice is a program to compile. That default is tested by the tests
+# that start processes of their own, because these do not load this file.
 logging.set_verbosity(logging.ERROR)  # it would warn of the override
 ocp.type_handlers.register_type_handler(
   jax.Array,
@@ -64,7 +64,7 @@ logging.set_verbosity(logging.WARNING)
 
 @pytest.fixture(scope="session")
 def commands():
-  """Commands as processes of their own that need not import all once more."""
+  """Runs commands as processes that need not import everything again."""
   with forked_commands.Commands() as found:
     yield found
 
@@ -82,10 +82,10 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-  """All that was imported stays: nothing of it is garbage to look for."""
+  """Spares the garbage collector all imported objects, because they stay."""
   gc.collect()
   gc.freeze()
 
 
 def pytest_unconfigure():
-  gc.unfreeze()  # nanobind would take it for leaks
+  gc.unfreeze()  # or else nanobind reports frozen objects as leaks

@@ -1,7 +1,7 @@
-"""Damages files as disks and people do."""
+"""Damages files in the ways that disks and people do."""
 
 WAYS = ("delete", "truncate", "flip")
-# Orbax restores the same without these, whatever is in them.
+# Orbax restores the same state whatever these files contain.
 UNUSED = ("_CHECKPOINT_METADATA", "commit_success.txt")
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def prepare(data_dir, encoding):
-  """Writes `prepared` to a data_dir: 41 and 7 images, labels their numbers.
+  """Writes `prepared` to a data_dir: 41 and 7 images, labelled by number.
 
   Returns:
     The images uint8 [41, 20, 24, 3] of "train", whose first seven are those of
@@ -93,7 +93,7 @@ def grey(level, size=(60, 50)):
 
 
 def grey_level(variables, image):
-  """Logits highest at the images' grey level, then at the ones above it."""
+  """A model: logits highest at the image's grey level, then at those above."""
   level = jnp.round((image.mean((1, 2, 3)) + 1) * 127.5)
   distance = (jnp.arange(1000) - level[:, None]) % 1000
   return variables - distance.astype(jnp.float32), {}

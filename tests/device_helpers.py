@@ -15,7 +15,7 @@ SIZES = ((64, 64), (48, 75), (90, 61), (64, 85), (85, 64), (33, 96))
 
 
 def photographs(sizes=SIZES, num=None):
-  """Images with edges and gradients, one of each size, over and over."""
+  """Images with edges and gradients, whose sizes take turns."""
   rng, out = np.random.default_rng(0), []
   for i in range(num or len(sizes)):
     height, width = sizes[i % len(sizes)]
@@ -39,7 +39,7 @@ def pack(images):
 
 
 def on_host(spec, images, seed=1, epoch=2):
-  """What tf.data's ops make of each image."""
+  """Each image as preprocessed by tf.data's ops."""
   op = registry.get_preprocess_fn(spec)
 
   @tf.function(
@@ -57,7 +57,7 @@ def on_host(spec, images, seed=1, epoch=2):
 
 
 def on_device(spec, images, seed=1, epoch=2, least=(1, 1)):
-  """What the device's ops make of the batch."""
+  """The batch as preprocessed by the device's ops."""
   stored, shapes = pack(images)
   indices = np.arange(len(images), dtype=np.int64)
   words = seed_words(*seeds.pack(seed, np.int64(epoch), indices, np.int64(0)))

@@ -1,8 +1,8 @@
 """Runs our commands as processes that need not import everything again.
 
 A process that has imported what the commands import, and has started nothing
-else, forks for each command. The child is then what `python -m MODULE ...` is:
-it runs the module as `__main__`, its tail included, with output of its own.
+else, forks for each command. The child then does what `python -m MODULE ...`
+does: it runs the module as `__main__`, with output files of its own.
 """
 
 import atexit
@@ -21,7 +21,8 @@ from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-# What the commands import, but not they themselves: runpy must load these.
+# Modules that the commands import. The commands themselves are not among them,
+# because runpy must load these.
 _IMPORTS = (
   "big_crop.parts",
   "big_crop.data.input_pipeline",
@@ -53,11 +54,11 @@ class Result(NamedTuple):
 
 
 class Process:
-  """A command that runs beside this process, as a `subprocess.Popen` does.
+  """A command that runs beside this process, like a `subprocess.Popen`.
 
   Attributes:
     pid: its process id.
-    returncode: its exit status, or None while it has not been asked for.
+    returncode: its exit status, or None before `poll` or `wait` found it.
   """
 
   def __init__(self, commands: "Commands", pid: int):
@@ -150,7 +151,7 @@ def _environment(env):
 
 
 def _run(module, argv, cwd, files, env):
-  """Is the command from here on."""
+  """Turns this process into the command."""
   for target, name in enumerate((os.devnull, *files)):
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
     os.dup2(os.open(name, flags), target)
@@ -171,7 +172,7 @@ def _run(module, argv, cwd, files, env):
   except BaseException:
     traceback.print_exc()
     status = 1
-  # What Python does at its end, but for taking all modules apart, which takes
+  # All that Python does at its end, except destroying the modules, which takes
   # seconds.
   threading._shutdown()
   atexit._run_exitfuncs()

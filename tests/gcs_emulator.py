@@ -1,6 +1,6 @@
-"""Google Cloud Storage on this machine: fake-gcs-server, and faults before it.
+"""Google Cloud Storage on this machine: fake-gcs-server, and a faulty proxy.
 
-Other emulators that pip installs know no ifGenerationMatch, which locks need.
+Other emulators that pip installs lack ifGenerationMatch, which locks need.
 """
 
 import http.client
@@ -25,7 +25,8 @@ class Emulator:
       s.bind(("127.0.0.1", 0))
       self.port = s.getsockname()[1]
     self.url = f"http://127.0.0.1:{self.port}"
-    # Its own class does not read what the server prints, which then blocks.
+    # The package's own class does not read what the server prints, so that the
+    # server blocks when the pipe is full.
     flags = ["-scheme", "http", "-backend", "memory", "-host", "127.0.0.1"]
     flags += ["-port", str(self.port), "-external-url", self.url]
     self._process = subprocess.Popen(
@@ -72,7 +73,7 @@ def environment(url):
 
 
 class Faults:
-  """An address before the emulator that refuses or delays what it is told to.
+  """A proxy before the emulator that refuses or delays requests by a rule.
 
   Attributes:
     rule: (method, path) -> None to hand the request on, a status to answer

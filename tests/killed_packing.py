@@ -13,16 +13,16 @@ from big_crop import pack
 from big_crop.data import packed
 
 packed.BLOCK = 8
-Image.init()  # takes long, and would in each process
+Image.init()  # here, because it is slow and each child would repeat it
 data, out = sys.argv[1:]
 names = ["write", "fsync", "fdatasync", "replace", "ftruncate", "unlink"]
 real = {name: getattr(os, name) for name in names}
-# What a killed process has written stays, synced or not.
+# Not needed, because what a killed process has written stays without it.
 real["fsync"] = real["fdatasync"] = lambda fd: None
 
 
 def run(last):
-  """Status of a process that is killed at its call number `last` of those."""
+  """Packs in a process that is killed at call `last` of `names`; its status."""
   pid = os.fork()
   if pid:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -63,7 +63,7 @@ for last in itertools.count():
   if not status:
     break
   if last % 4 == 0:
-    run(rng.randrange(20))  # may be killed once more
+    run(rng.randrange(20))  # so that some are killed twice
   assert status == -signal.SIGKILL and run(-1) == 0
   now = content()
   assert now.keys() == right.keys(), (last, now.keys())

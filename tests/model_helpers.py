@@ -1,4 +1,4 @@
-"""Models beside their PyTorch originals, and what all models have in common."""
+"""Compares models with their PyTorch originals; tests what all have."""
 
 import functools
 
@@ -23,7 +23,7 @@ def to_torch(image):
 
 
 def randomise(model, seed=0):
-  """All weights and running statistics, so that none is at its init."""
+  """Randomises all weights and running statistics of a PyTorch model."""
   torch = pytest.importorskip("torch")
   generator = torch.Generator().manual_seed(seed)
   normal = lambda x: torch.randn(x.shape, generator=generator)
@@ -63,7 +63,7 @@ def apply(model, variables, image, train=False):
 
 
 def check_logits(reference, model, image, convert=weights.from_timm, rtol=1e-4):
-  """A model's with the weights of a randomised PyTorch model; returns ours."""
+  """Compares logits with a randomised PyTorch model's; returns its weights."""
   torch = pytest.importorskip("torch")
   state = state_dict(randomise(reference).eval())
   variables = convert(state)
@@ -113,7 +113,7 @@ def check_training(reference, model, variables, batches, deep=1):
 
 
 def check_size(name, size, count, **kw):
-  """A model's number of parameters, for 1000 classes; none is computed."""
+  """Checks a model's number of parameters for 1000 classes, by tracing it."""
   model = models.get_model(name, 1000, **kw)
   image = jnp.zeros((1, size, size, 3))
   params = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
@@ -121,12 +121,12 @@ def check_size(name, size, count, **kw):
 
 
 def check_interface(model, size, grid):
-  """Dtypes and saliency maps of a model; none is computed.
+  """Checks dtypes and saliency maps of a model, by tracing it.
 
   Args:
     model: a small one.
     size: of its images.
-    grid: places of its last layer, or None if it has no Grad-CAM.
+    grid: height and width of its last layer; None if it has no Grad-CAM.
   """
   model = model.clone(dtype_mm="bfloat16")
   image = jnp.zeros((2, size, size, 3))

@@ -17,11 +17,12 @@ ALARM = 1e-4  # chance that a test of frequencies fails by chance
 
 
 def first_quick(values, num, mark=pytest.mark.slow):
-  """Parameters of a test, of which all but the first few are slow, or long."""
+  """Parameters of a test. All but the first few are marked slow, or long."""
   return [*values[:num], *(pytest.param(v, marks=mark) for v in values[num:])]
 
 
-# An op that chooses among others keeps their graphs, which take seconds.
+# Some ops choose among others and keep their graphs, which take seconds to
+# build.
 preprocess_fn = functools.cache(get_preprocess_fn)
 
 
@@ -57,7 +58,7 @@ def traced(spec, shape, dtype=tf.uint8, seeded=True):
 
 
 def run_many(spec, image, num, threads=2, seeded=True):
-  """[num, ...]: `spec` applied to one image by tf.data, a seed each."""
+  """[num, ...]: `spec` applied to one image with `num` seeds, by tf.data."""
   fn = traced(spec, image.shape, image.dtype.type, seeded)
   data = tf.data.Dataset.range(num)
   data = data.map(lambda i: fn(image, i), threads, deterministic=True)
@@ -108,14 +109,14 @@ def error(a, b):
 
 
 def raises_one_line(spec, message, *image):
-  """Building a string, or running it on an image, fails as it should."""
+  """Checks the error of building a string, or of running it on an image."""
   with pytest.raises(ValueError) as e:
     run(spec, *image) if image else get_preprocess_fn(spec)
   assert message in str(e.value) and "\n" not in str(e.value)
 
 
 def check_law(outs, chances):
-  """Chi-square of outputs against the chance of each that there can be.
+  """Tests the frequencies of outputs against their chances, by chi-square.
 
   Args:
     outs: [num, ...].
@@ -137,7 +138,7 @@ def check_law(outs, chances):
 
 
 def assert_same_images(ours, theirs, *more):
-  """Two samples, [num, h, w, C], by numbers that each op changes its own way.
+  """Tests two samples, [num, h, w, C], by numbers that tell the ops apart.
 
   Args:
     ours: one sample.

@@ -52,7 +52,7 @@ def flat(tree):
 
 
 def parameters():
-  """Random ones; three are zero, as batch norm's last scale and biases are."""
+  """Random parameters; three are zero, like new biases and last scales."""
   rng = np.random.default_rng(0)
   params = {
     name: rng.normal(size=shape).astype(np.float32)
@@ -65,7 +65,7 @@ def parameters():
 
 
 def gradients(step, params):
-  """Random; of a few parameters at right angles to them, or zero."""
+  """Random gradients. Some are zero, or orthogonal to their parameter."""
   rng = np.random.default_rng(1 + step)
   grads = {}
   for name, shape in SHAPES.items():
@@ -81,7 +81,7 @@ def gradients(step, params):
 
 
 def as_matrix(name, x):
-  """[inputs, units] of a kernel; others are one unit."""
+  """A kernel as [inputs, units]; any other parameter as one unit."""
   if not name.endswith("kernel"):
     return x.reshape(-1, 1)
   if name == "query/kernel":
@@ -127,9 +127,9 @@ def run(rule):
 
 
 def assert_same_steps(got, expected, start, rtol=1e-5):
-  """Compares parameters, and how far they are from where they began.
+  """Compares parameters, and their distances from the start.
 
-  What has hardly moved is as exact as rounding leaves it.
+  The tolerance allows for rounding of parameters that have hardly moved.
   """
   for name, value in expected.items():
     np.testing.assert_allclose(

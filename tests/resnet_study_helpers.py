@@ -1,6 +1,6 @@
-"""The studies of "ResNet strikes back" on bases and with runs that are made up.
+"""The studies of "ResNet strikes back" with made-up recipes and runs.
 
-The real ones are of the same shape: a recipe is a config file with arguments.
+Like a real recipe, a made-up one is a config file with arguments.
 """
 
 import json
@@ -63,7 +63,7 @@ def values(config):
 
 
 def train(config, workdir):
-  """Leaves in the workdir what a run leaves."""
+  """Writes the files of a finished run to the workdir."""
   workdir = pathlib.Path(workdir)
   (workdir / "config.json").write_text(
     json.dumps(json.loads(config.to_json_best_effort()))

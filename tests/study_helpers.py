@@ -1,4 +1,4 @@
-"""A study whose runs are made up: what the study tests train."""
+"""A study whose runs are made up, for the tests of studies."""
 
 import json
 import pathlib
@@ -54,15 +54,15 @@ def write_study(folder, extra=""):
 
 
 def make_quick(monkeypatch):
-  """Leaves out what stubs do not need, and what takes seconds."""
-  # To draw images takes TensorFlow.
+  """Replaces what takes seconds and made-up runs do not need."""
+  # The fingerprint of the dataset needs TensorFlow, to draw the images.
   monkeypatch.setattr(fingerprint, "_dataset", lambda *place: str(place))
-  # With TensorFlow and JAX loaded, garbage is looked for for long.
+  # With TensorFlow and JAX loaded, a garbage collection takes long.
   monkeypatch.setattr(worker, "_clear", lambda: None)
 
 
 def train(config, workdir):
-  """Leaves in the workdir what a run leaves; a function of its config."""
+  """Writes a run's files to the workdir, with values made from its config."""
   workdir = storage.path(workdir)
   (workdir / "config.json").write_text(
     json.dumps(json.loads(config.to_json_best_effort()))

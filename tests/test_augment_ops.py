@@ -1,7 +1,7 @@
 """TrivialAugment, AutoAugment, blur, grey, permuted channels, ops in an op.
 
-The reference is torchvision on Pillow images, or, where it is not installed,
-what is written down of it here. Tests of frequencies fail by chance once in
+The reference is torchvision on Pillow images, or, where torchvision is not
+installed, a transcription of it. Tests of frequencies fail by chance once in
 1 / ALARM runs.
 """
 
@@ -39,7 +39,7 @@ from pp_ops.registry import get_preprocess_fn
 from pp_ops.uint8_op import ops_of
 
 FILL = (1, 2, 3)
-# A line-up -> its number of magnitudes.
+# Set of ops -> its number of magnitudes.
 BINS = {"wide": 31, "auto": 10}
 
 
@@ -80,7 +80,7 @@ def written_down(kind, name, k, image, interpolation):
     return image.transform(image.size, method, matrix, resample, fillcolor=fill)
 
   def at_most(most):
-    """torch's float32 steps from 0 up, or from the greatest down."""
+    """torch.linspace in float32: its first half counts up, its second down."""
     step = float(np.float32(most) / np.float32(last))
     most = float(np.float32(most))
     value = step * i if i < bins // 2 else most - step * (last - i)
@@ -120,7 +120,7 @@ def _their_name(name, space):
 
 
 def torchvisions(kind, name, k, image, interpolation):
-  """The op on a Pillow image, likewise."""
+  """Like `written_down`, by torchvision."""
   theirs = pytest.importorskip("torchvision.transforms.autoaugment")
   bins = BINS[kind]
   if kind == "wide":
@@ -144,8 +144,8 @@ def torchvisions(kind, name, k, image, interpolation):
 def test_ops_are_torchvisions(kind, reference, interpolation):
   """Equal, but for one grey level where a fraction is truncated.
 
-  That is in autocontrast, whose fractions we compute exactly and Pillow not,
-  and in what interpolates.
+  Fractions are truncated in autocontrast, where ours are exact and Pillow's are
+  not, and in ops that interpolate.
   """
   rounded = {"autocontrast"}
   if interpolation != "nearest":
@@ -184,7 +184,7 @@ def test_policies_are_torchvisions(policy):
       assert (chance[i, j], number[i, j]) == (np.float32(p), magnitude or 0)
 
 
-# Of which Pillow and we make the same by autocontrast.
+# A picture on which our autocontrast and Pillow's agree.
 PICTURE = photo(24, 32, 6)
 WIDE = f"trivial_augment_wide(31, {FILL})"
 
@@ -352,7 +352,7 @@ def test_ops_of_random_apply_draw_apart():
 
 
 def test_eager_calls_draw_as_graphs():
-  """Although they do not see the draws of a branch that is not taken."""
+  """An eager call skips the draws of a branch that it does not take."""
   spec = "random_apply(0.5, \"random_apply(0.5, 'lighting')|lighting\")"
   image = photo(3, 4).astype(np.float32)
   graph = run_many(spec, image, 8)
@@ -411,7 +411,7 @@ def test_unseeded_draws_vary():
   ],
 )
 def test_ops_that_cannot_be_left_out_raise_one_line(ops, message):
-  """When the pipeline is built, whatever would be drawn."""
+  """The error comes when the pipeline is built, even if p is 0."""
   data = tf.data.Dataset.from_tensors({"image": photo(), "label": 3})
   data = data.map(lambda f: {**f, "label": tf.cast(f["label"], tf.int64)})
   for p in (0, 0.5):

@@ -31,7 +31,7 @@ def test_select_gives_what_the_paper_recommends(index):
     assert best["cost"] == pytest.approx(-0.25)
   fast = [r["model"] for r in select.choose(rows, max_ms=2.0)]
   assert fast == ["R26+S/32", "Ti/16", "B/32", "S/32", "R+Ti/16"]
-  # B/8 was published later, of i21k alone and finetuned at 224 pixels.
+  # B/8 was published later, pretrained on i21k alone, finetuned at 224 pixels.
   later = rows[0] | dict(name="B/8", adapt_resolution=224.0)
   for upstream in checkpoints.UPSTREAM:
     assert len(select.choose([*rows, later], upstream=upstream)) == 9
@@ -53,7 +53,7 @@ def test_the_command_select(index, monkeypatch, capsys):
   out = capsys.readouterr().out
   assert "| Ti/16 " in out and "| B/16" not in out
   assert f"augreg:{file_name('Ti/16', 'none', 0.03, 0.0)}" in out
-  # Table 5: 88.2, 90.6 and 75.5.
+  # The mean of Table 5's 88.2, 90.6 and 75.5.
   assert "| 84.7 " in out
 
 

@@ -130,7 +130,7 @@ def test_a_hybrid_is_read_under_the_published_names(tmp_path):
 def test_logits_are_the_authors(tmp_path, monkeypatch, name, old):
   """All nine, of full width and four blocks, from a published file."""
   monkeypatch.syspath_prepend(PATH)
-  # Their reader of index.csv needs it, which is not called.
+  # vit_jax imports pandas for its reader of index.csv, which is not called.
   monkeypatch.setitem(sys.modules, "pandas", types.ModuleType("pandas"))
   from vit_jax import checkpoint, models_vit
   from vit_jax.configs import models as configs
@@ -151,7 +151,7 @@ def test_logits_are_the_authors(tmp_path, monkeypatch, name, old):
   flat["pos_embedding"] = flat.pop("Transformer/posembed_input/pos_embedding")
   tree = traverse_util.unflatten_dict(flat, sep="/")
   np.savez(tmp_path / "x.npz", **_published(tree, old))
-  # Their reader takes our file, too.
+  # The authors' reader also reads the file that we have written.
   again = checkpoint.load(str(tmp_path / "x.npz"))
   jax.tree.map(np.testing.assert_array_equal, again, jax.device_get(params))
   ours = vit.Model(11, variant=f"AugReg-{name}", depth=4)
@@ -218,7 +218,7 @@ def test_remat_and_scan_have_the_same_numbers(remat, scan, rate):
 
 @pytest.mark.parametrize("scan", [False, True])
 def test_a_block_drops_what_another_keeps(scan):
-  """With one key for all, what the lower rate drops the higher drops, too."""
+  """If blocks shared a key, a higher rate would repeat a lower rate's drops."""
   kw = dict(patch_size=8, depth=3, dropout=0.3, drop_path=0.6)
   model = vit.Model(5, **SMALL, **kw, scan=scan)
   image = images(8, 64)
@@ -252,7 +252,7 @@ def test_variants_of_hybrids():
   kw = vit.decode_variant("AugReg-R+Ti/16")
   assert (kw["stem"], kw["patch_size"], kw["width"]) == ("R", 8, 192)
   assert vit.decode_variant("R50+L/64")["patch_size"] == 2
-  # Patches of 32 pixels, whatever the name says.
+  # A token covers 32 pixels of the image, although the names say /16 and /32.
   assert vit.Model(3, variant="R+Ti/16").last_layer().patch_size == (32, 32)
   assert vit.Model(3, variant="R26+S/32").last_layer().patch_size == (32, 32)
   assert {k: hybrid.shrinks(k) for k in hybrid.STEMS} == {

@@ -1,4 +1,4 @@
-"""The benchmarks run and count right; how fast things are is not tested."""
+"""The benchmarks run and count right; speeds are not tested."""
 
 import importlib
 import json
@@ -39,9 +39,9 @@ def test_flops_are_those_of_the_matrix_products():
   mesh = sharding.make_mesh([("data", 1)], jax.devices()[:1])
   flops = step.build("vit", TINY, 4, 64, mesh=mesh).flops
   tokens, d = 64, 32
-  # Per token: patches, attention's projections, its products, MLP.
+  # FLOPs per token: patches, attention's projections and products, MLP.
   forward = 2 * (8 * 8 * 3 * d + 4 * d * d + 2 * tokens * d + 8 * d * d)
-  # Backward takes twice as much, but for the gradient of the images.
+  # The backward pass takes twice as many, less the gradient of the images.
   expected = 4 * tokens * (3 * forward - 2 * 8 * 8 * 3 * d)
   assert expected < flops < 1.5 * expected
 
@@ -101,7 +101,7 @@ def test_infer_counts_what_a_model_takes(capsys, tmp_path):
   assert [r["batch"] for r in found] == [1, 4]
   assert capsys.readouterr().out.count("*") == 2  # the best, and its note
   for r in found:
-    # 32 channels: patches, and 5 tokens through a block; 1000 classes.
+    # Width 32: the patches, 5 tokens through a block, and 1000 classes.
     products = 4 * 192 * 32 + 5 * 12 * 32**2 + 2 * 25 * 32 + 32_000
     assert r["gflop"] == pytest.approx(2 * products / 1e9, rel=0.1)
     assert r["images_per_s"] > 0 < r["peak_mb"]

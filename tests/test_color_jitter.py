@@ -107,18 +107,18 @@ def test_factors_are_uniform(argument, op, low, high):
   factors, known = grid(op, low, high, image)
   known = np.stack(known).reshape(len(known), -1)
   outs = run_many(f"color_jitter({argument})", image, num).reshape(num, -1)
-  # The factor of the nearest output; of the same output, a random one.
+  # The factor whose output is nearest; among equal outputs, a random one.
   jitter = np.random.default_rng(0).uniform(0, 1e-6, len(known))
   found = [
     factors[np.argmin(np.abs(known - out).sum(1) + jitter)] for out in outs
   ]
-  if op == "hue":  # steps of 1 / 255: by thirds of the range
+  if op == "hue":  # by thirds of the range, because hue has steps of 1 / 255
     edges = np.linspace(low, high, 4)
     counts = np.histogram(found, edges)[0]
     assert scipy.stats.chisquare(counts).pvalue > ALARM
   else:
     law = scipy.stats.uniform(low, high - low)
-    # Off by one step of the grid at most.
+    # The grid of factors moves the distance by one step at most.
     distance = scipy.stats.kstest(found, law.cdf).statistic - 1 / len(factors)
     critical = scipy.stats.kstwo(num).isf(ALARM)
     assert distance < critical

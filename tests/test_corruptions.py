@@ -18,25 +18,26 @@ from op_helpers import photo, run, run_many
 from pp_ops import corruptions
 from pp_ops.corruptions import NAMES, arrays, corrupt, spatter, weather
 
-# TFDS resizes by bicubic interpolation in `pixelate`, makes fog of another
-# size, and asks ImageMagick, which is not here, for what moves.
+# `imagecorruptions` is the reference for these. TFDS's `pixelate` resizes by
+# bicubic interpolation, its fog has another size, and its motion blur and snow
+# need ImageMagick, which is not here.
 IN_IMAGECORRUPTIONS = {"fog", "motion_blur", "pixelate", "snow"}
-# TFDS's frost has one size. In 180 pixels each middle that snow enlarges fits:
-# elsewhere `imagecorruptions` cuts off pixels at two edges instead of four. Its
-# `pixelate` takes other pixels than Pillow's box where two are equally near.
+# TFDS's frost has one size. For snow, 180 pixels, because with other sides
+# `imagecorruptions` cuts off pixels at two edges instead of four. `pixelate`
+# there differs from Pillow's box filter where two pixels are equally near.
 SIDES = {
   "frost": (224, 224),
   "snow": (180, 180),
   "pixelate": (64, 64),
   "elastic_transform": (64, 64),
 }
-# In ImageMagick flakes have whole grey levels, cut off before and after their
-# blur; in `imagecorruptions` they are rounded once. Flakes are added twice.
+# ImageMagick truncates flakes to whole grey levels before and after the blur;
+# `imagecorruptions` rounds them once. Each flake is added twice.
 TOLERANCE = {"snow": 4}
 
 
 def reference(name, severity, image, seed, monkeypatch):
-  """The image as a port corrupts it, cut off to grey levels as ImageNet-C's."""
+  """The image as a port corrupts it, truncated to grey levels as ImageNet-C."""
   skimage = pytest.importorskip("skimage")
   pytest.importorskip("cv2")
   rng = np.random.default_rng(seed)
@@ -48,7 +49,7 @@ def reference(name, severity, image, seed, monkeypatch):
   noise = functools.partial(skimage.util.random_noise, rng=rng)
   monkeypatch.setattr(skimage.util, "random_noise", noise)
   if name in IN_IMAGECORRUPTIONS:
-    # What it imports is gone from setuptools and NumPy.
+    # It imports what setuptools and NumPy no longer have.
     stub = types.SimpleNamespace(resource_filename=os.path.join)
     monkeypatch.setitem(sys.modules, "pkg_resources", stub)
     monkeypatch.setattr(np, "float_", float, raising=False)
@@ -70,7 +71,7 @@ def check_against_reference(name, image, monkeypatch):
   for severity in range(1, 6):
     rng = np.random.default_rng(severity)
     constants = NAMES[name].constants[224][severity - 1]
-    if name == "elastic_transform":  # in sides; TFDS's are pixels
+    if name == "elastic_transform":  # ours in image sides, TFDS's in pixels
       constants = [c * 224 / len(image) for c in constants]
     constants = constants if np.iterable(constants) else [constants]
     ours = NAMES[name].function(image, rng, *constants).astype(int)
@@ -135,7 +136,7 @@ def test_the_table():
   for name, corruption in NAMES.items():
     assert [*corruption.constants] == [224, 64, 32], name
     assert all(len(c) == 5 for c in corruption.constants.values()), name
-  # Whose constants an image gets, by its shorter side.
+  # The shorter side decides which benchmark's constants an image gets.
   for shape, benchmark in {
     (32, 40): 32,
     (64, 33): 64,

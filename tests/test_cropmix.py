@@ -137,7 +137,7 @@ def test_what_is_drawn_is_the_papers(images, n, mix):
     for i, what in enumerate("yxhw"):
       pair = windows[:, k, i], theirs[0][:, k, i]
       found[f"view {k}, {what}"] = same_distribution(*pair)
-  # Two views of one scale range never meet: the order is without replacement.
+  # Sorted areas, which show that no two views have the same range of scales.
   areas = [np.sort(w[..., 2] * w[..., 3], 1) for w in (windows, theirs[0])]
   for k in range(n):
     found[f"scale {k}"] = same_distribution(areas[0][:, k], areas[1][:, k])
@@ -146,7 +146,7 @@ def test_what_is_drawn_is_the_papers(images, n, mix):
     pair = permutation[:, k].astype(int), theirs[2][:, k]
     found[f"permutation {k}"] = same_distribution(*pair)
     if mix == "mixup":
-      # Where 1 - lambda is below 1e-16, NumPy's lambda is 1, and this is 0.
+      # NumPy's lambda rounds to 1, and its weight to 0, if 1 - lambda < 1e-16.
       weights = (x[:, k].astype(float) for x in (weight, theirs[3][..., 0]))
       pair = (np.maximum(x, 1e-12) for x in weights)
       found[f"weight {k}"] = same_distribution(*pair)
@@ -217,7 +217,7 @@ BOTH = [
 def test_both_engines_make_the_same(spec):
   host, device = both(spec, photographs(num=48))
   off = np.abs(host - device).reshape(len(host), -1).max(1) > 1
-  # A side may round to another pixel in float32, and randaug's ties too.
+  # In float32 a side, or a tie in randaug, may round to another pixel.
   assert off.sum() <= 2, np.flatnonzero(off)
 
 

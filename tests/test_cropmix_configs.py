@@ -209,7 +209,7 @@ AVERAGE = {
   RRC: "5.19 5.28 5.69 24.47 26.12 27.13",
   "cropmix": "5.29 4.75 4.77 25.41 24.71 24.67",
 }
-# Table 1's differences.
+# The differences to RRC that Table 1 prints.
 CHANGES = """
 +0.09 -0.44 -0.58 +1.00 -1.99 -1.98  +0.13 -0.19 -1.06 +1.01 -0.61 -2.63
 +0.13 -0.80 -1.04 +0.97 -1.39 -2.85  +0.14 -0.90 -0.74 +0.99 -1.76 -2.21
@@ -241,10 +241,10 @@ def test_table_1():
     ).reshape(7, 6)
     for crop in AVERAGE
   }
-  # Difference and average say that this one should be 24.88.
+  # The printed 24.48 should be 24.88, by the printed difference and average.
   assert read[RRC][0, 3] == 24.48
   read[RRC][0, 3] = 24.88
-  for crop, text in AVERAGE.items():  # which are cut off and not rounded
+  for crop, text in AVERAGE.items():  # averages, which are truncated
     cut = np.floor(100 * read[crop].mean(0) + 1e-6) / 100
     np.testing.assert_allclose(cut, table(text), atol=1e-9)
   change = (read["cropmix"] - read[RRC]).ravel()
@@ -292,7 +292,7 @@ def test_the_studies_are_the_papers_grids():
 
 
 def test_an_ablations_run_says_every_factor_of_its_table():
-  """RRC has 1% where Table 5e and 7 say so, though R1's own would be 8%."""
+  """RRC has area_min 1 where Tables 5e and 7 say so, although R1's is 8."""
   crops = collections.Counter()
   for r in study("ablations", "tables=5c+5e+7,seeds=1").runs:
     crop = r.config.input.pp

@@ -85,7 +85,7 @@ def test_the_weight_of_mixup_is_beta(mode):
 
 
 def test_both_weights_survive_rounding():
-  """They are 0 or 1 as often as in float64, where timm draws them."""
+  """Weights are 0 as often as timm's, which are drawn in float64."""
   num, alpha = 100_000, 0.1
   ours = [np.asarray(v) for v in cutmix._beta(jax.random.key(3), alpha, num)]
   theirs = np.random.default_rng(4).beta(alpha, alpha, num)
@@ -103,7 +103,7 @@ def test_both_weights_survive_rounding():
 
 
 def boxes_of_the_paper(num, alpha, rng):
-  """CutMix's boxes by its paper and timm's rounding, in NumPy: as images."""
+  """Images of CutMix's boxes, by its paper with timm's rounding, in NumPy."""
   ratio = np.sqrt(1 - rng.beta(alpha, alpha, num))
   inside = []
   for length in (H, W):

@@ -93,7 +93,7 @@ def test_resume_is_exact(packed):
   np.testing.assert_array_equal(
     whole[64:], images(device_stream(packed, 3, 64))
   )
-  # Not at a batch's border either.
+  # A start that is not at a batch's border.
   np.testing.assert_array_equal(
     whole[50:66], images(device_stream(packed, 1, 50))
   )
@@ -139,7 +139,7 @@ def test_evaluation_reads_each_example_once(packed, hold):
 
 
 def test_the_devices_hold_no_longer_what_nobody_has(packed):
-  """A study opens its data for each run."""
+  """Without this, a study would hold its data once for each run."""
   source = sources.get_source(packed, "train")
   mesh = sharding.make_mesh([("data", -1)])
   images = weakref.ref(device_pipeline.store_of(source, mesh, True).data)
@@ -150,7 +150,7 @@ def test_the_devices_hold_no_longer_what_nobody_has(packed):
 
 
 def test_part_of_a_split(packed):
-  """Only what is asked for is held, and an index means the same image."""
+  """The devices hold the sub-split alone, and its indices stay the same."""
   source = sources.get_source(packed, "train[10:20]+validation")
   mesh = sharding.make_mesh([("data", -1)])
   (arrays, _), *_ = device_pipeline.eval_device_batches(

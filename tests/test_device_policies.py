@@ -79,8 +79,8 @@ BLENDS = (
   *("brightness(0)", "brightness(0.33)", "brightness(1.9)"),
   *("sharpness(0)", "sharpness(1.9)", "sharpness(1.9, legacy=True)"),
 )
-# None of these positions lies on the border of the image, where float32 and
-# float64 may decide otherwise.
+# In none of these a position lies on the image's border, where float32 and
+# float64 may decide differently.
 NEAREST = (
   *("rotate(30)", "rotate(-21.3, fill=3)", "rotate(90)", "rotate(180)"),
   *("shear_x(0.3)", "shear_x(-0.3)", "shear_y(-0.3)", "shear_y(9)"),
@@ -118,7 +118,7 @@ def test_ops_on_values(batch):
     if "sharpness" in spec and "legacy" in spec:
       assert off.max() <= 1 and (off > 0).mean() < 0.01, spec
     else:
-      # A sum of floats that is truncated may fall to the other side.
+      # Truncation may turn a sum of floats into the neighbouring grey level.
       most = 0 if spec in EXACT else 1e-3
       assert off.max() <= 1 and (off > 0).mean() <= most, spec
 
@@ -173,7 +173,7 @@ NORMAL = "vgg_value_range|random_erasing"
 INNER = 'random_apply(0.5, "cutout(3)|random_grayscale(0.3)")'
 
 
-# pp string -> the part of the pixels that may be off by more than a grey level.
+# pp string -> share of pixels that may be off by more than a grey level.
 RANDOM = {
   "flip_lr|randaug(2, 10)": 1e-3,
   RAND: 1e-3,
@@ -182,8 +182,8 @@ RANDOM = {
   "cutout(9, 3, (0.4, 1))": 0,
   "trivial_augment_wide": 1e-3,
   f"random_apply(0.5, 'gaussian_blur(9)|{INNER}|flip_lr')|channel_permute": 0,
-  # `legacy` truncates sums that lie beside whole numbers, and a factor of 3.2
-  # makes several grey levels of one.
+  # `legacy` truncates sums that are close to whole numbers, and a factor of 3.2
+  # makes several grey levels out of one.
   "randaug(3, 17, 'legacy')": 3e-3,
   "rand_augment('rand-m9-n3-p0.9-mstdinf-mmax12', 9, 'nearest')": 1e-3,
   "rand_augment('rand-m4.5-p1', interpolation='bilinear')": 1e-3,
@@ -211,7 +211,7 @@ def test_random_ops(spec):
 
 @pytest.mark.parametrize("spec", ["randaug(2, 10)", RAND])
 def test_no_traced_value_outlives_its_program(spec):
-  """Training asks for a string's shapes before it runs it: two programs."""
+  """Training traces a string twice, because it first asks for the shapes."""
   for cached in (geometry._stage, geometry._covering):
     cached.cache_clear()
   image = jax.ShapeDtypeStruct((1, 8, 8, 3), np.uint8)
@@ -249,7 +249,7 @@ def test_random_ops_on_odd_images(spec, batch):
 def test_random_ops_on_floats(spec):
   images = np.concatenate([BATCHES["33x47x3"]] * 8)
   ours, theirs = on_device(spec, images), random_on_host(spec, images)
-  # Of a box that had another size the noise would be another one.
+  # The noise also shows that boxes have the same size, on which it depends.
   np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 

@@ -30,12 +30,12 @@ PAGES = [
   *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")),
   *sorted((ROOT / "docs").glob("*.md")),
 ]
-# Of other projects, or of the system. They are not tried.
+# Commands of other projects or of the system, which are not tried.
 FOREIGN = re.compile(
   r"\. \.venv|cp tpu_scripts/settings|gcloud|grep|gsutil|ssh-add|jax\.devices"
   r"|python detectron2/|python -m (big_vision\.|venv)|python3 -m venv"
 )
-# What stands for the reader's own; whatever else is a path has to be there.
+# Variables of the reader's shell. All other paths must exist.
 VARIABLES = {"$HOME": "/home/me", "$SLURM_ARRAY_TASK_ID": "0"}
 
 
@@ -56,13 +56,13 @@ def test_links_lead_somewhere(page):
 
 
 def commands_of(text):
-  """The commands of a page: its shell blocks, and what its prose quotes.
+  """The commands in a page's shell blocks and quoted in its prose.
 
   Args:
     text: the page.
 
   Returns:
-    (command, whether it is quoted in prose), where it may be a name alone.
+    (command, whether it is quoted in prose). In prose it may be a mere name.
   """
   blocks = re.findall(r"```(?:sh|bash|shell|console)\n(.*?)```", text, re.S)
   text = re.sub(r"```.*?```", "", text, flags=re.S)
@@ -90,7 +90,7 @@ class _Parsed(Exception):
 
 
 def _parsed(module, argv, monkeypatch):
-  """What a command's parser makes of its arguments: (namespace, rest)."""
+  """A command's arguments as its own parser reads them: (namespace, rest)."""
   spec = importlib.util.find_spec(module)
   assert spec, f"no module {module}"
   if spec.submodule_search_locations:
@@ -99,7 +99,7 @@ def _parsed(module, argv, monkeypatch):
   if argv is None:
     return None
   parse = argparse.ArgumentParser.parse_known_args
-  nested = []  # parse_args calls the other one, and subparsers call it again
+  nested = []  # because parse_args and subparsers call it
 
   def parse_known_args(self, args=None, namespace=None):
     nested.append(self)
@@ -125,7 +125,7 @@ def _parsed(module, argv, monkeypatch):
 
 
 def _try_config(spec, overrides):
-  """Loads a config; of a run's, what its names stand for has to be there."""
+  """Loads a config. If it is a run's, its ops and names must exist."""
   config = configs.load(spec, overrides)
   if "input" not in config:
     return
@@ -149,7 +149,7 @@ def _try_ours(words, quoted, monkeypatch):
   """Tries `python -m MODULE ...`."""
   module, argv = words[2], [w for w in words[3:] if w not in ("[RUN", "...]")]
   if quoted and (not argv or argv[-1] == "..."):
-    argv = None  # the name of a command
+    argv = None  # only the command's name
   elif argv[-1:] == ["..."]:
     argv = argv[:-1]
   if module == "pytest":
@@ -163,12 +163,12 @@ def _try_ours(words, quoted, monkeypatch):
 
 
 def _try_script(words, quoted, monkeypatch):
-  """Tries a script of tpu_scripts, and the command that it is given."""
+  """Tries a script of tpu_scripts, and the command in its arguments."""
   at = next(i for i, w in enumerate(words) if w.startswith("tpu_scripts/"))
   script, rest = ROOT / words[at], words[at + 1 :]
   assert script.exists(), script
   if quoted and (not rest or rest[-1] == "..." or rest[-1].isupper()):
-    return  # a name, or with words that stand for something
+    return  # a mere name, or with placeholders
   assert os.access(script, os.X_OK), script
   if words[0] == "sbatch":
     if script.name == "slurm_study.sh":
@@ -188,11 +188,11 @@ def _try_script(words, quoted, monkeypatch):
 
 
 def _try(command, quoted, monkeypatch):
-  """Raises unless a command, or one that prose quotes in part, is right."""
+  """Raises unless a command, or the part of it that prose quotes, is right."""
   command = re.sub(r"^([A-Z_]+=\S+ )+", "", command)
   if FOREIGN.match(command):
     return
-  if "{" in command and "pytest" in command:  # bash makes several words of one
+  if "{" in command and "pytest" in command:  # bash expands braces
     command = subprocess.check_output(["bash", "-c", f"echo {command}"], text=1)
   words = shlex.split(command)
   if words[:2] == ["python", "-m"]:
@@ -213,7 +213,7 @@ def _try(command, quoted, monkeypatch):
 
 @pytest.fixture
 def readers_folder(tmp_path, monkeypatch):
-  """A folder as the reader's: configs, a run, and own modules go again."""
+  """A folder like the reader's; modules loaded from it are removed again."""
   registry.names(), device.names()  # import the ops that come along
   tables = registry._OPS, device._OPS, laws.LAWS
   before = [dict(table) for table in tables]
@@ -255,7 +255,7 @@ def test_every_command_is_right(page, readers_folder, monkeypatch):
 
 
 def test_no_command_escapes():
-  """Of what a page shows as code and looks like one of our commands."""
+  """`commands_of` finds each of our commands that a page mentions."""
   for page in PAGES:
     text = page.read_text()
     found = " ".join(command for command, _ in commands_of(text))

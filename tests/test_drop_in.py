@@ -73,7 +73,7 @@ def sizes_tf_data(num, attempts):
 @pytest.mark.parametrize(
   "draw, num, attempts",
   [
-    # All attempts are computed, and few need more than ten.
+    # Ten, because all attempts are computed and few windows need more.
     (sizes_eager, 100_000, 10),
     (sizes_function, 100_000, 10),
     (sizes_eager, 10_000, None),

@@ -47,7 +47,7 @@ def test_one_example_is_the_one_of_the_batch(train):
 
 
 def test_another_process_draws_the_same_and_loads_no_framework(train):
-  # The package's own __init__, which may load TensorFlow, is stood in for.
+  # A stand-in for the package's __init__, which may load TensorFlow.
   folder = os.path.dirname(critters.__file__)
   program = (
     "import hashlib, sys, types\n"
@@ -121,5 +121,5 @@ def test_mean_colour_does_not_give_the_class_away(train, validation):
   targets = np.eye(critters.NUM_CLASSES)[train[1]]
   weights = np.linalg.lstsq(_mean_colours(train[0]), targets, rcond=None)[0]
   guesses = np.argmax(_mean_colours(validation[0]) @ weights, axis=1)
-  # Better than chance, 0.05: colour is meant to help.
+  # Above chance, 0.05, because colour is meant to help.
   assert 0.08 < np.mean(guesses == validation[1]) < 0.25

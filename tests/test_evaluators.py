@@ -23,7 +23,7 @@ def transcription(logits, label_sets, mask):
 
 
 def measured(logits, loss="softmax_xent", classes=None, **batch):
-  """The sums of what there is to know of each image that counts."""
+  """The sums over the per-image measurements of images that count."""
   task = Task(lambda _, x: (x, {}), logits.shape[-1], loss, classes, None)
   rows = image_metrics(task, {}, {"image": logits, **batch})
   rows = {k: np.asarray(v) for k, v in rows.items()}

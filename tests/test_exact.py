@@ -1,7 +1,7 @@
 """Samples of every law, under every namespace, against its exact distribution.
 
-Chi-square over the window sizes, cells pooled to an expected count of at least
-20. A right law fails one case with probability ALARM; seeds are fixed.
+Chi-square over the window sizes, with cells pooled to an expected count of at
+least 20. A right law fails a case with probability ALARM; seeds are fixed.
 """
 
 import dataclasses
@@ -100,7 +100,7 @@ def native_op(law, num, height, width, seed):
     )
     return size[:2]
 
-  # Twenty an element, because an element costs more than a window.
+  # Twenty windows an element, because an element costs more than a window.
   twenty = lambda i: tf.stack([one(20 * i + k) for k in range(20)])
   ds = tf.data.Dataset.range(num // 20)
   ds = ds.map(lambda i: twenty(tf.cast(i, tf.int32)))
@@ -189,7 +189,8 @@ def test_tensorflow_and_jax(law):
   ("law", "shape"),
   [
     *((laws.NativeLaw(), shape) for shape in [(64, 64), (7, 300), (333, 500)]),
-    # With equal bounds the kernel's float32 decides what is admissible.
+    # With equal bounds, rounding in the kernel's float32 decides which windows
+    # are admissible.
     (laws.NativeLaw(0.3, 0.3), (333, 500)),
     (laws.NativeLaw(0.3, 0.3), (100, 100)),
   ],
@@ -277,7 +278,7 @@ def test_the_papers_port():
   port, native, shape = laws.PortLaw(), laws.NativeLaw(), (160, 240)
   for sample in (sample_numpy, sample_tf):
     assert p_value(sample(port, 200_000, *shape, 13), port, *shape) > ALARM
-  # A ratio of 4/3 makes windows wider by a pixel than one of 1.33 can.
+  # The port's ratio of 4/3 allows windows a pixel wider than the kernel's 1.33.
   mine, kernels = (exact.size_distribution(x, *shape) for x in (port, native))
   h, w = np.nonzero((mine.prob > 0) & (kernels.prob == 0))
   assert len(h) and np.all(np.round(h * 4 / 3) == w)
@@ -321,7 +322,7 @@ class _OtherBeta(laws.BetaLaw):
 
 
 def test_the_cdf_of_the_area_inverts_its_quantiles():
-  """Also where a subclass changes the latter alone."""
+  """Also where a subclass changes only the quantiles."""
   u = np.linspace(0, 1, 101)
   areas = [x for x in LAWS if isinstance(x, laws.FixedLaw)]
   for law in [*areas, _OtherBeta(alpha=2), laws.PowerLaw(0, p=0.3)]:
@@ -380,7 +381,7 @@ def test_window_is_the_same_in_every_namespace():
     )
     for a, b in zip(mine, other, strict=True):
       np.testing.assert_array_equal(a, b)
-    # Float32 may round a window's edge the other way, rarely.
+    # Float32 rarely rounds a window's edge differently.
     other = law.window(jnp.array(u), jnp.array(v), *map(float, size), jnp)
     for a, b in zip(mine, other, strict=True):
       assert np.mean(np.asarray(a) != np.asarray(b)) < 0.01

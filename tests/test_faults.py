@@ -1,4 +1,4 @@
-"""Whatever a user gives: one line that says what is wrong, status 2, no traces.
+"""A user's mistakes: one line that says what is wrong, status 2, no files left.
 
 Each case is a command line as a user types it, run as a process of its own. Two
 are started afresh by Python; the others are forked, which shares the imports.
@@ -79,7 +79,7 @@ def write(path, data=b""):
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-  """A folder of what users have; commands run in folders beside them."""
+  """A folder of a user's files; commands run in folders beside them."""
   root = tmp_path_factory.mktemp("inputs")
   for name, text in FILES.items():
     write(root / name, text.encode())
@@ -276,18 +276,18 @@ def test_the_same_of_a_process_started_afresh(command, message, inputs):
     capture_output=True,
     text=True,
   )
-  last = done.stderr.splitlines()[-1:]  # TensorFlow's own come before
+  last = done.stderr.splitlines()[-1:]  # after TensorFlow's own lines
   check(forked_commands.Result(done.returncode, done.stdout, *last), message)
 
 
 @pytest.mark.slow
 def test_a_full_disk_names_the_last_good_checkpoint(inputs, tmp_path):
-  """No file may grow beyond 100 KB, as if the disk had no more than that."""
+  """A limit of 100 KB a file stands in for the full disk."""
   big = "--config.model.width=64 --config.model.mlp_dim=256".split()
   command = [sys.executable, "-m", "big_crop.train", "--config", "tiny.py"]
   done = subprocess.run(
     [*command, "--workdir", str(tmp_path / "w"), *big],
-    # Without the cache of what is compiled, whose files are large, too.
+    # Without the compilation cache, because its files are large, too.
     env={**os.environ, **PLAIN, "JAX_COMPILATION_CACHE_DIR": ""},
     preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10**5,) * 2),
     cwd=inputs,

@@ -1,4 +1,4 @@
-"""Folders of class folders: every kind of image, and what is left out."""
+"""Folders of class folders: every kind of image, and files to leave out."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from big_crop.data.input_pipeline import eval_batches, get_preprocess_fn
 from big_crop.measure import shapes
 from pp_ops.errors import UserError
 
-# Losslessly, so that all hold the pixels that they were given.
+# Lossless formats, so that files hold exactly the given pixels.
 KINDS = {
   "png": {},
   "webp": {"lossless": True},

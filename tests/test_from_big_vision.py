@@ -1,7 +1,7 @@
 """A big_vision pp string means the same here.
 
-What does not is in docs/from_big_vision.md. With BIG_VISION_PATH set, its own
-code and its own configs are the reference.
+The differences are in docs/from_big_vision.md. With BIG_VISION_PATH set,
+big_vision's own code and configs are the reference.
 """
 
 import importlib
@@ -117,7 +117,7 @@ def test_its_configs_give_equal_features(name, theirs):
   assert specs
   for spec in specs:
     spec = re.sub(r"\|\|+", "|", spec)
-    # The decoder is one of the differences that we mean.
+    # The decoder differs on purpose.
     ref = theirs(re.sub(r"^decode\|", "decode(precise=True)|", spec))(example())
     out = get_preprocess_fn(spec)(example())
     assert set(out) == set(ref), spec
@@ -127,7 +127,7 @@ def test_its_configs_give_equal_features(name, theirs):
     for key in set(out) - {"image"}:
       np.testing.assert_array_equal(out[key], ref[key], err_msg=spec)
     if not RANDOM.search(spec):
-      # So is the rounding: ours to the nearest grey level, theirs down.
+      # So does the rounding: ours is to the nearest grey level, theirs is down.
       off = (out["image"] - ref["image"]).numpy() * 127.5
       assert off.min() > -0.01 and off.max() < 1.01, spec
 

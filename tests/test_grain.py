@@ -54,7 +54,7 @@ def window(crop):
 def by_dataset(num, crop, seed, epochs=1):
   data = grain.MapDataset.source(Source(num)).seed(seed)
   data = data.random_map(crop).repeat(epochs)
-  # By index, because the threads of an iterator cost ten times as long.
+  # By index, because an iterator's threads make it ten times slower.
   return [data[i] for i in range(len(data))]
 
 
@@ -78,7 +78,7 @@ def test_an_element_is_a_function_of_seed_epoch_and_place(run):
   assert [e["label"] for e in elements] == [*range(30)] * 2
   windows = [window(e["image"]) for e in elements]
   assert len(set(windows)) == 60
-  # As worker processes have it: sent over.
+  # Pickled, as worker processes get it.
   again = run(30, pickle.loads(pickle.dumps(crop)), 1, epochs=2)
   assert [window(e["image"]) for e in again] == windows
   # Grain's loader seeds element i by seed + i: near seeds share windows.
@@ -244,7 +244,7 @@ def test_a_mistake_comes_through_grain():
 
 
 def test_no_tensorflow_is_loaded_and_no_jax_needed():
-  """Grain itself loads JAX where it finds it, so here it finds none."""
+  """JAX is hidden, because Grain itself would load it."""
   program = """
 import sys
 sys.modules["jax"] = None

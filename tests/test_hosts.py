@@ -127,7 +127,7 @@ def read(workdir):
 
 
 def stop_at(text, signum, *args):
-  """A signal to the last process once text is printed; the step it saves."""
+  """Signals the last process once text is printed; returns the step saved."""
   running = Hosts(*args)
   running.wait_for(text)
   running.processes[-1].send_signal(signum)
@@ -157,7 +157,8 @@ def test_two_hosts_stop_at_one_step_and_go_on_as_if_nothing_happened(
     resumed = stop_at("going on from", signal.SIGTERM, *run)
     assert step < resumed <= step + 2
     assert not (tmp_path / "run" / "summary.json").exists()
-    # All go on from the step that the first host finds whole; it alone says so.
+    # All hosts go on from the newest step that the first host finds whole. Only
+    # the first host reports the damage.
     file = "state/ocdbt.process_1/manifest.ocdbt"
     (folder / str(resumed) / file).unlink()
   losses, val, summary = train(*run)
@@ -168,7 +169,7 @@ def test_two_hosts_stop_at_one_step_and_go_on_as_if_nothing_happened(
   assert f"going on from checkpoint {folder / str(step)}\n" in logs[0]
   assert len(losses) == 40 and sum(losses[-5:]) < sum(losses[:5])
   assert summary["step"] == 40
-  # Each file once; the others write nothing.
+  # One file for each start, because only the first host writes.
   names = [p.name for p in (tmp_path / "run").iterdir()]
   starts = 2 + early
   assert len([n for n in names if n.startswith("events")]) == starts
@@ -230,7 +231,7 @@ def test_a_checkpoint_restores_on_other_hosts_and_shardings(
     for strategy in [(), (FSDP,)]:
       workdir = tmp_path / f"{n}x{d}{len(strategy)}"
       shutil.copytree(tmp_path / "run", workdir)
-      # The run is over: the summary is of what was restored.
+      # The run is already finished, so its summary is of the restored state.
       _, _, summary = train(commands, n, d, spec, workdir, *strategy)
       assert summary["params_sha256"] == first["params_sha256"]
       sizes[n * d, len(strategy)] = summary["state_bytes_per_device"]
@@ -248,8 +249,8 @@ def test_twenty_faults_lose_nothing(commands, config, tmp_path):
   workdir = tmp_path / "run"
   for fault in range(20):
     running = Hosts(commands, 2, 1, spec, workdir)
-    # While it starts, or while it trains. A host that dies before the others
-    # know it is noticed after JAX's five minutes only; here they have met.
+    # While it compiles, or while it trains. Not earlier, because a host that
+    # dies before the hosts have met is only noticed after JAX's five minutes.
     running.wait_for(rng.choice(["of train state on each", "  loss "]))
     time.sleep(rng.uniform(0, 10))
     victim = rng.randrange(2)
@@ -261,7 +262,7 @@ def test_twenty_faults_lose_nothing(commands, config, tmp_path):
       assert statuses == [0, 0]
     else:
       assert statuses[victim] == -sent and statuses[1 - victim] != 0
-    # Else the SIGTERM was lost, or this machine needs more steps than 12,000.
+    # Fails if the SIGTERM was lost, or if the machine needs over 12,000 steps.
     assert not (workdir / "summary.json").exists()
   losses, val, summary = train(commands, 2, 1, spec, workdir)
   assert summary["params_sha256"] == expected[2]["params_sha256"]

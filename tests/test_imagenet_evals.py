@@ -1,7 +1,7 @@
 """The recipe's evaluators on ImageNet-ReaL and -V2 datasets made here.
 
-TFDS's own builders write them, from examples of ours: grey images whose level
-is what the stand-in for a model predicts.
+TFDS's own builders write them from our examples: grey images, whose level is
+the class that a stand-in for a model predicts.
 """
 
 import jax

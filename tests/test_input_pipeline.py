@@ -58,7 +58,7 @@ def open_source(request, folder, prepared):
 
 @functools.cache
 def in_graph(pp):
-  """What the string describes; one graph for the streams of all tests."""
+  """A string's preprocessing as one graph for the streams of all tests."""
   return tf.function(get_preprocess_fn(pp), autograph=False)
 
 

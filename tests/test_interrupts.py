@@ -23,7 +23,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 LAST = re.compile(r"stopped by Ctrl-C(; the same command goes on)?$")
 SAVED = re.compile(r"Ctrl-C: saved checkpoint")
 NOTICE = "Ctrl-C: stopping after this step; again to end at once"
-# Of the random moments.
+# Seed of the random moments.
 SEED = int(os.environ.get("INTERRUPTS_SEED", "0"))
 
 
@@ -56,12 +56,12 @@ class Command:
       time.sleep(0.02)
 
   def wait_until_it_listens(self):
-    """Python's own start is over, and `stop.listen` has started its thread."""
+    """Waits until `stop.listen` has started its thread."""
     while len(os.listdir(f"/proc/{self.process.pid}/task")) < 2:
       time.sleep(0.01)
 
   def send(self, signum=signal.SIGINT, group=False):
-    """To the whole group as a terminal does, or to the one process."""
+    """Signals the whole group, as a terminal does, or the one process."""
     if self._before is None:
       self._before = len(self.log.read_text())
     (os.killpg if group else os.kill)(self.process.pid, signum)
@@ -96,7 +96,7 @@ class Command:
 
 
 def interrupted(command, last=LAST, **kwargs):
-  """Checks that a command ends as it should; whether it said why it waited."""
+  """Checks how a command ends; returns whether it said why it waited."""
   return check_lines(command, *command.end(**kwargs), last)
 
 
@@ -135,7 +135,7 @@ def script(tmp_path, body, name="script"):
 
 
 def test_what_cannot_be_saved_ends_at_once(tmp_path):
-  """Also where the main thread does not come back to Python."""
+  """Even while the main thread is in a call that does not return to Python."""
   command = script(tmp_path, "say('ready')\ntime.sleep(600)")
   command.wait_for("ready")
   command.send()
@@ -297,7 +297,7 @@ OVERRIDES = [f"--config.{x}" for x in SIZES]
 
 
 def train(workdir, data, *more):
-  """500 steps; on tf.data where `data` are not packed."""
+  """500 steps, on tf.data unless `data` are packed."""
   engine = "device" if data.name == "packed" else "tf.data"
   spec = f"{ROOT / 'configs/quickstart.py'}:data={data},engine={engine}"
   return Command(
@@ -329,7 +329,7 @@ def test_train_stops_well_and_goes_on(data, undisturbed, tmp_path):
   workdir = tmp_path / "run"
   command = train(workdir, data)
   command.wait_until_it_listens()
-  time.sleep(1)  # It imports.
+  time.sleep(1)  # now it imports
   command.send()
   interrupted(command, timeout=20)
   assert not workdir.exists()
@@ -417,7 +417,7 @@ def test_runs_together_stop_at_one_step(study, tmp_path):
 
 
 def storm(start, workdir, found, last=LAST):
-  """Twenty Ctrl-Cs at any moment; what is found in the end is as ever."""
+  """Twenty Ctrl-Cs at random moments do not change the final result."""
   rng = random.Random(SEED)
   began = time.time()
   finished(start())
@@ -428,7 +428,7 @@ def storm(start, workdir, found, last=LAST):
     command = start()
     command.wait_until_it_listens()
     group, twice = rng.random() < 0.5, rng.random() < 0.25
-    # As many while it starts as later.
+    # Half of them early, while the command starts.
     longest = rng.choice([whole / 4, whole])
     with contextlib.suppress(subprocess.TimeoutExpired):
       command.process.wait(rng.uniform(0, longest))
@@ -444,7 +444,7 @@ def storm(start, workdir, found, last=LAST):
       check_lines(command, status, lines, last)
       hits += 1
     else:
-      late += meant  # Python was tidying up.
+      late += meant  # the work was done, and Python was exiting
       assert found() == expected
       shutil.rmtree(workdir, ignore_errors=True)
   assert hits == 20

@@ -115,7 +115,7 @@ def torch_mae(torch, state_dict):
 def test_loss_gradients_and_pixels_are_those_of_a_torch_transcription(
   mask_ratio,
 ):
-  """Relative to the largest value of each array: 1e-5."""
+  """To 1e-5 of the largest value of each array."""
   torch = pytest.importorskip("torch")
   pytest.importorskip("timm")
   o = objective(mask_ratio=mask_ratio)
@@ -261,7 +261,7 @@ def test_finetuning_has_timms_logits_and_maes_positions():
 
 @pytest.mark.slow
 def test_a_run_trains_and_its_encoder_is_a_start():
-  """With microbatches the same loss as by hand on one device."""
+  """The loss with microbatches equals that computed by hand on one device."""
   rng = np.random.default_rng(0)
   image = rng.normal(size=(BATCH, RES, RES, 3)).astype(np.float32)
   made = parts.build(config(grad_accum=2))

@@ -1,4 +1,4 @@
-"""The laboratory's two commands."""
+"""The commands measure and match."""
 
 import json
 import sys
@@ -27,7 +27,7 @@ from pp_ops.laws import arguments, exact
   ],
 )
 def test_match_gives_the_papers_alphas(area_min, alpha):
-  """Section 5: Beta crops of the fixed crop's strength, ideal laws."""
+  """Section 5: ideal Beta crops as strong as the fixed crop."""
   spec, level, reached = match.solve(
     f"inception_crop_fixed(area_min={area_min})",
     "beta_crop(area_min=0, beta=1)",
@@ -63,7 +63,7 @@ def test_match_on_images_equates_the_exact_percentiles():
 
 
 def test_match_on_many_images_is_that_of_whole_distributions():
-  """Which it does not compute; a few shapes' solution leads to that of all."""
+  """Match computes no whole distribution; it starts from a few shapes'."""
   rng = np.random.default_rng(0)
   images = {
     (int(h), int(w)): int(n)
@@ -216,7 +216,7 @@ def test_measure_averages_over_images_and_takes_a_users_law(
     sys.modules.pop("their_ops")
   theirs, fixed = (m.row() for m in found)
   assert theirs["exact"]["mean"] is None
-  # Squares of half the height: 100 and 225 of 600 pixels.
+  # Squares of half the height cover 100 and 225 of 600 pixels.
   expected = (2 * 100 + 225) / 3 / 600
   assert theirs["sampled"]["mean"] == pytest.approx(expected)
   assert fixed["exact"]["mean"] == pytest.approx(

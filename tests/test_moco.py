@@ -34,7 +34,7 @@ def config(**overrides):
   c.total_steps = STEPS
   c.optax_name = "trace"
   c.optax = dict(decay=0.9)
-  c.lr = LR  # small, as ReLUs that tip over would be seen
+  c.lr = LR  # small, so that no ReLU changes sides by rounding
   c.wd = 1e-4
   c.wd_in = "gradient"
   c.wd_mults = [(".*", 1.0)]
@@ -88,7 +88,7 @@ def torch_encoder(torch, state_dict, projector):
       return torch.nn.functional.normalize(self.mlp(x.mean((2, 3))))
 
     def of_groups(self, x):
-      """Batch norm as on several GPUs; the first one's averages remain."""
+      """Batch norm as on several GPUs; keeps the first one's averages."""
       out = []
       for i, chunk in enumerate(x.chunk(GROUPS)):
         for m in self.modules():
@@ -193,7 +193,7 @@ def test_twenty_steps_are_those_of_a_torch_transcription(
   end = jax.device_get(state)
   np.testing.assert_allclose(end.extra["queue"], queue, atol=1e-5)
   assert end.extra["oldest"] == oldest
-  with torch.no_grad():  # ours follows the update, theirs precedes the next
+  with torch.no_grad():  # ours comes after a step, theirs before the next
     for old, new in zip(key.parameters(), query.parameters(), strict=True):
       old.mul_(MOMENTUM).add_(new, alpha=1 - MOMENTUM)
   stats = end.model_state["batch_stats"]

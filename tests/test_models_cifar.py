@@ -1,7 +1,7 @@
 """CropMix's CNNs for CIFAR, against PyTorch's operations and torchvision.
 
-What the PyTorch code that CropMix took computes is written down here a second
-time, with torch's functions and by the names that the weights have there.
+The PyTorch code that CropMix used is transcribed here with torch's functions
+and the names that its weights have.
 """
 
 import functools
@@ -53,7 +53,7 @@ class Torch:
     return self.f.relu(self.norm(name, x))
 
   def dropout(self, x, rate):
-    return x * (1 - rate) if self.train else x  # its mean, as ours below
+    return x * (1 - rate) if self.train else x  # its mean, as in _mean_dropout
 
   def head(self, name, x, rate=0.0):
     x = self.dropout(x.mean((2, 3)), rate)
@@ -110,7 +110,7 @@ def _xception(t, x, model):
   for i in (1, 2):
     x = t.norm_relu(f"entry_flow.conv{i}.1", t.conv(f"entry_flow.conv{i}.0", x))
   for i, stride in zip((3, 4, 5), (2, 2, 1), strict=True):
-    x = relu(x)  # in place there, for the shortcut, too
+    x = relu(x)  # in-place there, so that it also changes the shortcut
     x = pooled(f"entry_flow.conv{i}_", int(i > 3), x, x, stride)
   for i in range(model.depth):
     x = y = relu(x)
@@ -196,7 +196,7 @@ def _randomised(model):
 
 
 def _mean_dropout(call, args, kwargs, context):
-  """Dropout replaced by its mean without the scaling, to see its place."""
+  """Replaces dropout by a factor of 1 - rate, which shows where it acts."""
   if not isinstance(context.module, nn.Dropout):
     return call(*args, **kwargs)
   return args[0] * (1 - context.module.rate)
@@ -256,7 +256,7 @@ def _compare(model, name, size, rtol, evaluate=True):
 
 @pytest.mark.parametrize("name", TINY)
 def test_small_ones_are_pytorchs(name):
-  # Two are not compiled for evaluation here, to save time.
+  # To save time, only two models are also compiled for evaluation.
   evaluate = name in ("wide_resnet", "densenet")
   model = models.get_model(name, 5, **TINY[name])
   _compare(model, name, 16, 1e-3, evaluate)
@@ -300,7 +300,7 @@ def test_whole_ones_and_their_gradients_are_pytorchs(name):
   ],
 )
 def test_what_tracing_tells(name, kw, count):
-  """Parameters, initialisers, dtypes, and the layer for Grad-CAM."""
+  """Parameters, initialisers, dtypes, and Grad-CAM's layer, by tracing."""
   model = models.get_model(name, 100, **kw, dtype_mm="bfloat16")
   inits, paths = set(), []
 

@@ -1,7 +1,7 @@
-"""An architecture of the user's own is one file, in all that the trainer does.
+"""An architecture of the user's own is one file, whatever the trainer does.
 
-The file below is its model, its PyTorch weights' names, where its saliency maps
-are taken, and how its kernels lie.
+The file below defines the model, the names of its PyTorch weights, the place of
+its saliency maps, and the layout of its kernels.
 """
 
 import sys
@@ -97,7 +97,7 @@ def test_saliency(make):
   np.testing.assert_allclose(
     maps["relevance"].sum((1, 2)), logits[np.arange(3), label], rtol=1e-4
   )
-  # Behind the last layer there are a tanh, a mean and the head.
+  # After the last layer come a tanh, a mean and the head.
   _, seen = model.apply(variables, image, capture_intermediates=True)
   ((layer, _),) = seen["intermediates"]["body"]["block_0"]["__call__"]
   layer = np.float64(layer)

@@ -49,14 +49,14 @@ def _train(model, variables, image):
 @pytest.mark.parametrize("variant", [18, 50])
 @pytest.mark.first(1)
 def test_torchvision(variant):
-  """Its weights give its logits and, trained on, its running statistics."""
+  """With torchvision's weights, its logits and, in training, its statistics."""
   torch = pytest.importorskip("torch")
   torchvision = pytest.importorskip("torchvision")
   torch.manual_seed(0)
   reference = getattr(torchvision.models, f"resnet{variant}")(num_classes=10)
   with torch.no_grad():
     for p in reference.parameters():
-      if p.ndim == 1:  # batch norms and biases: away from 0 and 1
+      if p.ndim == 1:  # batch norms and biases, which start at 0 or 1
         p.add_(0.2 * torch.randn_like(p))
   state = lambda: weights.from_torchvision(
     {k: v.numpy().copy() for k, v in reference.state_dict().items()}
@@ -155,7 +155,7 @@ def test_convolution_and_its_gradients(kernel, stride, groups):
   ],
 )
 def test_grouped_convolutions_are_xlas(kernel, stride, channels, groups):
-  """ResNeXt's and depthwise ones, which a CPU computes otherwise."""
+  """ResNeXt's and depthwise ones, which have code of their own on CPUs."""
   rng = np.random.default_rng(0)
   shape = (kernel, kernel, channels // groups, channels)
   x = rng.normal(size=(2, 5, 4, channels)).astype(np.float32)
@@ -237,7 +237,7 @@ def test_deep_stem_is_three_convolutions():
   for conv, norm, stride in zip(stem, norms, (2, 1, 1), strict=True):
     x = _numpy_conv(x, p[conv]["kernel"], stride)
     x = np.maximum(_numpy_norm(x, p[norm], s[norm]), 0)
-  x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))  # nothing is below zero
+  x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))  # after a ReLU
   windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (1, 2))
   out = jax.jit(model.apply)(variables, image)[1]
   expected = windows[:, ::2, ::2].max((-1, -2))
@@ -245,7 +245,7 @@ def test_deep_stem_is_three_convolutions():
 
 
 def test_drop_path_is_timms():
-  """Whole branches of single examples, the kept ones over their share."""
+  """Drops whole branches of single examples; divides the others by 1 - rate."""
   n, rate = 4096, 0.3
   block = resnet.Block(
     width=4, stride=1, bottleneck=False, avg_down=False, se_ratio=0.0, groups=1,
@@ -255,7 +255,7 @@ def test_drop_path_is_timms():
   x = np.ones((n, 2, 2, 4), np.float32)
   variables = block.init(jax.random.key(0), x[:1], train=False)
   bias = variables["params"]["bn2"]
-  bias["bias"] = jnp.full_like(bias["bias"], 3.0)  # what the branch adds
+  bias["bias"] = jnp.full_like(bias["bias"], 3.0)  # which the branch adds
   y = jax.jit(functools.partial(block.apply, train=True, mutable=True))(
     variables, x, rngs={"dropout": jax.random.key(0)}
   )[0]
@@ -358,7 +358,7 @@ def test_initialisers_drop_path_and_dropout():
   dropped = np.isclose(added, 0, atol=1e-3).all(-1)
   assert dropped.mean() == pytest.approx(0.4, abs=0.1)
   np.testing.assert_allclose(added[~dropped], 3 / 0.6, rtol=1e-3)
-  # Dropout before the head, by contrast, tells equal examples apart.
+  # Dropout before the head, by contrast, differs between equal examples.
   assert len(np.unique(out["pre_logits"].round(3), axis=0)) == 2
   assert len(np.unique(logits.round(3), axis=0)) > 100
 
@@ -395,7 +395,7 @@ def test_from_torchvision_refuses_other_models():
 )
 def test_the_cpus_max_pool_is_xlas(size, stride):
   rng = np.random.default_rng(0)
-  # Few values, so that many are equal.
+  # Few values, so that many maxima are ties.
   x = rng.integers(0, 3, (2, *size, 5)).astype(np.float32)
   plain = lambda x: nn.max_pool(x, (3, 3), (stride,) * 2, [(1, 1), (1, 1)])
   expected, pull_back = jax.vjp(plain, x)

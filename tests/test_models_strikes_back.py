@@ -1,7 +1,7 @@
 """The architectures of "ResNet strikes back", Tables 3 and 4, against timm's.
 
-Whole, EfficientNet, RegNetY, ECA-ResNet and SENet-154, which no other file has;
-and the size of every convolutional one.
+EfficientNet, RegNetY, ECA-ResNet and SENet-154, which no other file tests, are
+compared as a whole; of every other convolutional network the size is compared.
 """
 
 import functools
@@ -42,7 +42,7 @@ TESTED_ELSEWHERE = {
 TABLE_4 = {
   "efficientnet-B0": ("efficientnet_b0", 5_288_548, 5.3),
   "efficientnet-B1": ("efficientnet_b1", 7_794_184, 7.8),
-  # For these three the table has other counts than timm, those behind.
+  # For these three the table has the counts in the comments.
   "efficientnet-B2": ("efficientnet_b2", 9_109_994, 9.1),  # 9.2
   "efficientnet-B3": ("efficientnet_b3", 12_233_232, 12.2),  # 12.0
   "efficientnet-B4": ("efficientnet_b4", 19_341_616, 19.3),  # 19.0
@@ -58,12 +58,12 @@ TABLE_4 = {
 }
 
 
-# The numbers of a model's first stage and of a stage's first block.
+# From which number a model counts its stages, and the blocks of a stage.
 FIRST = dict(efficientnet=(0, 0), regnet=(1, 1), resnet=(1, 0))
 
 
 def _count(key, monkeypatch):
-  """Parameters, of which a stage's second block stands for those behind it."""
+  """Number of parameters; a stage's second block stands for all later ones."""
   name, _, variant = key.partition("-")
   model = models.get_model(name, 1000, variant=variant)
   if name == "resnet":
@@ -91,7 +91,7 @@ def test_parameter_counts_are_table_4s():
   zeros = nn.initializers.zeros
   for key, (_, count, millions) in (TESTED_ELSEWHERE | TABLE_4).items():
     with pytest.MonkeyPatch.context() as monkeypatch:
-      # What is traced in less time: XLA's own convolutions, and zeros.
+      # XLA's own convolutions and zeros are faster to trace.
       monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
       monkeypatch.setattr(
         nn.Module,
@@ -222,7 +222,7 @@ def test_the_study_of_table_3():
   assert found["a3", "efficientnet-B1"] == [160, 224]
   assert found["a3", "efficientnet-B4"] == [320, 380]
   assert found["a2", "efficientnet-V2-rw-M"] == [320, 384]
-  for key in TABLE_4:  # a small run has the model that was asked for
+  for key in TABLE_4:  # a smoke run keeps a model that was asked for
     c = _smoke(key)
     assert f"{c.model_name}-{c.model.variant}" == key
     models.get_model(c.model_name, 50, **c.model)
@@ -242,14 +242,14 @@ SMALLER = {  # one of each family, of a stage or two
 
 @pytest.fixture(scope="module")
 def batches():
-  """Two of a smoke run, which are the same for all models."""
+  """Two batches of a smoke run, which are the same for all models."""
   made = itertools.islice(build(_smoke("resnet-50")).device_batches(), 2)
   return [jax.device_get(batch) for batch, _ in made]
 
 
 def _two_steps(c, key, batches, monkeypatch):
   """Trains on one device, because eight would need eight times the memory."""
-  if key == "resnet-50":  # the default, for which smoke runs have a smaller one
+  if key == "resnet-50":  # the default, which smoke runs replace
     c.model.update(variant="50", width=64)
   assert f"{c.model_name}-{c.model.variant}" == key
   first = jax.devices()[:1]

@@ -1,4 +1,4 @@
-"""Swin against timm's and torchvision's; those for CIFAR transcribed."""
+"""Swin against timm and torchvision; CIFAR's ViTs against transcriptions."""
 
 import jax
 import numpy as np
@@ -189,7 +189,7 @@ def test_swin_for_cifar():
             for t in y[window].chunk(3, dim=-1)
           )
           dots = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + bias
-          # The last rows and columns have come from the other side.
+          # The last rows and columns were shifted in from the other side.
           far = torch.tensor([
             [j and top == n - 4 and a > 1, j and left == n - 4 and b > 1]
             for a, b in place

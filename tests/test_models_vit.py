@@ -188,7 +188,7 @@ def test_logits_of_the_papers_sizes(kw):
   image = _image((1, 224, 224, 3))
   model = vit.Model(1000, **kw, head_zeroinit=False)
   params = jax.jit(model.init)(jax.random.key(0), image)["params"]
-  # Biases and positions that do something.
+  # Biases and positions that have an effect.
   rng = np.random.default_rng(0)
   params = jax.tree.map(
     lambda x: x + rng.normal(size=x.shape, scale=0.02).astype(np.float32),
@@ -251,8 +251,8 @@ def test_parameter_tree_of_s16():
   )
   count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
   tok = init(pool_type="tok")
-  # timm's vit_small_patch16_224, less the position of its class token; then
-  # without the class token and positions.
+  # timm's vit_small_patch16_224, without the class token's position; then also
+  # without the class token and all positions.
   assert count(tok) == 22_050_664 - 384
   assert count(init(posemb="sincos2d")) == 22_050_664 - 384 * (1 + 197)
 
@@ -352,7 +352,7 @@ def test_drop_path_drops_whole_branches_and_keeps_the_mean():
     return first["+mlp"], last
 
   first, last = jax.tree.map(np.asarray, branches(jax.random.key(0)))
-  # The first block is never dropped; copies of one image agree behind it.
+  # The first block is never dropped, so copies of an image agree after it.
   np.testing.assert_allclose(first, first[:1].repeat(512, 0), atol=1e-5)
   added = last["+sa"] - first
   dropped = np.abs(added).max((1, 2)) == 0
@@ -470,7 +470,7 @@ def test_fused_attention_is_the_same_function(monkeypatch):
     return out["encoded"].sum(), out["encoded"]
 
   def run():
-    again = lambda variables: loss(variables)  # a new function is traced anew
+    again = lambda variables: loss(variables)  # new, so traced again
     return jax.jit(jax.value_and_grad(again, has_aux=True))(variables)
 
   (_, expected), gradient = run()

@@ -151,7 +151,7 @@ def test_same_as_torch_adamw():
   torch = pytest.importorskip("torch")
   params, grads = params_and_grads()
   tensors = {k: torch.tensor(v) for k, v in flat(params).items()}
-  # PyTorch multiplies the decay by the learning rate; we, like big_vision, not.
+  # PyTorch multiplies the decay by the learning rate; big_vision and we do not.
   adamw = torch.optim.AdamW(tensors.values(), lr=0.01, weight_decay=2.0)
   config = {"optax_name": "scale_by_adam", "lr": 0.01, "wd": 0.02}
   config["wd_mults"] = [(".*", 1.0)]
@@ -194,7 +194,7 @@ def test_frozen_parameters_stay_and_cost_nothing():
     np.testing.assert_array_equal(value, params["embedding"][name])
   assert not np.allclose(got[-1]["head"]["bias"], params["head"]["bias"])
   assert not [n for n, _ in trees.named_leaves(state) if "embedding" in n]
-  # Frozen gradients do not take part in clipping either.
+  # Frozen parameters' gradients do not count in the norm for clipping either.
   config["schedule"] = {"decay_type": "cosine"}
   head_only = lambda tree: {"head": tree["head"]}
   alone, _ = run(config, head_only(params), list(map(head_only, grads)))

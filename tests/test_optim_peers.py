@@ -12,7 +12,7 @@ timm_agc = pytest.importorskip("timm.utils.agc")
 
 
 def to_torch(name, x):
-  """Transposes to PyTorch's layouts: the output's axis first."""
+  """Transposes to PyTorch's layouts, whose first axis is the output's."""
   if name == "query/kernel":
     x = x.reshape(len(x), -1)
   if name == "out/kernel":

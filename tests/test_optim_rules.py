@@ -16,7 +16,7 @@ norm = lambda x, axis=None: np.sqrt((x * x).sum(axis))
 
 
 def adam(g, s, t, b1, b2, eps):
-  """Kingma and Ba, Algorithm 1: the mean, and what divides it."""
+  """Kingma and Ba, Algorithm 1: the mean and its divisor."""
   s["m"] = b1 * s.get("m", 0) + (1 - b1) * g
   s["v"] = b2 * s.get("v", 0) + (1 - b2) * g * g
   root = np.sqrt(s["v"] / (1 - b2**t)) + eps
@@ -72,7 +72,7 @@ def rmsprop_tf(name, p, g, s, t, lr, wd, eps=1e-3):
 
 
 def nesterov_sgd(name, p, g, s, t, lr, wd, clip=None):
-  """Sutskever et al., in the variable that PyTorch keeps; Brock et al., 3."""
+  """Sutskever et al., as PyTorch has it; AGC by Brock et al., equation 3."""
   if clip and not name.startswith("head"):
     w, grad = helpers.as_matrix(name, p), helpers.as_matrix(name, g)
     most = clip * np.maximum(norm(w, 0), 1e-3)
@@ -150,7 +150,7 @@ def test_twenty_steps_in_numpy(case):
 
 @pytest.mark.parametrize("wd_in", ["gradient", "rule"])
 def test_frozen_parameters(wd_in):
-  """They are neither clipped with, nor decayed, nor in the state."""
+  """They are not decayed, and neither clipping nor the state has them."""
   schedule = [("(query|out)/.*", None), (".*", {})]
   rule = {"optax_name": "scale_by_lamb", "wd_in": wd_in, "agc": 0.1}
   rule |= {"optax": {"always_adapt": True}, "schedule": schedule}
@@ -177,7 +177,7 @@ def test_units_of_every_layout():
   assert axes["out/kernel"] == axes["query/bias"] == (0, 1)
   assert axes["pos_embedding"] == (0, 1, 2)
   assert axes["norm/scale"] == (0,)
-  # Where optax finds the same units, it clips the same.
+  # Equal to optax's clipping where optax finds the same units.
   params, grads = (
     helpers.parameters(),
     helpers.gradients(0, helpers.parameters()),

@@ -1,4 +1,4 @@
-"""A crop law from a file of the user's, the docs', and what is refused."""
+"""A crop law from a user's file, the docs' example, and what is refused."""
 
 import dataclasses
 import pathlib
@@ -120,7 +120,7 @@ def test_the_ops_exist_once_the_law_does():
   with pytest.raises(ValueError, match="unknown op 'mine'"):
     registry.lookup("mine")
   laws.register_law("mine", laws.PowerLaw)
-  laws.register_law("mine", laws.PowerLaw)  # As a reloaded module does.
+  laws.register_law("mine", laws.PowerLaw)  # as a reloaded module does
   assert {"mine", "decode_jpeg_and_mine"} <= set(registry.names())
   assert registry.law_of("mine(9, p=3)") == laws.PowerLaw(p=3)
   with pytest.raises(ValueError, match=r"already registered by .*PowerLaw"):

@@ -56,7 +56,7 @@ def folder(tmp_path_factory):
     path = root / "validation" / f"class_{i % 2}" / f"{mode}.{suffix}"
     save(path, (80, 50), i, mode)
   exif = Image.Exif()
-  exif[0x0112] = 6  # turned by a quarter, which nobody shall do
+  exif[0x0112] = 6  # EXIF's quarter turn, which must be ignored
   save(root / "validation" / "class_0" / "exif.jpg", (80, 50), 9, exif=exif)
   return root
 
@@ -136,7 +136,7 @@ def test_order_is_that_of_the_folder(folder, out):
         assert a["file_name"].decode() == pixels.describe(b["_index"])
         expected = pixels.example(b["_index"])
         np.testing.assert_array_equal(b["image"], expected)
-  # An epoch may be made in a graph.
+  # An epoch can also be made in a graph.
   ds = tf.data.Dataset.range(2).flat_map(lambda i: pixels.epoch([i, i]))
   eager = [pixels.epoch(tf.constant([i, i], tf.int64)) for i in range(2)]
   indices = [int(x["_index"]) for e in eager for x in e]
@@ -173,7 +173,7 @@ def python(program, *args, **kwargs):
 
 @pytest.fixture
 def corrupt(folder, tmp_path):
-  """A copy of the folder with an image cut short and a file that is none."""
+  """A copy of the folder with a truncated image and a file that is no image."""
   copy = tmp_path / "corrupt"
   shutil.copytree(folder, copy)
   cut = copy / "train" / "class_0" / "0.png"
@@ -220,7 +220,7 @@ def test_a_disk_that_lost_pixels_or_progress(folder, tmp_path, monkeypatch):
 
 
 def fail_after(monkeypatch, num, number):
-  """Lets the writer write so often; then a half, and then an error."""
+  """Lets the writer write so often, then half a block, and then fails."""
   left = [num]
   write = os.write
 
@@ -261,7 +261,7 @@ def assert_refused(out, file, data):
     file.unlink()
   else:
     file.write_bytes(data)
-  packed._verified.clear()  # the clock of file times is coarse
+  packed._verified.clear()  # file times are too coarse to show the change
   with pytest.raises(UserError) as e:
     sources.get_source(str(out), "all")
   assert str(file) in str(e.value) and "pack the data again" in str(e.value)
@@ -278,7 +278,7 @@ def test_what_has_changed_is_verified_again(out):
   with pytest.raises(UserError, match=r"examples 16 to 19 is wrong"):
     sources.get_source(str(out), "train[:1]")
   assert sources.get_source(str(out), "validation").num_examples == 6
-  index = out / "index.json"  # A newer format is told from damage.
+  index = out / "index.json"  # a newer format is not reported as damage
   index.write_text(index.read_text().replace('"version": 1', '"version": 2'))
   with pytest.raises(UserError, match=r"format version 2.*update it"):
     sources.get_source(str(out), "train")
@@ -353,7 +353,7 @@ def test_resuming_with_something_else_is_refused(folder, tmp_path, monkeypatch):
   save(data / "train" / "class_0" / "0.png", (100, 61), 1)
   with pytest.raises(UserError, match="files or labels that have changed"):
     pack.pack(str(data), str(out), RES)
-  # Where nothing is packed yet, there is nothing to go on with.
+  # Nothing is packed yet, so there is nothing to resume.
   out = tmp_path / "other"
   stop_early(data, out, monkeypatch, 3)
   assert (out / "pack_progress.jsonl").exists()
@@ -470,7 +470,7 @@ def test_a_tfds_dataset_is_packed_in_the_order_of_its_records(
     theirs = {int(x["label"]) for x in builder.as_dataset(split=spec)}
     ours = sources.get_source(str(out), spec)
     assert {int(ours.labels[i]) for i in ours.indices} == theirs
-  # The name of an example leads to it.
+  # An example can be found by its name.
   number, file = source.describe(20).removeprefix("record ").split(" of ")
   record = list(tf.data.TFRecordDataset(file))[int(number)]
   image = builder.info.features.deserialize_example(record)["image"]

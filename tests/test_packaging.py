@@ -8,7 +8,8 @@ import sys
 import tomllib
 
 ROOT = pathlib.Path(__file__).parents[1]
-# What one file alone imports, which nobody else needs: big_vision brings absl.
+# Packages that only one file imports, for users who have them. absl comes with
+# big_vision.
 GUESTS = {
   "big_vision.py": {"big_vision", "absl"},
   "grain.py": {"grain", "PIL"},
@@ -62,7 +63,7 @@ def test_pp_ops_imports_what_it_requires_and_nothing_else():
 
 
 def test_big_crop_imports_what_is_required_and_nothing_else():
-  """That the device part is enough, tests/test_without_tensorflow.py tests."""
+  """tests/test_without_tensorflow.py tests that the device part suffices."""
   found = imported("big_crop")
   assert required("-device", "-train") <= found
   assert found <= required(*PARTS, "-peers")
@@ -82,7 +83,7 @@ def test_the_installer_reads_the_files_that_the_readme_installs():
 
 
 def test_no_range_is_written_twice():
-  """But for what the ops and the device part both need, in equal ranges."""
+  """Except for what the ops and the device part both need, in equal ranges."""
   found = [
     pair
     for part in (*PARTS, "-gs", "-test", "-peers")

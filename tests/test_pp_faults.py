@@ -1,4 +1,4 @@
-"""pp strings that nobody means: a ValueError in one short line, and quickly."""
+"""Random wrong pp strings raise a ValueError in one short line, quickly."""
 
 import inspect
 import random
@@ -120,8 +120,8 @@ def _try_many(num, seed):
   generator, refused = Generator(seed), 0
   for _ in range(num):
     spec = generator.string()
-    # CPU time, as other processes may have the core meanwhile; and once more,
-    # as a collection of garbage may have come between.
+    # CPU time, because other processes may use the core meanwhile; and a second
+    # try, because a garbage collection may have interrupted the first.
     for _ in range(2):
       began = time.thread_time()
       fault = _fault(spec)

@@ -118,7 +118,7 @@ def test_antialiased_bilinear_resize_is_pillows_at_full_contrast():
 @pytest.mark.parametrize("dtype", first_quick([np.uint8, np.float32], 1))
 @pytest.mark.first(1)
 def test_antialiased_resize_is_tensorflows(method, dtype):
-  # The last are 1-pixel sides, long filters, and no change at all.
+  # Among them 1-pixel sides, long filters, and no change of size.
   shapes = [((64, 100), (32, 20)), ((64, 100), (64, 13)), ((50, 31), (77, 90)),
             ((1, 9), (5, 1)), ((400, 3), (2, 2)), ((1, 1), (3, 3)),
             ((31, 17), (31, 17)), ((333, 500), (224, 224))]  # fmt: skip
@@ -136,7 +136,7 @@ def test_antialiased_resize_is_tensorflows(method, dtype):
     ):
       assert out.dtype == tf.float32
       np.testing.assert_allclose(out, expected, atol=1e-3)
-    # A shape that the graph does not know.
+    # A shape that is unknown to the graph.
     fn = tf.function(lambda image, size=after: resize_antialiased(
       image, size, method))  # fmt: skip
     out = fn.get_concrete_function(spec)(tf.constant(image))

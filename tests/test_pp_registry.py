@@ -13,7 +13,7 @@ from pp_ops.registry import get_preprocess_fn, law_of, parse, register
 @pytest.fixture
 def ops(monkeypatch):
   """Lets a test register ops that do not outlive it."""
-  registry.names()  # imports what comes with the package, which stays
+  registry.names()  # imports the package's own ops, which stay registered
   monkeypatch.setattr(registry, "_OPS", dict(registry._OPS))
 
 
@@ -160,7 +160,7 @@ def test_register_twice(ops):
     return lambda image: image
 
   register("mine")(factory)
-  register("mine")(factory)  # As a reloaded module does.
+  register("mine")(factory)  # as a reloaded module does
   with pytest.raises(ValueError, match=r"already registered by .*factory"):
     register("mine")(lambda: None)
   with pytest.raises(ValueError, match="'flip_lr' is already registered"):
@@ -216,7 +216,7 @@ SPEC = (
 
 @functools.cache
 def in_graph(spec):
-  """What the string describes; built once, for all pipelines."""
+  """A string's preprocessing as a graph, built once for all pipelines."""
   features = {
     "image": tf.TensorSpec([], tf.string),
     "i": tf.TensorSpec([], tf.int32),

@@ -1,4 +1,4 @@
-"""What a run says of itself while it works: its progress line, and no more."""
+"""The progress line of a run."""
 
 import os
 
@@ -8,7 +8,7 @@ from big_crop.runtime import progress, quiet
 
 
 def test_the_rate_is_of_training_alone(monkeypatch, capsys):
-  """Of no step that is compiled, evaluation or checkpoint."""
+  """The rate excludes compilation, evaluation and checkpoints."""
   now = 100.0
   monkeypatch.setattr(progress.time, "perf_counter", lambda: now)
   line = progress.Progress(total_steps=40, batch_size=8, start_step=10)

@@ -94,7 +94,7 @@ def test_solarize_add(addition, threshold, image):
 @pytest.mark.parametrize("shape", [(224, 224), (300, 280), (20, 13), (1, 1)])
 def test_legacy_contrast_counts_pixels(factor, shape):
   image = photo(*shape)
-  # The broken formula: a histogram's counts are summed, not weighted.
+  # The broken formula takes the mean of the histogram's counts, not of levels.
   grey = np.asarray(pillow(image).convert("L"))
   counts = np.histogram(grey, 256, (0, 255))[0]
   mean = np.float32(counts.sum()) / np.float32(256)
@@ -115,7 +115,7 @@ def test_legacy_contrast_brightens_a_dark_image():
 
 
 def projective(image, coefficients, fill=128):
-  """What efficientnet computes, by TensorFlow's own kernel."""
+  """EfficientNet's transform, by TensorFlow's own kernel."""
   return tf.raw_ops.ImageProjectiveTransformV3(
     images=image[None],
     transforms=tf.constant([[*coefficients, 0, 0]], tf.float32),
@@ -127,7 +127,7 @@ def projective(image, coefficients, fill=128):
 
 
 def pillow_affine(image, coefficients):
-  """Pillow's, about the centre of the first pixel as TensorFlow's."""
+  """Pillow's transform, about the first pixel's centre like TensorFlow's."""
   a, b, c, d, e, f = coefficients
   coefficients = (a, b, c + (1 - a - b) / 2, d, e, f + (1 - d - e) / 2)
   fill = 128 if image.shape[-1] == 1 else (128, 128, 128)
@@ -170,8 +170,8 @@ def test_moves_as_tensorflows_kernel_and_pillow(spec, image):
   matrix = matrix(image) if callable(matrix) else matrix
   out = run(spec, image)
   np.testing.assert_array_equal(out, projective(image, matrix))
-  # Positions midway between two pixels go either way, by a last digit: with a
-  # shear of 0.3 every tenth row or column.
+  # Rounding decides where positions are midway between two pixels; with a shear
+  # of 0.3 that is every tenth row or column.
   other = (out != pillow_affine(image, matrix)).any(-1).sum()
   ties = 0 if spec.startswith("translate") else 2 + 0.12 * out[..., 0].size
   assert other <= ties
@@ -211,7 +211,7 @@ def test_moves_with_a_method_are_pillows(move, method):
   corner = ", corner=True" * move.startswith("shear")
   spec = f"{move}, (1, 2, 3), interpolation='{method}'{corner})"
   off = np.abs(run(spec, image).astype(int) - np.asarray(expected))
-  # Between two nearest pixels Pillow decides by fixed point.
+  # Pillow's positions are in fixed point, which decides midway between pixels.
   assert (off > 1).any(-1).mean() <= (0.01 if method == "nearest" else 0)
   assert method != "nearest_pillow" or not off.any()
 
@@ -227,7 +227,7 @@ def test_moves_have_a_fill():
 
 
 def square_of(out, image):
-  """Top, bottom, left, right of what is 128 in `out`; the rest is `image`."""
+  """Top, bottom, left, right of the grey square in `out`; the rest is equal."""
   assert not (image == 128).all(-1).any()
   covered = (out == 128).all(-1)
   np.testing.assert_array_equal(out[~covered], image[~covered])
@@ -260,7 +260,7 @@ POSTERIZE = {0: 1, 30: 1}  # the bits that uint8 arithmetic leaves
 
 
 def candidates(magnitude, legacy=False):
-  """Specs of the 15 ops that have no place, with both signs, by name."""
+  """Specs of the 15 ops other than cutout, with both signs, by name."""
   level = magnitude / 10
   enhance = level * 1.8 + 0.1
   specs = {
@@ -339,7 +339,7 @@ def test_layers_draw_independently():
   # The others are those with a cutout.
   test = scipy.stats.binomtest(len(found), num, (15 / 16) ** 2)
   assert test.pvalue > ALARM
-  assert len(set(found)) > 130  # 20 would mean that layers draw alike
+  assert len(set(found)) > 130  # about 20 if layers drew alike
   np.testing.assert_array_equal(run("randaug(0)", image), image)
 
 

@@ -25,7 +25,7 @@ SHAPE = (24, 37)
 
 
 def numpy_boxes(rng, shape, min_area=0.02, max_area=1 / 3, **law):
-  """Boxes of one image, (top, left, height, width), written down plainly."""
+  """Boxes (top, left, height, width) of one image, transcribed."""
   lowest = law.get("min_aspect", 0.3)
   aspects = np.log([lowest, law.get("max_aspect", 1 / lowest)])
   least = law.get("min_count", 1)
@@ -46,7 +46,7 @@ def numpy_boxes(rng, shape, min_area=0.02, max_area=1 / 3, **law):
 
 @functools.cache
 def our_boxes(num, shape, **law):
-  """Likewise for `num` images: a list of lists, which nobody may change."""
+  """Our boxes of `num` images: a list of lists, cached, so do not change it."""
   aspect = law.get("min_aspect", 0.3), law.get("max_aspect", None)
   aspect = aspect[0], aspect[1] or 1 / aspect[0]
   least = law.get("min_count", 1)
@@ -97,7 +97,7 @@ def assert_same_law(one, other, shape):
   one, other = statistics(one, shape), statistics(other, shape)
   assert one.keys() == other.keys()
   for name in one:
-    # For whole numbers this is on the safe side: it alarms more rarely.
+    # For whole numbers this test is conservative: it alarms more rarely.
     test = scipy.stats.ks_2samp(one[name], other[name])
     assert test.pvalue > ALARM, name
 
@@ -116,7 +116,7 @@ def test_boxes_are_timms(law, monkeypatch):
   num, seen = 5000, []
 
   class Image:
-    """Takes down what is erased."""
+    """Stands for an image and records what is erased."""
 
     def __setitem__(self, where, _):
       _, rows, columns = where
@@ -147,7 +147,7 @@ def erased(outs, image):
 def test_the_probability_is_the_probability():
   image, num = np.full((*SHAPE, 3), 9, np.float32), 2000
   outs = run_many("random_erasing(0.35)", image, num)
-  # A box that rounds to nothing is less than one in a thousand here.
+  # Fewer than one box in a thousand rounds to nothing here.
   count = int(erased(outs, image).any((1, 2)).sum())
   assert scipy.stats.binomtest(count, num, 0.35).pvalue > ALARM
   for p in (0, 1):

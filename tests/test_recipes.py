@@ -23,7 +23,7 @@ IMAGENET = 1_281_167
 
 
 def optimiser(config):
-  """The transformation's factors per parameter: of the rule, and of decay."""
+  """The optimiser's factors of each parameter's update and weight decay."""
   objective = objectives.make(config, 1000)
   shapes = step.param_shapes(objective, specs(224, 224, 3))
   steps = round(config.total_epochs * IMAGENET / config.input.batch_size)
@@ -52,7 +52,7 @@ def test_the_papers_adamw_run():
   assert schedule(10_000) == 1 and schedule(5_000) == pytest.approx(0.5)
   # timm's vit_small_patch16_224 without class token and positions.
   assert sum(x.size for _, x in trees.named_leaves(shapes)) == 21_974_632
-  # Decay is times the schedule, not the learning rate: 1e-4 and not 1e-7.
+  # The learning rate does not multiply the decay: 1e-4 and not 1e-7.
   assert c.lr == 1e-3 and c.wd == 1e-4
   assert c.wd_mults == [(".*/kernel$", 1.0)]
 
@@ -70,7 +70,7 @@ def test_the_papers_scion_run():
 
 def test_the_papers_recipe_with_other_numbers():
   load = lambda args: configs.load(f"{WRONG_CROP}:{args}")
-  # Section 5: Scion's learning rates, doubled and halved, and decay with them.
+  # Section 5: Scion's learning rates, and with them decay, doubled and halved.
   for factor in (0.5, 2):
     c = load(f"optimiser=scion,lr={0.01 * factor}")
     assert c.lr == 0.01 * factor and c.wd / c.lr == pytest.approx(0.08)
@@ -85,7 +85,7 @@ def test_the_papers_recipe_with_other_numbers():
   assert load("gelu_exact=True").model.act == "gelu_exact"
 
 
-# Quick: all of these runs but XLA and the numbers.
+# Quick: these runs without compiling or running their programs.
 @pytest.mark.slow
 @pytest.mark.parametrize("optimiser", ["adamw", "scion"])
 def test_smoke(optimiser, tmp_path):
@@ -184,7 +184,7 @@ def test_another_batch_size_scales_the_learning_rate():
   assert recipe("he", "batch=512").lr == pytest.approx(0.2)
 
 
-# What is given is taken: also what he's recipe has, and every recipe's default.
+# Also a learning rate that equals he's, or the recipe's own default.
 @pytest.mark.parametrize("name", RECIPES + OLDER)
 @pytest.mark.parametrize("lr", [0.1, 0.005, 0.0])
 def test_a_learning_rate_that_is_given_is_not_scaled(name, lr):
@@ -226,7 +226,7 @@ def test_ablations_change_one_thing():
 
 
 def is_a_smoke_test_of(smoke, full):
-  """Of another recipe it would be none."""
+  """A smoke run must keep all that characterises its recipe."""
   same = ("loss", "targets", "mixing", "optax_name", "ema_decay", "swa", "agc")
   for key in same:
     assert smoke[key] == full[key]
@@ -236,7 +236,7 @@ def is_a_smoke_test_of(smoke, full):
 
 
 def trace(config, res=32):
-  """All of a run but XLA and the numbers: its graphs, its step's shapes."""
+  """Builds a run's graphs and traces its step, without compiling it."""
   parts = build(config)
   state = parts.abstract
   size = config.input.batch_size
@@ -255,7 +255,7 @@ def test_a_smoke_run_is_of_the_recipe(name):
   is_a_smoke_test_of(recipe(name, "smoke"), recipe(name))
 
 
-# In CI test_models_strikes_back.py trains by a2.
+# Slow, because in CI test_models_strikes_back.py trains with a2.
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES + OLDER)
 def test_a_recipe_fits_together(name):
@@ -310,7 +310,7 @@ def test_finetuning_starts_from_a_run_with_a_new_head(tmp_path):
 
 
 def test_transfer_is_deits():
-  """What its authors give: see the docstring of transfer.py."""
+  """The authors' values, see the docstring of transfer.py."""
   for dataset in ("cifar10", "cifar100", "cars", "flowers"):
     c = recipe("transfer", f"dataset={dataset}")
     assert (c.total_epochs, c.lr, c.wd, c.wd_in) == (
@@ -321,7 +321,7 @@ def test_transfer_is_deits():
   for dataset in ("inat2018", "inat2019"):
     c = recipe("transfer", f"dataset={dataset},folder=/somewhere")
     assert (c.total_epochs, c.lr, c.wd_in) == (360, 7.5e-5, "update")
-    assert c.wd == pytest.approx(7.5e-5 * 0.05)  # PyTorch's, times lr
+    assert c.wd == pytest.approx(7.5e-5 * 0.05)  # PyTorch multiplies it by lr
     assert c.optax_name == "scale_by_adam"
     assert c.model.drop_path == 0.1 and "random_erasing(0.1)" in c.input.pp
   assert c.input.data.name == "folder"

@@ -14,7 +14,7 @@ DOCS = pathlib.Path(__file__).parents[1] / "docs"
 
 @pytest.mark.parametrize("name", reference.PAGES)
 def test_pages_are_what_the_code_says(name):
-  # If not: python -m big_crop.reference
+  # To mend it: python -m big_crop.reference
   assert reference.PAGES[name]() == (DOCS / name).read_text()
 
 

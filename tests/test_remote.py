@@ -1,4 +1,4 @@
-"""Workdirs on gs://, before an emulator of Google Cloud Storage."""
+"""Workdirs on gs://, in an emulator of Google Cloud Storage."""
 
 import itertools
 import json
@@ -76,7 +76,7 @@ def emulator():
 
 @pytest.fixture
 def faults(emulator, monkeypatch):
-  """An address that refuses and delays, for this process and its children."""
+  """A faulty proxy before the emulator, for this process and its children."""
   found = gcs_emulator.Faults(emulator)
   for key, value in gcs_emulator.environment(found.url).items():
     monkeypatch.setenv(key, value)
@@ -144,7 +144,7 @@ def test_checksums_are_the_stores(folder, tmp_path):
     (place / "changes").write_text("")
   checksums.write(folder / "1", leave_out="changes")
   assert checksums.damage(folder / "1") is None
-  # Copied away, it is checked there.
+  # The copy is checked at its own place.
   kept = (folder / "1" / checksums.NAME).read_text()
   (tmp_path / "1" / checksums.NAME).write_text(kept)
   assert checksums.damage(epath.Path(tmp_path / "1")) is None
@@ -198,9 +198,9 @@ def test_a_silent_holder_loses_a_lock_and_a_living_one_keeps_it(folder):
 
 @pytest.mark.long
 def test_a_study_and_its_report(folder, tmp_path, monkeypatch, capsys):
-  """Runs that are made up; the report goes beside them and to a folder."""
+  """Made-up runs, with reports beside them and in a local folder."""
   study_helpers.make_quick(monkeypatch)
-  # One figure: to draw them takes seconds.
+  # One figure, because drawing takes seconds.
   path = study_helpers.write_study(
     tmp_path,
     "c.families = c.families[:1]; c.comparisons = c.strength = c.scatter = []",
@@ -215,7 +215,7 @@ def test_a_study_and_its_report(folder, tmp_path, monkeypatch, capsys):
   argv = ["--config", path, "--workdir", str(folder)]
   assert study_main(["list", *argv]) == 0
   assert study_main(["report", *argv]) == 0
-  assert study_main(["report", *argv]) == 0  # over the one before
+  assert study_main(["report", *argv]) == 0  # overwrites the first report
   assert f"report: {folder}/report/index.html" in capsys.readouterr().out
   assert study_main(["report", *argv, "--out", str(tmp_path / "out")]) == 0
   there = (folder / "report" / "index.html").read_text()
@@ -361,7 +361,7 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
   kill_in_a_save([running], emulator, folder, 12)
   assert running.wait() == -signal.SIGKILL
   assert not (folder / "summary.json").exists()
-  # Checkpoint 12 is not complete. Someone writes over a file of 8.
+  # Checkpoint 12 is incomplete, and a file of checkpoint 8 is overwritten.
   storage.write(folder / "checkpoints/8/host/metadata", "{}")
   built = trainer.build(configs.load(str(config)))
   monkeypatch.setattr(trainer, "build", lambda config: built)
@@ -371,7 +371,7 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
   undisturbed = trainer.run(configs.load(str(config)), str(whole))
   assert resumed["params_sha256"] == undisturbed["params_sha256"]
   assert losses(folder) == losses(whole)
-  # Other runs start from it, and evaluate it.
+  # Other runs start from this run, and evaluate it.
   monkeypatch.undo()
   evaluation = configs.load(str(config))
   evaluation.total_steps, evaluation.model_init = 0, str(folder)

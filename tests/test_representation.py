@@ -29,7 +29,7 @@ def test_neighbours_are_those_of_numpy():
   for row, c in enumerate(cosine):
     for i in np.argsort(-c)[:20]:
       votes[row, bank.label[i]] += np.exp(c[i] / 0.07)
-  # A tie of float32's may fall the other way.
+  # Ties of float32 numbers may be broken differently.
   assert (found == votes.argmax(1)).mean() > 0.998
 
 
@@ -56,7 +56,7 @@ def test_the_linear_probe_is_scikit_learns(l2):
 
 @pytest.mark.parametrize("shots", [1, 7])
 def test_few_shots_are_scikit_learns_ridge(shots):
-  """Answers to 1e-3, as solutions agree to 1e-9; of dual and primal."""
+  """All but 0.1% of the answers agree, by the dual and the primal solution."""
   linear_model = pytest.importorskip("sklearn.linear_model")
   train, test = blobs(600, 1), blobs(2000, 2)
   order = np.random.default_rng(3).permutation(600)
@@ -73,7 +73,7 @@ def test_few_shots_are_scikit_learns_ridge(shots):
   expected = ridge.predict(features(test.x)).argmax(1)
   found = representation.few_shot(train, test.x, shots, 1024, seed=3)
   assert (found == expected).mean() >= 0.999
-  # Neither the scale nor the place of a feature matters.
+  # Neither scale nor offset of a feature matters.
   scale = np.exp2(np.arange(12) % 5 - 2)
   moved = Features(np.float32(train.x * scale + 8), train.label)
   again = representation.few_shot(moved, test.x * scale + 8, shots, 1024, 3)

@@ -45,7 +45,7 @@ def test_rms_calibration_is_pixmixs():
     assert found == pytest.approx(without_last, abs=1e-9)
     found = rms_error(confidence, correct)
     assert found == pytest.approx(whole, abs=1e-9)
-  # Fewer than a bin, where PixMix's has an index error.
+  # Fewer images than a bin holds, for which PixMix's code raises IndexError.
   found = rms_error(np.array([0.5, 0.9]), np.array([1.0, 1.0]))
   assert found == pytest.approx(0.3)
 
@@ -180,7 +180,7 @@ def test_a_random_start_is_the_seeds_and_within_reach():
 
 
 def test_evaluators_share_their_programs():
-  """What 95 corruptions do: other data, the same model."""
+  """Evaluators of 95 corruptions have other data, but the same model."""
   traces = []
 
   def predict(variables, image):
@@ -251,7 +251,7 @@ def test_imagenets_classes():
 
 
 def test_a_folder_of_some_of_imagenets_classes(tmp_path):
-  """As ImageNet-A is unpacked: its labels are 0, 1, ... of its own folders."""
+  """As ImageNet-A is unpacked: labels 0, 1, ... number its own folders."""
   known, some = imagenet.wnids(), (11, 15, 17)
   for label in some:
     (tmp_path / known[label]).mkdir()
@@ -260,7 +260,7 @@ def test_a_folder_of_some_of_imagenets_classes(tmp_path):
       grey.save(tmp_path / known[label] / f"{i}.png")
 
   def predict(_, image):
-    """Sure of the class that is the image's grey level, then of those near."""
+    """Logits fall with the class's distance from the image's grey level."""
     level = jnp.round((image.mean((1, 2, 3)) + 1) * 127.5)
     return -jnp.abs(jnp.arange(1000) - level[:, None]), {}
 
@@ -268,8 +268,8 @@ def test_a_folder_of_some_of_imagenets_classes(tmp_path):
   kw = dict(predict=predict, num_classes=1000, data=data, batch_size=8)
   found = evaluator("classification", **kw).run({})
   assert found["count"] == 9 and found["top1"] == pytest.approx(1 / 3)
-  # Level 12 is nearer to 11 and 13 than to any other of ImageNet-A's classes,
-  # of which 11 comes first; 13 is one, too, 16 between two of them, 18 not.
+  # ImageNet-A's classes nearest to level 12 are 11 and 13, of which 11 comes
+  # first. 13 is a class itself, 16 is midway between two, and 18 is not.
   found = evaluator("classification", classes="imagenet_a", **kw).run({})
   subset = np.array(imagenet.subset("imagenet_a", 1000))
   hits = [
@@ -308,7 +308,7 @@ def test_fgsm_is_torchs(name):
     torchvision = pytest.importorskip("torchvision")
     reference = torchvision.models.resnet18(num_classes=CLASSES)
     with torch.no_grad():
-      for _ in range(20):  # running averages that are not those of a new model
+      for _ in range(20):  # so that running averages are not initial
         reference.train()(1 + 2 * torch.randn(16, 3, 32, 32))
     convert = weights.from_torchvision
     model = models.get_model("resnet", CLASSES, variant=18)
@@ -344,7 +344,7 @@ def test_fgsm_is_torchs(name):
   )
   found = in_pixels(seen[0])
   slope = gradient != 0
-  # Where the range is not reached, the change is the sign.
+  # Unless it is clipped to the range, the change is the gradient's sign.
   same = np.abs(found - expected) < 1e-4
   assert same[slope].mean() >= 0.999, same[slope].mean()
   assert slope.mean() > 0.5 and not np.allclose(found, clean)

@@ -168,7 +168,7 @@ def test_packed_data_on_the_device_engine(tmp_path, capsys):
 
 
 class Levels:
-  """The objective of a model that is sure of the class of the grey level."""
+  """The objective of a model that predicts the class of the grey level."""
 
   def predict(self, variables, image):
     return grey_level(variables, image)
@@ -179,7 +179,7 @@ class Levels:
 
 @pytest.mark.slow
 def test_imagenets_sets_from_tfds(tmp_path, monkeypatch):
-  """TFDS's own builders write the sets, from grey images of ours."""
+  """TFDS's own builders write the sets, from our grey images."""
   a, r = (imagenet.subset(name, 1000) for name in imagenet.SUBSETS)
   known = imagenet.wnids()
   in_r_only = [c for c in r if c not in a and c < 250]
@@ -205,7 +205,7 @@ def test_imagenets_sets_from_tfds(tmp_path, monkeypatch):
       for i, (c, level) in enumerate(zip(labels, levels, strict=True))
     ]
     write(name, split, examples, tmp_path, monkeypatch)
-  # What the run was evaluated on: a folder of all classes.
+  # The run was evaluated on a folder of all classes.
   for c in range(1000):
     (tmp_path / "val" / known[c]).mkdir(parents=True)
     image = grey(min(c, 255)).read()
@@ -233,7 +233,7 @@ def test_imagenets_sets_from_tfds(tmp_path, monkeypatch):
   }
   assert m.is_imagenet
   assert top1["replace"] == top1["clean"]
-  # Of ImageNet-A's images the third has a class that is not among its own.
+  # The third image of ImageNet-A has a class that ImageNet-A lacks.
   assert top1["imagenet_a"] == (1, 2)
   assert top1["imagenet_r"] == (1, 2)
   assert top1["imagenet_sketch"] == (1, 4)
@@ -241,7 +241,7 @@ def test_imagenets_sets_from_tfds(tmp_path, monkeypatch):
   assert top1["fog", 2] == (0, 2)
   assert any("ImageNet-C: 1 of mCE's 15" in line for line in m.about)
 
-  # What is not prepared is made here, or left out, and both are said.
+  # Sets that are not prepared are made here or left out; the output says so.
   options = options._replace(severities=[3], data_dir=str(tmp_path / "none"))
   suite_ = suite.Suite(run, options)
   assert set(suite_.tests) == {"clean", "fgsm", "replace", ("fog", 3)}

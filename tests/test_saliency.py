@@ -70,7 +70,7 @@ def test_known_entropies():
     assert not empty.any()
   assert f"{np.log(224**2):.2f} {np.log(14**2):.2f}" == "10.82 5.28"
 
-  # Maps without anything above zero are counted.
+  # Maps without a positive value are counted.
   maps = np.ones((3, 2, 2), np.float32)
   maps[0], maps[1] = 0, -1
   s, empty = map(np.asarray, sm.entropy(maps))
@@ -130,7 +130,7 @@ def vit_by_hand(model, variables, image, label):
 
 
 def resnet_by_hand(model, variables, image, label):
-  """Behind layer4 there are only the mean and the head."""
+  """By hand, because only the mean and the head follow layer4."""
   _, out = jax.jit(model.apply)(variables, image)
   head = jax.tree.map(np.float64, variables["params"]["head"])
   x = np.float64(out["layer4"])
@@ -312,7 +312,7 @@ def test_pictures_are_the_first_by_file_name(folder, tmp_path, monkeypatch):
       np.testing.assert_array_equal(picture.image, expected)
     assert len(m.pictures) == wanted
   assert moved
-  # Examples that are left out would move the places.
+  # Skipped examples would shift the places of all later ones.
   monkeypatch.setattr(made.data, "skip_corrupt", True)
   assert measurement.file_names(made.data, 27) is None
   m = measured(monkeypatch, tmp_path, made, variables, num_images=1)
@@ -320,7 +320,7 @@ def test_pictures_are_the_first_by_file_name(folder, tmp_path, monkeypatch):
   expected = pp({"image": first.read_bytes()})["image"]
   np.testing.assert_array_equal(m.pictures[0].image, expected)
 
-  # Another run on the same data that errs, and is right, where m is not.
+  # Another run on the same data, which is right where m errs and vice versa.
   turned = m.rows["label"] + m.hits
   other = dataclasses.replace(m, rows={**m.rows, "prediction": turned})
   other.rows["prediction"][7] = m.rows["prediction"][7]

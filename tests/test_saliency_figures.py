@@ -1,4 +1,4 @@
-"""What the saliency command draws and says of runs that are made up."""
+"""The saliency command's figures and tables, of made-up runs."""
 
 import numpy as np
 import pytest

@@ -33,7 +33,7 @@ def test_step_decay_in_any_unit():
 
 
 def test_he_et_al_and_goyal_et_al():
-  """ImageNet at batch 256: 0.1 at epochs 30 and 60; from the run's start."""
+  """ImageNet at batch 256: drops to 0.1 at epochs 30 and 60, from step 0."""
   sizes = {"batch_size": 256, "data_size": 1_281_167, "total_steps": 450_410}
   steps = [0, 150_136, 150_137, 300_273, 300_274, 450_409]
   drops = [1, 1, 0.1, 0.1, 0.01, 0.01]
@@ -57,7 +57,7 @@ def test_floor_and_first_factor():
     got = factors(config | {"decay_type": decay_type})
     expected = np.where(s < w, rise, decay)
     np.testing.assert_allclose(got, expected, atol=1e-6)
-  # The warmup may also lie over the decay's beginning.
+  # The warmup can also replace the decay's beginning.
   got = factors(config | {"decay_type": "cosine", "warmup_prefix": False})
   cosine = 0.1 + 0.45 * (1 + np.cos(np.pi * s / t))
   np.testing.assert_allclose(got, np.where(s < w, rise, cosine), atol=1e-6)
@@ -115,7 +115,7 @@ def test_noise_multiplies_whatever_the_schedule_is():
 
 @pytest.mark.parametrize(
   ("data_size", "tolerance"),
-  # Where epochs have 625.6 steps, ours begin up to half a step away.
+  # With 625.6 steps in an epoch, our epochs begin up to half a step away.
   [(2048 * 625, 1e-6), (1_281_167, 2e-4)],
 )
 @pytest.mark.parametrize("decay", ["cosine", "step"])

@@ -34,7 +34,7 @@ def random_kernel(shape, seed=0, scale=1e-4):
 
 
 def as_matrix(name, kernel):
-  """Transcribes the docstring's convention."""
+  """A kernel as a matrix, as the docstring of scion.py says."""
   if any(f"{n}/" in name for n in ("query", "key", "value")):
     return kernel.reshape(len(kernel), -1)
   return kernel.reshape(-1, kernel.shape[-1])
@@ -96,7 +96,7 @@ def test_each_lmo_is_the_steepest_direction_of_norm_one(shape):
       nuclear = np.linalg.svd(g, compute_uv=False).sum()
       dual = np.sqrt(d_out / d_in) * nuclear
   assert norm == pytest.approx(1, abs=1e-3)
-  # No direction of norm one descends faster than the dual norm says.
+  # The dual norm is the fastest descent of any direction of norm 1.
   assert -(lmo * m).sum() == pytest.approx(dual, rel=1e-3)
   expected = numpy_lmo(name, m)
   error = np.linalg.norm(lmo - expected) / np.linalg.norm(expected)
@@ -122,7 +122,7 @@ def test_zero_and_low_rank_gradients_stay_finite():
   rng = np.random.default_rng(0)
   x = rng.normal(size=(6, 1)) @ rng.normal(size=(1, 4))
   factor = np.asarray(scion.newton_schulz(jnp.float32(x)))
-  # Directions that the gradient lacks may come in, by rounding, and are free.
+  # Rounding may add directions that the gradient lacks, which does no harm.
   assert np.linalg.norm(factor, ord=2) < 1.001
   assert (factor * x).sum() == pytest.approx(np.linalg.norm(x), rel=1e-3)
 

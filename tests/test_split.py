@@ -1,4 +1,4 @@
-"""Split specs: what TFDS takes, as TFDS takes it, without TFDS."""
+"""Split specs mean what they mean in TFDS, without TFDS."""
 
 import random
 

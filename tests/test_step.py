@@ -28,7 +28,8 @@ ADAM = {
 
 @pytest.fixture(autouse=True)
 def compile_fast(request):
-  # Compilation is most of this file's time; the slow test runs as in earnest.
+  # Few optimisations, because compilation takes most of this file's time. The
+  # slow test compiles as a real run does.
   fast = "slow" not in request.keywords
   jax.config.update("jax_disable_most_optimizations", fast)
   yield
@@ -226,9 +227,9 @@ class TinyResNet(nn.Module):
 
 
 def small_resnet18():
-  # A ReLU's gradient jumps at zero, so a unit within rounding of zero that
-  # falls on the other side changes the run visibly where units are few. A 3x3
-  # stem keeps them many, and zero-initialised branches keep them still.
+  # A ReLU's gradient jumps at zero, so a unit that rounding moves across zero
+  # changes the run visibly if there are few units. A 3x3 stem makes them many,
+  # and with branches initialised to zero they change little.
   return resnet.Model(
     CLASSES, variant=18, width=16, small_stem=True, zero_init_last=True
   )

@@ -84,7 +84,7 @@ def test_the_papers_tables():
   assert (len(six), len(seven), len(eight)) == (22, 4, 5)
   default = ()
   assert six[default] == seven[default] == eight[default] == 79.85
-  # Section 5: the default is the best of Table 6; CE's best has wd = 0.05.
+  # Section 5: the default is the best row of Table 6; CE's best has wd = 0.05.
   assert max(six.values()) == 79.85
   ce = {k: v for k, v in six.items() if ("loss", "ce") in k}
   assert max(ce, key=ce.get) == (("loss", "ce"), ("wd", 0.05))
@@ -226,13 +226,14 @@ def test_the_papers_numbers_stand_beside(finished):
   default = next(i for i, r in enumerate(rows) if "default" in r)
   assert rows[default][:4] == ["bce", "0.005", "0.02", "3"]
   assert rows[default][-2:] == ["79.85", ""]
-  # Bold in Markdown, a colour on the page, and no other row; nothing is not.
+  # Only the default is bold in Markdown and coloured on the page, but for its
+  # empty cells.
   assert "****" not in "".join(lines)
   assert [line.startswith("| **") for line in lines[2:24]] == [
     i == default for i in range(22)
   ]
   assert finished[1]["index.html"].count('<td class="default best">bce<') == 3
-  # Nobody has ReaL's.
+  # The paper has no numbers for ReaL.
   real = finished[1][f"tables/{TABLE_6.replace('val', 'real')}.md"]
   assert "paper" not in real
 
@@ -301,7 +302,7 @@ def test_one_seed_has_no_tests_and_missing_runs_no_numbers(tmp_path):
   gain = values_of(study, lr=0.002, wd=0.03) - values_of(study)
   assert float(second["difference"]) == pytest.approx(gain[0])
   head, _, *lines = files[f"tables/{TABLE_6}.md"].splitlines()[2:]
-  # Columns that have nothing are left out: intervals and tests.
+  # Empty columns, here intervals and tests, are left out.
   theirs = ["the paper", "difference there"]
   assert cells(head)[4:] == ["mean±std", "difference", *theirs]
   assert cells(lines[0])[4:] == ["missing", "missing", "78.24", "-1.61"]

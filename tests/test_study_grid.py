@@ -59,7 +59,7 @@ def test_one_argument_chooses_tensorflows_crop(crop):
   families = layout.of_config(study.config).families
   assert families["native"].where["crop"] == crop
   assert families["native"].label == paper.TENSORFLOW[crop]
-  # The paper's own numbers are of what the paper ran.
+  # The paper's numbers are those of its port of TensorFlow's crop.
   native = paper.layout_of_paper().families["native"]
   assert native.where["crop"] == "inception_crop_port"
   assert len(paper.load().find(native.where)) == 30
@@ -88,7 +88,7 @@ def test_scions_learning_rate_is_doubled_and_halved():
   configs = {r.factors["lr"]: r.config for r in study.runs}
   assert len(study.runs) == 9 and list(configs) == [0.005, 0.01, 0.02]
   assert {c.lr for c in configs.values()} == set(configs)
-  # The middle one is a run of the paper's.
+  # The middle one is a run that the paper has, too.
   papers = next(
     r
     for r in grid.load(PAPER).runs

@@ -1,4 +1,4 @@
-"""Locks: one holder, whatever happens to the one before."""
+"""Locks: one holder, whatever happens to the previous holder."""
 
 import json
 import multiprocessing
@@ -92,7 +92,7 @@ def test_a_dead_process_of_this_host_loses_it_at_once(tmp_path):
   # The same process id, started at another time, is another process.
   _hold(tmp_path / "b", {**locks.this_process(), "start": "1"})
   assert locks.Lock(tmp_path / "b").acquire()
-  # A living one keeps it.
+  # A living process keeps its lock.
   _hold(tmp_path / "c", locks.this_process())
   assert not locks.Lock(tmp_path / "c").acquire()
 
@@ -121,7 +121,7 @@ def test_a_holder_gives_signs_of_life(tmp_path):
 
 
 def test_who_lost_the_lock_ends(tmp_path):
-  """A worker that slept too long must not write into another's run."""
+  """A worker that slept too long must not write into its successor's run."""
   code = (
     "import sys, time; from big_crop.study import locks;"
     "lock = locks.Lock(sys.argv[1], beat_s=0.2); assert lock.acquire();"
@@ -141,7 +141,7 @@ def test_who_lost_the_lock_ends(tmp_path):
 
 
 def test_a_late_comer_does_not_follow_a_holder_of_long_ago(tmp_path):
-  """It judged the first holder dead; meanwhile others came and went."""
+  """A process judged the first holder dead while others came and went."""
   late = locks.Lock(tmp_path / "a")
   _hold(tmp_path / "a", _elsewhere(), age=1000)
   judged, go_on = threading.Event(), threading.Event()

@@ -1,4 +1,4 @@
-"""Common random numbers: runs that share a seed differ by the law alone."""
+"""Common random numbers: runs that share a seed differ only by the law."""
 
 import numpy as np
 import pytest
@@ -61,8 +61,8 @@ def test_the_coupled_crop_has_the_kernels_law(area_min):
   coupled = windows_of(crops.law_sampler(law), shape)
   kernel = windows_of(crops.native_sampler(law), shape)
   area = lambda w: w[:, 2] * w[:, 3] / (shape[0] * shape[1])
-  # Against the exact law and against the kernel; each has p > 0.001 unless it
-  # is wrong or one in a thousand unlucky, which a fixed seed decides once.
+  # Against the exact law and against the kernel. A right law fails each with
+  # probability 0.001, which the fixed seed has decided.
   size = exact.size_distribution(law, *shape)
   points = np.unique(area(coupled))
   ours = np.searchsorted(np.sort(area(coupled)), points, side="right") / 4000

@@ -160,7 +160,7 @@ def test_the_users_own_modules_count_with_what_they_import(
 
 
 def test_a_half_done_study(tree, tmp_path, monkeypatch):
-  """Goes on after an edit of `measure`'s words, not after one of a law."""
+  """Goes on after an edit of `measure`'s docstrings, but not of a law."""
   study_helpers.make_quick(monkeypatch)
   whole = functools.partial(reach.digests, root=tree.root)
   monkeypatch.setattr(reach, "digests", whole)

@@ -44,7 +44,7 @@ def quick(monkeypatch):
 
 
 def test_the_papers_p_values_follow_from_its_tables():
-  """All of Tables 9-14 but the 20 of a setting against itself, which are 1."""
+  """All of Tables 9-14, but the 20 that compare a setting with itself."""
   theirs, worst = paper.load(), 1
   rows = reference.rows("wrong_inception_crop_pvalues")
   assert len(rows) == 160
@@ -130,7 +130,7 @@ def test_recommendations_go_down_with_the_budget():
 
 
 def test_recommendations_hold_the_papers_best():
-  """Within the interval, or no worse than the noise of two means."""
+  """They are in the interval, or differ by no more than two means' noise."""
   theirs, layout = paper.load(), paper.layout_of_paper()
   for family in recommend.FAMILIES:
     f = layout.families[family]
@@ -266,7 +266,7 @@ def test_claim_three_is_a_rank_correlation(trained):
     assert row["runs"] == which and int(row["n"]) == len(pair[0])
     assert float(row["rho"]) == pytest.approx(known.statistic)
     assert float(row["p"]) == pytest.approx(known.pvalue)
-  # 24 runs, a loss that falls with the budget: rho is not just noise.
+  # 24 runs whose loss falls with the budget, so that rho is not mere noise.
   assert float(found[0]["rho"]) < -0.5 and float(found[0]["p"]) < 0.01
   # Beside the figure, in one row of the page.
   page = files["index.html"].decode()
@@ -327,7 +327,7 @@ def test_missing_and_failed_runs_are_no_numbers(tmp_path):
 
   def train(config, folder):
     if pathlib.Path(folder).name in bad:
-      # As a run that logged something and then failed.
+      # Like a run that failed after it had logged something.
       (pathlib.Path(folder) / "metrics.jsonl").write_text(
         '{"step": 1, "training_loss": 0.123, "val/top1": 0.123}\n'
       )
@@ -355,10 +355,10 @@ def test_missing_and_failed_runs_are_no_numbers(tmp_path):
   native = files["tables/means-native-val_top1.csv"].decode()
   first = next(csv.DictReader(io.StringIO(native)))
   assert first["n"] == "2" and float(first["mean"]) == pytest.approx(59.05)
-  # What is missing may have been better.
+  # A missing setting may be better.
   best = files["tables/best-val_top1.md"].decode()
   assert "area_min=25% (1/2): " in best
-  # The line over all settings is of those that have a test.
+  # The line over all settings counts those that have a test.
   whole = files["tables/tests-native_against_fixed-val_top1.md"].decode()
   assert whole.count("3 of 4 settings") == 1
   tests = files["tables/tests-native_against_fixed-val_top1-grid.md"].decode()

@@ -148,7 +148,7 @@ def test_the_table_is_figure_1s(finished):
     (key, law) for key in KEYS for law in LAWS
   ]
   for row in found:
-    # Seeds 1 to 8; seed 0 stands on its own.
+    # Statistics of seeds 1 to 8; seed 0 is shown beside them.
     x = values_of(study, row["crop"], row["metric"])
     known = {
       "mean": x.mean(),

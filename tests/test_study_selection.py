@@ -1,4 +1,4 @@
-"""What a sweep chooses, and what a random search of its runs would find."""
+"""The runs that a sweep chooses, and that a random search would find."""
 
 import dataclasses
 
@@ -37,7 +37,7 @@ def test_what_a_sweep_chooses_is_reported():
   mean = records["mean of g"]
   assert mean["mean"] == 27.5 and mean["low"] < 20 and mean["high"] > 35
   assert table.head == ["init", "a", "b", "mean of g"]
-  # With all of the budget: the first of the two seeds with the best `val`.
+  # The whole budget finds the first of the two seeds with the best `val`.
   search, _ = random_search.make(dataclasses.replace(s, cost="lr"), found)
   assert (search.records[-1]["low"], search.records[-1]["high"]) == (10, 20)
 
@@ -63,5 +63,5 @@ def test_a_random_search_is_that_of_a_slow_simulation():
       row.append(max(tried)[1])
     reported.append(row)
   np.testing.assert_allclose(band, np.percentile(reported, (5, 50, 95), 0))
-  # With all of the budget the best run is found, whatever the order.
+  # The whole budget finds the best run, whatever the order.
   assert set(band[:, 2]) == {found[found[:, 1].argmax(), 2]}

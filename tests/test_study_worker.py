@@ -89,7 +89,7 @@ def test_a_failure_is_kept_and_stops_nobody(study, tmp_path, capsys):
   assert runs.states(study, workdir)[4].failure["error"] == (
     "the loss is nan at step 3"
   )
-  # Not taken again, but still a failure; --index says so too.
+  # A failed run is not tried again, but reported again, also with --index.
   assert worker.work(study, workdir, study_helpers.train) == 1
   assert worker.work(study, workdir, study_helpers.train, index=4) == 1
   assert statuses(study, workdir).count("failed") == 6
@@ -103,7 +103,7 @@ def test_sigterm_stops_after_the_run(study, tmp_path, monkeypatch):
   workdir, asked = str(tmp_path / "w"), []
 
   def train(config, workdir):
-    asked.append(workdir)  # as train.run: saves, and leaves no summary
+    asked.append(workdir)  # like train.run, which saves and writes no summary
 
   monkeypatch.setattr(stop, "requested", lambda: bool(asked))
   assert worker.work(study, workdir, train) == 0
@@ -142,8 +142,9 @@ sys.exit(worker.work(grid.load(sys.argv[1]), sys.argv[2], train))
 
 @pytest.mark.long
 def test_processes_share_the_work(study, tmp_path):
-  """Three workers, one killed early and replaced: each run at least once, and
-  none twice but the one that the dead worker had in hand.
+  """Three workers, of which one is killed early and replaced.
+
+  Each run is done at least once, and only the dead worker's run twice.
   """
   workdir = tmp_path / "w"
   workdir.mkdir()
@@ -162,7 +163,7 @@ def test_processes_share_the_work(study, tmp_path):
   dead.wait()
   workers.append(start())
   assert [w.wait(60) for w in workers[1:]] == [0, 0, 0]
-  # What the dead one had in hand when the others had already passed it.
+  # The dead worker's run, which the others had already passed.
   last = start()
   assert last.wait(60) == 0
   assert statuses(study, str(workdir)) == ["done"] * 24
@@ -175,7 +176,7 @@ def test_processes_share_the_work(study, tmp_path):
 
 
 class Changed:
-  """A half-done study, of which something then changes."""
+  """A half-done study, in which a test then changes something."""
 
   def __init__(self, tmp_path):
     self.folder, self.workdir = tmp_path, str(tmp_path / "w")
@@ -207,7 +208,7 @@ def test_levels_seeds_and_what_is_not_begun_may_change(changed):
   study = grid.load(changed.path)
   found = statuses(study, changed.workdir)
   assert found.count("done") == 2
-  # Known by what they are, not by their place.
+  # Runs are known by their factors, not by their index.
   assert [r.index for r in study.runs if found[r.index] == "done"] != [0, 1]
 
 
@@ -232,7 +233,7 @@ def test_changed_code_is_refused(changed, monkeypatch):
   with pytest.raises(ValueError, match=named) as e:
     changed.check()
   assert "\n" not in str(e.value)
-  # Finished under two codes: the report does not mix them by itself.
+  # Runs finished under two versions of the code, which reports do not mix.
   study = grid.load(changed.path)
   worker.work(study, changed.workdir, study_helpers.train, index=2)
   arguments = ["--config", changed.path, "--workdir", changed.workdir]
@@ -296,7 +297,7 @@ def test_packed_data_are_told_apart_by_content(tmp_path, monkeypatch):
     changed["splits"]["train"]["images_crc32"] = [checksum]
     return packed.dump_index(changed)
 
-  # As long as the first, or else the size would tell them apart.
+  # Of equal length, or else the size would tell the datasets apart.
   texts = map(with_checksum, range(1_000_000_000, 1_000_000_999))
   other = next(t for t in texts if len(t) == len(index))
   shutil.copytree("one", "copy")
@@ -328,7 +329,7 @@ def test_list(study, tmp_path, capsys):
 
 
 def test_a_torn_json_is_nobodys_summary(study, tmp_path):
-  """Written whole or not at all: a temporary file does not count."""
+  """A summary is written whole or not at all; temporary files don't count."""
   state = runs.states(study, str(tmp_path / "w"))[0]
   state.begin()
   (state.path / ".summary.json.tmp").write_text('{"metr')

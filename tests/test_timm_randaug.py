@@ -52,7 +52,7 @@ def our_op(name, increasing, method="bilinear", fill=FILL):
   """The op as a function of (image, magnitude, sign)."""
 
   def op(image, magnitude, sign):
-    # Moves do not depend on it, and share a graph.
+    # Moves do not depend on `increasing`, and so share a graph.
     grows = bool(increasing) and name not in MOVES
     fn = _in_graph(name, grows, fill, image.shape[-1])
     return fn(image, magnitude / 10, float(sign), method == "bicubic").numpy()
@@ -60,7 +60,7 @@ def our_op(name, increasing, method="bilinear", fill=FILL):
   return op
 
 
-# What the ops are, written down with Pillow alone.
+# The ops, transcribed with Pillow alone.
 
 
 def by_pillow(name, image, level, sign, increasing, method, fill):
@@ -76,7 +76,7 @@ def by_pillow(name, image, level, sign, increasing, method, fill):
 
   add = min(128, int(level * 110))
   bits = 4 - int(level * 4) if increasing else int(level * 4)
-  # Not `ImageOps.posterize`, which has come to refuse to leave no bits.
+  # Not `ImageOps.posterize`, because newer versions refuse 0 bits.
   kept = 256 - 2 ** min(8 - bits, 8) if bits < 8 else 255
   threshold = min(256, int(level * 256))
   threshold = 256 - threshold if increasing else threshold
@@ -103,7 +103,7 @@ def by_pillow(name, image, level, sign, increasing, method, fill):
 
 
 def variants(names):
-  """(name, increasing, method, sign) for whatever makes a difference."""
+  """(name, increasing, method, sign), without combinations that are equal."""
   for name in names:
     if name in MOVES:
       yield from ((name, True, m, s) for m in METHODS for s in (-1, 1))
@@ -125,7 +125,8 @@ def test_ops_are_pillows(name, increasing, method, sign):
         *(name, pillow(image), magnitude / 10, sign, increasing),
         *(METHODS[method], 116 if grey else FILL),
       )
-      # Sums of a bicubic kernel, truncated; autocontrast, which Pillow rounds.
+      # One level, because bicubic sums are truncated, and Pillow rounds in
+      # autocontrast.
       assert error(out, array(expected, image)) <= 1
 
 
@@ -134,13 +135,13 @@ def test_ops_are_pillows(name, increasing, method, sign):
 )
 def test_ops_are_timms(name, increasing, method, sign, monkeypatch):
   theirs = pytest.importorskip("timm.data.auto_augment")
-  # timm negates if the number drawn is above one half.
+  # timm negates the magnitude if the random number is above one half.
   monkeypatch.setattr(random, "random", lambda: 0.75 - 0.5 * (sign > 0))
   graded = {"Posterize", "Solarize", *VALUE_OPS[6:]}
   full = name + "Increasing" * (name in graded and bool(increasing))
   op = our_op(name, increasing, method)
   hparams = {"img_mean": FILL, "interpolation": METHODS[method]}
-  # Pillow has come to refuse to leave no bits.
+  # Newer versions of Pillow refuse to posterize to 0 bits.
   refused = (lambda m: m == 10) if increasing else (lambda m: m < 2.5)
   for magnitude in MAGNITUDES:
     if name == "Posterize" and refused(magnitude):
@@ -289,7 +290,7 @@ def test_ops_signs_methods_and_layers_are_drawn_independently():
     for second, other in chances.items():
       pairs[apply(second, middle).tobytes()] += chance * other
   spec = f"rand_augment('rand-m{magnitude}-n2-p{p}')"
-  # Two moves are rare, and counted together.
+  # Pairs of moves are rare, and so counted together.
   assert check_law(run_many(spec, image, num), pairs) > 150
 
 

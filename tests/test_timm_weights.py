@@ -93,7 +93,7 @@ def test_resnets_have_the_names_and_shapes_of_their_peers(args):
 
 @pytest.mark.parametrize(
   ("create", "name", "variant", "size", "layers"),
-  # As many blocks as make a difference: a second one has another shortcut.
+  # Few blocks, but a second one in a stage, because its shortcut differs.
   [*((*args, (1, 2, 1, 1)) for args in RESNETS), *DEEP],
 )
 @pytest.mark.first(1)
@@ -114,7 +114,7 @@ def test_resnet_logits_and_running_statistics(
     expected = reference.eval()(to_torch(batches[0])).numpy()
   close(jax.jit(model.apply)(variables, batches[0])[0], expected, 1e-4)
 
-  # The deepest amplify rounding the most.
+  # The deepest models amplify rounding the most.
   deep = 10 if name in ("resnet152", "resnet200") else 1
   check_training(reference, model, variables, batches, deep)
 
@@ -134,7 +134,7 @@ def test_deit_logits(depth):
   apply = jax.jit(model.apply)
   close(apply(variables, image)[0], expected, 1e-4)
 
-  # Without a position of the class token of its own, and the other way round.
+  # To a model whose class token has no position of its own, and back.
   plain = small(depth=depth, posemb_cls=False)
   of_plain = jax.eval_shape(plain.init, jax.random.key(0), image)["params"]
   folded = weights.adapt(variables["params"], of_plain)
@@ -146,7 +146,7 @@ def test_deit_logits(depth):
 
 
 def test_other_deits_heads():
-  """The other sizes, by their number of heads, on a small image."""
+  """The other sizes differ in the number of heads; on a small image."""
   torch = pytest.importorskip("torch")
   for size in ("tiny", "base"):
     reference = randomise(
@@ -212,7 +212,7 @@ def test_timms_initial_distributions(name, timms, kw):
 
 
 def _torch_names(seed=0):
-  """A state dict as of a ResNet-D with squeeze-and-excitation, and its tree."""
+  """A state dict like that of a ResNet-D with SE blocks, and its tree."""
   rng = np.random.default_rng(seed)
   draw = lambda *shape: rng.normal(size=shape).astype(np.float32)
   norm = ("weight", "bias", "running_mean", "running_var")
@@ -280,7 +280,7 @@ def test_qkv_is_taken_apart():
 
 @pytest.mark.parametrize("heads", [1, 3])
 def test_to_torch_is_the_inverse(heads):
-  """And the model, not the file, says how many heads there are."""
+  """The model, not the file, determines the number of heads."""
   rng = np.random.default_rng(0)
   vit = models.get_model("vit", 5, width=6, num_heads=heads, patch_size=4)
   state = {
@@ -314,7 +314,7 @@ def test_to_torch_is_the_inverse(heads):
 
 
 def test_the_model_says_which_names_it_has():
-  """A plain ResNet does not take a ResNet-D's weights, nor heads any number."""
+  """A ResNet rejects a ResNet-D's weights, and a ViT wrong numbers of heads."""
   plain = models.get_model("resnet", 5)
   with pytest.raises(
     ValueError, match=r"'conv1\.0\.weight' is not .* this ResNet"
@@ -387,7 +387,7 @@ def test_broken_files_get_one_line(tmp_path):
 
 
 def test_timms_training_checkpoints(tmp_path):
-  """Its own saver's files, with the arguments of its train.py inside."""
+  """Files by timm's own saver, with the arguments of its train.py inside."""
   torch = pytest.importorskip("torch")
   timm_utils = pytest.importorskip("timm.utils")
   model = torch.nn.Sequential(torch.nn.Linear(3, 4))
@@ -414,7 +414,7 @@ def test_timms_training_checkpoints(tmp_path):
 
 
 def test_another_model_gets_one_line():
-  """What does not fit is found by `adapt`."""
+  """`adapt` finds the weights that do not fit."""
   state = _torch_names()
   loaded = weights.from_timm(state)
   model = models.get_model("resnet", 5, variant=18, width=8)

@@ -1,4 +1,4 @@
-"""Runs trained together: each as it is alone."""
+"""Runs trained together end like runs trained alone."""
 
 import itertools
 import json
@@ -109,7 +109,7 @@ def test_stopped_runs_go_on_together_or_alone(packed, tmp_path, monkeypatch):
     patch.setattr(stop, "requested", lambda: next(asked))
     assert together.run(made, cut) == [None, None]
   assert [checkpoint.latest_step(path) for path in cut] == [25, 25]
-  # One of them goes on by itself and is stopped again; the others wait for it.
+  # One run goes on by itself to a checkpoint, which is then damaged.
   asked = itertools.chain([False] * 4, itertools.repeat(True))
   with monkeypatch.context() as patch:
     patch.setattr(train.hosts, "stop_requested", lambda: next(asked))
@@ -188,7 +188,7 @@ def test_a_study_trains_what_fits_together(packed, tmp_path, capfd):
   assert capfd.readouterr().out.count("  done  ") == 8
   done = (tmp_path / "w").glob("runs/*/summary.json")
   summaries = [json.loads(path.read_text()) for path in done]
-  # Four of each number of epochs.
+  # Four runs of each number of epochs.
   assert [s["trained_together"] for s in summaries] == [4] * 8
   assert study.main(["run", *flags, "--together", "4"]) == 0  # nothing left
   with pytest.raises(ValueError, match="--together 0"):

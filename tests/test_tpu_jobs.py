@@ -71,8 +71,8 @@ def test_gke_applies_what_it_prints(cloud):
   ("plan", "index", "status"),
   [
     ("finish", "0", 0),
-    ("0", "0", 75),  # saved after a SIGTERM to another host: not the end
-    ("0", "1", 0),  # the first worker speaks for all
+    ("0", "0", 75),  # another host got the SIGTERM: saved, but not finished
+    ("0", "1", 0),  # the first worker decides
     ("2", "0", 2),
     ("1", "1", 1),
     ("train", "0", 75),

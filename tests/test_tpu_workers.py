@@ -34,7 +34,7 @@ def test_sync(cloud):
     path.parent.mkdir(exist_ok=True)
     path.write_text(name)
   subprocess.run(["git", "add", "a.py", "gone.py"], cwd=cloud.repo, check=True)
-  (cloud.repo / "gone.py").unlink()  # in git's index still
+  (cloud.repo / "gone.py").unlink()  # still in git's index
 
   cloud.run("sync", *TPU)
   scp, unpack = cloud.calls()
@@ -242,7 +242,7 @@ def test_watch_goes_on_after_a_preemption(cloud):
   try:
     argv = cloud.path / "w1/argv"
     wait_until(argv.exists)
-    for home in cloud.workers():  # the machines go, and come back empty
+    for home in cloud.workers():  # machines are replaced by empty ones
       os.killpg(int((home / "big_crop/pid").read_text()), signal.SIGKILL)
       shutil.rmtree(home / "big_crop")
       (home / "plan").write_text("0")

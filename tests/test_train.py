@@ -63,7 +63,7 @@ def tiny(folder, **overrides):
 
 
 def records(workdir):
-  """metrics.jsonl without what the clock says."""
+  """metrics.jsonl without the measured times."""
   lines = (workdir / "metrics.jsonl").read_text().splitlines()
   out = [json.loads(line) for line in lines]
   for record in out:
@@ -103,7 +103,7 @@ def test_same_command_gives_the_same_parameters(undisturbed, folder, tmp_path):
   summary = train.run(tiny(folder, input__num_parallel_calls=1), tmp_path)
   assert summary["params_sha256"] == undisturbed[1]["params_sha256"]
   assert records(tmp_path) == records(undisturbed[0])
-  # Another seed does not.
+  # Another seed gives another result.
   other = train.run(tiny(folder, seed=1, evals={}), tmp_path / "other")
   assert other["params_sha256"] != summary["params_sha256"]
 

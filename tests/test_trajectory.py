@@ -58,7 +58,7 @@ def sincos2d(h, w, width):
 
 
 def forward(p, image, patch):
-  """[B, H, W, 3] -> logits, the pooling being what the parameters are for."""
+  """[B, H, W, 3] -> logits, with the pooling that the parameters imply."""
   kernel = p["embedding"]["kernel"].permute(3, 2, 0, 1)
   x = torch.nn.functional.conv2d(
     image.permute(0, 3, 1, 2), kernel, p["embedding"]["bias"], stride=patch
@@ -102,7 +102,7 @@ def torch_losses(params, data, patch, mu_dtype):
     with torch.no_grad():
       for (name, x), g in zip(leaves.items(), grads, strict=True):
         g = g * min(1, CLIP / total)
-        # In JAX a number takes the dtype of the array that it multiplies.
+        # As in JAX, where a number gets the dtype of the array it multiplies.
         b1 = torch.tensor(0.9, dtype=mu_dtype)
         mean = (b1 * mu[name]).float() + 0.1 * g
         mu[name] = mean.to(mu_dtype)

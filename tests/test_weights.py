@@ -53,7 +53,7 @@ def test_npz_round_trip(tmp_path):
 
 @pytest.mark.parametrize("prefix", ["", "params/", "opt/target/"])
 def test_old_names(tmp_path, prefix):
-  """What AugReg's files look like: see google-research/vision_transformer."""
+  """The names in AugReg's files, see google-research/vision_transformer."""
   params = _params(pool_type="tok")
   old = {}
   renamed = {
@@ -65,7 +65,7 @@ def test_old_names(tmp_path, prefix):
     for new_name, old_name in renamed.items():
       name = name.replace(new_name, old_name)
     old[prefix + name] = value
-  # The class token had a position; the sum of both is what the model adds.
+  # The class token had a position, so the sum of both becomes the token.
   positions = old.pop(f"{prefix}pos_embedding")
   first = np.full_like(positions[:, :1], 0.25)
   name = f"{prefix}Transformer/posembed_input/pos_embedding"
@@ -121,7 +121,7 @@ def test_a_part_of_a_tree_and_an_inlined_map_head(tmp_path):
 
 
 def test_big_visions_folders(tmp_path):
-  """Written by the manager that big_vision gives its arrays to."""
+  """Folders written by the manager to which big_vision gives its arrays."""
   from jax.experimental.array_serialization import serialization
 
   params = _params()
@@ -166,7 +166,7 @@ def test_position_embeddings_are_resampled(before, after):
 
 
 def test_positions_of_the_class_token():
-  """Kept, added to the token, or zero: whatever leaves the function alone."""
+  """Kept, added to the token, or zero, so that the function stays the same."""
   with_token = dict(pool_type="tok", posemb_cls=True)
   both, folded = _params(**with_token), _params(pool_type="tok")
   adapted = weights.adapt(both, folded)
@@ -196,7 +196,7 @@ def test_dont_load():
   _assert_equal(adapted["head"], new["head"])
   np.testing.assert_array_equal(adapted["pos_embedding"], new["pos_embedding"])
   _assert_equal(adapted["Transformer"], old["Transformer"])
-  # Shapes do for what is loaded.
+  # Shapes suffice for parameters that are loaded.
   shapes = jax.eval_shape(lambda x: x, old)
   _assert_equal(weights.adapt(old, shapes, dont_load=()), old)
   # Patterns match whole names.

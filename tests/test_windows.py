@@ -24,8 +24,8 @@ ALARM = 1e-4
 SHAPES = [(256, 512), (512, 256), (375, 500), (500, 500), (64, 64)]
 HARD_SHAPES = [(1, 1), (1, 500), (500, 1), (3, 3), (20000, 10), (2, 3)]
 FULL = 1_000_000
-# The reference is plain Python and slow. More samples of ours are cheap and
-# make the test sharper.
+# The reference is slow, plain Python. We draw more samples than the reference,
+# because ours are cheap and sharpen the test.
 OURS, THEIRS = 400_000, 200_000
 
 
@@ -227,8 +227,8 @@ def test_area_follows_its_analytic_distribution():
     assert not fell_back.any()
     area = h.astype(float) * w / side**2
     x = (area - law.area_min) / (law.area_max - law.area_min)
-    # Whole pixels move x by up to 1e-4, which matters where a density is
-    # infinite: compare within the interval only.
+    # Rounding to whole pixels moves x by up to 1e-4. Leave out the ends of the
+    # interval, because the density may be infinite there.
     inside = (x > 0.01) & (x < 0.99)
     low, high = analytic.cdf(0.01), analytic.cdf(0.99)
     cdf = lambda v, low=low, high=high, a=analytic: (

@@ -1,7 +1,7 @@
-"""Packing and training on the device engine, where TensorFlow is missing.
+"""Packing and training on the device engine, without TensorFlow.
 
-These tests also run where requirements-device.txt alone is installed, and
-docs/packed_data.md is tested here.
+These tests also run if only requirements-device.txt is installed. They test
+docs/packed_data.md, too.
 """
 
 import ast
@@ -141,7 +141,7 @@ def test_the_op_of_the_page_runs(tmp_path, monkeypatch):
   (code,) = [b for b in blocks("python") if "@register" in b]
   (tmp_path / "my_device_ops.py").write_text(code)
   monkeypatch.syspath_prepend(str(tmp_path))
-  assert "grey" not in device.names()  # which are registered by now
+  assert "grey" not in device.names()  # the device's ops are registered by now
   monkeypatch.setattr(device, "_OPS", dict(device._OPS))
   (command,) = [b for b in blocks("sh") if "pp_modules" in b]
   argv = shlex.split(command.replace("\\\n", " "))

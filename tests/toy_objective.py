@@ -1,4 +1,4 @@
-"""An objective with all there is: two views, a queue, a momentum encoder.
+"""An objective with two views, a queue and a momentum encoder.
 
 A small relative of MoCo (He et al., https://arxiv.org/abs/1911.05722), as a
 user would write it: it is named in configs by this file's dotted path.
@@ -25,7 +25,7 @@ class Encoder(nn.Module):
 
 
 class Objective(objectives.Objective):
-  """Finds a view's other view among the queue's."""
+  """Learns to tell an image's other view from the views in the queue."""
 
   features = ("image", "image2")
 

@@ -1,8 +1,8 @@
 """The scripts against a stand-in gcloud whose two workers are folders.
 
-The stand-in records its arguments, and runs what is meant for a worker under
-bash with that worker's folder as HOME, as ssh would; its status is not 0 if any
-worker's is not, as gcloud's (googlecloudsdk/command_lib/compute/tpus/tpu_vm).
+The stand-in records its arguments. It runs a worker's commands under bash with
+that worker's folder as HOME, as ssh would. Its status is not 0 if any worker's
+is not, like gcloud's (googlecloudsdk/command_lib/compute/tpus/tpu_vm).
 """
 
 import json
@@ -145,7 +145,7 @@ class Cloud:
     return done
 
   def calls(self):
-    """What was recorded since the last look."""
+    """The calls recorded since `calls` was last called."""
     calls = []
     for path in sorted((self.path / "calls").iterdir()):
       calls.append(path.read_text().split("\0")[:-1])
@@ -156,7 +156,7 @@ class Cloud:
     return [self.path / "w0", self.path / "w1"]
 
   def install(self, *plan):
-    """As after `setup`; `plan` is what python will do."""
+    """Makes workers as after `setup`; `plan` says what python will do."""
     for home in self.workers():
       shutil.copytree(SCRIPTS, home / "big_crop/code/tpu_scripts")
       (home / "big_crop/venv/bin").mkdir(parents=True)

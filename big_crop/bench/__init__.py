@@ -1,1 +1,1 @@
-"""Speed: `python -m big_crop.bench NAME ...`; each has `--help`."""
+"""Benchmarks of speed and memory: `python -m big_crop.bench NAME --help`."""

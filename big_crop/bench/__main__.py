@@ -6,7 +6,7 @@ import sys
 from big_crop.runtime import commands, stop
 
 if __name__ == "__main__":
-  stop.listen(at_once=True)  # Runs that are timed are not worth saving.
+  stop.listen(at_once=True)  # a run that is only timed need not be saved
 
 
 COMMANDS = (
@@ -18,7 +18,7 @@ COMMANDS = (
 def main(argv: list[str]) -> None:
   if not argv or argv[0] not in COMMANDS:
     sys.exit(f"usage: python -m big_crop.bench {'|'.join(COMMANDS)} ...")
-  # Imported by name, so that a step is timed without TensorFlow.
+  # Only this benchmark is imported, because most of them need no TensorFlow.
   module = importlib.import_module(
     f"big_crop.bench.{argv[0].replace('-', '_')}"
   )

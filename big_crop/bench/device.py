@@ -2,11 +2,12 @@
 
     python -m big_crop.bench device --json device.json --markdown device.md
 
-Needs what requirements-device.txt lists and no data: it packs the embedded
-dataset. Measured are pp strings alone, training with the pipeline in the loop
-and without it, several runs as one program against one, and a small study. MFU
-is the share of what a matrix product of the same dtype reaches; FLOPs are
-counted as in `bench step`. On CPUs everything is smaller.
+It needs the packages of requirements-device.txt and no data, because it packs
+the embedded dataset. It measures pp strings alone, training with the pipeline
+in the loop and without it, several runs as one program against one run, and a
+small study. MFU is the model's FLOP/s divided by those of a matrix product of
+the same dtype; FLOPs are counted as in `bench step`. On CPUs the default sizes
+are smaller.
 """
 
 import itertools
@@ -43,7 +44,7 @@ _STRINGS = {
 
 
 def _strings(folder, mesh, res, batch):
-  """Images/s of each pp string alone."""
+  """Yields (name, images/s) of each pp string alone."""
   source = sources.get_source(folder, "train")
   for name, spec in _STRINGS.items():
     pp = device_pipeline.get_preprocess_fn(
@@ -67,7 +68,7 @@ def _train_config(folder, model, variant, res, batch, dtype):
 
 
 def _training(config):
-  """Images/s with the pipeline in the loop, and of the step alone."""
+  """Measures training with the pipeline in the loop, and the step alone."""
   parts = build(config)
   batch_size = config.input.batch_size
   batches, state = parts.device_batches(), parts.init()
@@ -85,7 +86,7 @@ def _training(config):
 
   jax.block_until_ready(alone())
   rates = {"step": [], "loop": []}
-  for _ in range(3):  # in turns
+  for _ in range(3):  # in turns, so that a change of clock affects both
     rates["step"].append(bench_step.rate(alone, batch_size, 5, 1))
     rates["loop"].append(bench_step.rate(looped, batch_size, 5, 1))
   memory = jax.local_devices()[0].memory_stats() or {}
@@ -106,7 +107,7 @@ def _small_config(folder, seed, crop, steps):
     [
       "--config.total_epochs=None",
       f"--config.total_steps={steps}",
-      # The median of three readings counts.
+      # Three times, because the run reports the median images/s of these.
       f"--config.log_training_steps={steps // 3}",
       f"--config.ckpt_steps={steps}",
       "--config.evals.val.log_percent=1.0",
@@ -121,7 +122,7 @@ def _timed(run):
 
 
 def _together(folder, workdir, num, steps):
-  """Seconds of one run, and of `num` as one program; each with its start."""
+  """Times one run, and `num` runs as one program, each with compilation."""
   made = [
     _small_config(folder, i, "inception_crop_fixed", steps) for i in range(num)
   ]
@@ -140,7 +141,7 @@ def _together(folder, workdir, num, steps):
 
 
 def _study(folder, workdir, steps, seeds):
-  """Top-1 under TensorFlow's law and the fixed one, by seed."""
+  """Top-1 of each seed, under TensorFlow's law and under the fixed law."""
   crops = ("inception_crop_coupled", "inception_crop_fixed")
   pairs = list(itertools.product(crops, range(seeds)))
   made = [_small_config(folder, seed, crop, steps) for crop, seed in pairs]
@@ -155,7 +156,7 @@ def _study(folder, workdir, steps, seeds):
 
 
 def markdown(results) -> str:
-  """The results as Markdown, as far as there are any."""
+  """The results so far as Markdown."""
   sizes = f"{results['res']} pixels, batch {results['batch']}"
   rows = [(f"pp string, {sizes}", "images/s")]
   rows += [(k, f"{v:,.0f}") for k, v in results["strings"].items()]
@@ -225,7 +226,7 @@ def main(argv: list[str]) -> None:
   }
 
   def say(what):
-    """Shows how far it is, and keeps what there is so far."""
+    """Shows progress, and writes the results so far to the files."""
     print(f"[{time.time() - start:.0f} s] {what}", flush=True)
     if args.markdown:
       pathlib.Path(args.markdown).write_text(markdown(results))

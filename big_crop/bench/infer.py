@@ -1,16 +1,17 @@
-r"""How fast models classify, and what memory it takes.
+r"""How fast models classify, and how much memory they take.
 
     python -m big_crop.bench infer --models all --batches 128
     python -m big_crop.bench infer --res 224 384 --batches 1 8 32 \
       --models vit-AugReg-R26+S/32 vit-AugReg-B/32
 
-The columns of Table 4 of "ResNet strikes back" (arXiv:2110.00476), whose 25
-models are `all`, each by default at its test resolution, with the paper's
-numbers beside, measured on a V100 in half precision with batches of 128. Those
-of Table 3 of "How to train your ViT?" (arXiv:2106.10270) likewise: its speed is
-that of the best batch size. Images are random and on the device. FLOPs are
-XLA's count for one image, two for a multiplication and an addition, where the
-papers count one. Needs no TensorFlow.
+The first command measures the columns of Table 4 of "ResNet strikes back"
+(arXiv:2110.00476): `all` means its 25 models, each by default at its test
+resolution. The paper's numbers stand beside ours: on a V100, in FP16, with
+batches of 128. The second measures the speed of Table 3 of "How to train your
+ViT?" (arXiv:2106.10270), which is that of the best batch size; the paper's
+numbers are not shown. Images are random and on the device. FLOPs are XLA's
+count for one image, with two for a multiplication and an addition, which the
+first paper counts as one. Needs no TensorFlow.
 """
 
 import argparse
@@ -35,14 +36,14 @@ def measure(
 
   Args:
     model_name: see `models.get_model`.
-    args: the model's.
-    res: height and width of the images.
-    batch: images at a time.
-    num: batches in a turn.
+    args: the model's arguments.
+    res: height and width of the images in pixels.
+    batch: images in a batch.
+    num: batches between two readings of the clock.
 
   Returns:
-    "params" (millions), "gflop" of an image, "images_per_s", and "peak_mb", the
-    memory that XLA plans for, parameters and images included.
+    "params", in millions; "gflop", for one image; "images_per_s"; and
+    "peak_mb", the memory that XLA plans for, parameters and images included.
   """
   model = models.get_model(model_name, 1000, **args)
   image = jax.random.uniform(jax.random.key(0), (batch, res, res, 3))
@@ -50,7 +51,8 @@ def measure(
   variables = jax.tree.map(lambda s: jnp.full(s.shape, 0.01, s.dtype), shapes)
   predict = jax.jit(lambda v, x: model.apply(v, x, train=False)[0])
   compiled = predict.lower(variables, image).compile()
-  # What is compiled for a GPU hides its products from XLA's count.
+  # Counted before compilation, because a program compiled for a GPU has its
+  # matrix products in calls that XLA does not count.
   flops = predict.lower(variables, image).cost_analysis()["flops"]
   return dict(
     params=sum(x.size for x in jax.tree.leaves(shapes["params"])) / 1e6,
@@ -72,7 +74,7 @@ def peak_mb(compiled: Any) -> float:
 
 
 def of_device() -> float | None:
-  """The most megabytes that the first device has held so far, if it says."""
+  """The most megabytes that the first device has held so far, if known."""
   peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
   return peak and peak / 1e6
 
@@ -83,12 +85,12 @@ def report(
   """Runs a command that measures models.
 
   Args:
-    name: the command's.
-    doc: its description.
-    argv: its arguments.
-    measure: as `measure` above.
+    name: of the command.
+    doc: the command's description.
+    argv: the command's arguments.
+    measure: a function like `measure` above.
     theirs: a function from a row of resnet_strikes_back_costs.csv to the
-      paper's columns {title: value}; {} if the row is from another table.
+      paper's columns {title: value}; {} if the command does not show the row.
   """
   rows_of = {}
   for row in reference.rows("resnet_strikes_back_costs"):
@@ -120,7 +122,8 @@ def report(
       for batch in args.batches:
         before = of_device()
         row = measure(family, given, res, batch, args.steps)
-        # An earlier model may have needed more, and the device does not forget.
+        # The device remembers only its highest peak: if an earlier model needed
+        # more, the peak of this one is unknown.
         peak = of_device()
         row["device_mb"] = peak if peak != before else None
         found.append(dict(model=name, res=res, batch=batch, **row))

@@ -1,4 +1,4 @@
-"""What every benchmark writes: its figures, and where they were measured."""
+"""Writes a benchmark's results, with the machine they were measured on."""
 
 import argparse
 import contextlib
@@ -17,7 +17,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "tensorflow", "torch", "timm")
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-  """Hides what runs print."""
+  """Hides what is printed to stdout and stderr."""
   with open(os.devnull, "w") as nowhere:
     with contextlib.redirect_stdout(nowhere):
       with contextlib.redirect_stderr(nowhere):
@@ -34,7 +34,7 @@ def parser(name: str, doc: str, **kwargs: Any) -> argparse.ArgumentParser:
 
 
 class _File(argparse.Action):
-  """Checks at once that the results can be written in the end."""
+  """Checks before measuring that the results can be written afterwards."""
 
   def __call__(self, parser, args, value, option_string=None):
     outputs.check_file(value, option_string)

@@ -1,7 +1,7 @@
-"""A peer in a process of its own, which answers questions as lines of JSON.
+"""Runs a peer in its own process, which answers questions as lines of JSON.
 
-torch, TensorFlow and JAX do not always get along in one process, and each of
-them takes all cores.
+torch, TensorFlow and JAX do not always work in one process, and each of them
+starts threads on all cores.
 """
 
 import importlib.util
@@ -22,14 +22,15 @@ def start(
 
   Args:
     module: the peer.
-    packages: what it needs.
-    *args: of its command line.
+    packages: names of the packages that the peer imports.
+    *args: the peer's command line.
 
   Returns:
-    A function from a question to the answer.
+    A function from a question to the answer, both anything that JSON has.
 
   Raises:
-    ValueError: if a package is missing; the function, if no answer comes.
+    ValueError: if a package is missing. The returned function raises it if the
+      peer has ended without an answer.
   """
   for package in packages:
     if importlib.util.find_spec(package) is None:

@@ -1,11 +1,11 @@
 """torchvision's loaders, to compare with; needs torch, torchvision and Linux.
 
-Each is a DataLoader whose workers decode from memory and apply
-`v2.RandomResizedCrop(224, scale=(0.05, 1))`, with `v2.RandAugment(2, 10)` after
-it or CropMix of two views in its place where that is compared, to uint8
-[3, 224, 224]. They live in a process of their own, since torch and TensorFlow
-do not always get along in one: `start` runs this file, which then answers over
-its standard streams.
+Each is a DataLoader whose workers decode images from memory and apply
+`v2.RandomResizedCrop(224, scale=(0.05, 1))`. To compare with RandAugment,
+`v2.RandAugment(2, 10)` follows; to compare with CropMix, CropMix of two views
+replaces the crop. The result is uint8 [3, 224, 224]. The loaders run in their
+own process, because torch and TensorFlow do not always work in one: `start`
+runs this file, which then answers over its standard streams.
 """
 
 import functools
@@ -23,33 +23,33 @@ from big_crop.bench.turns import BATCH, Loader, turn
 from big_crop.runtime import stop
 
 _BATCHES_AHEAD = 2  # of each worker; DataLoader's default
-# Name: decoded by Pillow, antialiased.
+# Name -> (whether Pillow decodes, antialias).
 _KINDS = {
   "torchvision decode_jpeg, antialias=False": (False, False),
   "torchvision decode_jpeg, antialias=True": (False, True),
   "torchvision PIL (which always antialiases)": (True, True),
 }
-# What comes after a kind in a name -> the op that it is compared with.
+# Ending of a loader's name -> the op that the loader is compared with.
 AUGMENTS = {"": None, ", RandAugment": "randaug", ", CropMix": "cropmix"}
 
 
 def names(augments: list[str]) -> list[str]:
-  """The names of the loaders of some keys of `AUGMENTS`."""
+  """The names of the loaders for these keys of `AUGMENTS`."""
   return [kind + augment for augment in augments for kind in _KINDS]
 
 
 def start(
   paths: list[pathlib.Path], workers: int, augments: list[str]
 ) -> list[Loader]:
-  """Starts DataLoaders of each kind, with `workers` processes each.
+  """Starts a DataLoader for each kind in `_KINDS` and each of `augments`.
 
   Args:
     paths: the images.
-    workers: processes of each loader.
-    augments: keys of `AUGMENTS`: one DataLoader for each.
+    workers: worker processes of each loader.
+    augments: keys of `AUGMENTS`.
 
   Raises:
-    ValueError: if torch or torchvision are not there, or do not start.
+    ValueError: if torch or torchvision is not installed or does not start.
   """
   ask = peer.start("peers", ("torch", "torchvision"), str(workers))
   ask([list(map(str, paths)), names(augments)])
@@ -67,7 +67,7 @@ def _serve(workers):
   from torchvision.transforms import v2
 
   class CropMix:
-    """The paper's structure: each view is cropped from the decoded image."""
+    """As in the paper, each view is cropped from the decoded image."""
 
     def __init__(self, crops):
       self._crops = crops
@@ -85,7 +85,7 @@ def _serve(workers):
       return (weight * lighter + (1 - weight) * heavier).round().byte()
 
   class Images(torch.utils.data.Dataset):
-    """The files over and over, decoded and augmented."""
+    """The files in an endless loop, decoded and augmented."""
 
     def __init__(self, files, pil, antialias, augment):
       self._files = files
@@ -141,11 +141,12 @@ def _serve(workers):
 
 
 def _cpu_time(pids):
-  """Seconds of CPU of this process and of its workers."""
+  """CPU seconds of this process and of the workers `pids`."""
   total = time.process_time()
   for pid in pids:
     stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
-    # The 14th and 15th field; the 2nd, in parentheses, may hold spaces.
+    # utime and stime are fields 14 and 15. They are counted from the ")" after
+    # field 2, because field 2 may contain spaces.
     fields = stat.rpartition(")")[2].split()
     total += sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
   return total

@@ -1,10 +1,10 @@
-"""How many images per second a pp string makes out of encoded files.
+"""How many encoded images per second a pp string preprocesses.
 
-The files are read into memory first; then tf.data maps the pp string over them,
-endlessly, in order and with a seed per example, as training does. Several
-pipelines take turns in one run, so that a busy machine slows all of them alike;
-the CPU time per image, of all threads and worker processes, suffers less from
-neighbours than images/s do.
+The files are read into memory first. tf.data then maps the pp string over them
+in an endless loop, in order and with a seed per example, as training does.
+Several pipelines take turns in one run, so that a busy machine slows all of
+them alike. The CPU time per image, of all threads and worker processes, depends
+less on what else the machine does than images/s.
 """
 
 import functools
@@ -53,11 +53,12 @@ def tf_loader(spec: str, files: list[bytes], threads: int) -> Loader:
   def one(index, data):
     seed = example_seed(0, 0, index)
     image = preprocess({"image": data, registry.SEED: seed})["image"]
-    # One pixel stands for an image that cannot be batched.
+    # Images of different sizes cannot be batched, so return one pixel of each.
     return image if image.shape.is_fully_defined() else image[0, 0]
 
   data = tf.data.Dataset.from_tensor_slices(files).repeat().enumerate()
-  # More images than threads, so that these go on while a batch is put together.
+  # More calls than threads, so that the threads do not wait while a batch is
+  # put together.
   data = data.map(one, 2 * threads, deterministic=True).batch(BATCH, True)
   options = tf.data.Options()
   options.threading.private_threadpool_size = threads
@@ -70,11 +71,12 @@ def ceiling_of(spec: str) -> str | None:
   """The fused crop that a pp string begins with, without its size.
 
   Returns:
-    A pp string that decodes the same windows and does nothing else, or None if
-    `spec` does not begin with a fused crop.
+    A pp string that decodes the same windows and does nothing else. None if
+    `spec` does not begin with a fused crop, or with CropMix's, which needs a
+    size.
   """
   name, args, kwargs = registry.parse(spec)[0]
-  if name.removeprefix(FUSED) in (name, "cropmix"):  # which needs a size
+  if name.removeprefix(FUSED) in (name, "cropmix"):
     return None
   parts = [repr(a) for a in [None, *args[1:]]]
   parts += [f"{k}={v!r}" for k, v in kwargs.items() if k != "size"]
@@ -82,7 +84,7 @@ def ceiling_of(spec: str) -> str | None:
 
 
 def _augment_of(spec):
-  """The key of `peers.AUGMENTS` of what a pp string is compared with."""
+  """The key of `peers.AUGMENTS` whose loaders `spec` is compared with."""
   there = " ".join(op[0] for op in registry.parse(spec))
   found = [k for k, op in peers.AUGMENTS.items() if op and op in there]
   return found[0] if found else ""

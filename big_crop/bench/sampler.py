@@ -1,4 +1,8 @@
-"""How many crop windows a second each law gives, under NumPy and JAX."""
+"""How many crop windows each law samples per second of CPU time.
+
+Measured under NumPy and JAX, and for torchvision's law also in torchvision, if
+it is installed.
+"""
 
 import functools
 import importlib.util
@@ -14,7 +18,7 @@ from big_crop.bench import output
 from big_crop.measure import shapes
 from pp_ops import laws, registry
 
-# JAX makes every attempt of each window, so it gets fewer windows to draw.
+# Fewer windows than NumPy samples, because JAX computes every attempt of each.
 _JAX_SAMPLES = 1 << 14
 
 

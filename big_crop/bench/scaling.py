@@ -1,7 +1,7 @@
-"""How a train step scales over devices: the batch grows with them.
+"""How a train step scales with the devices, at a fixed batch per device.
 
-On a machine without accelerators the devices are pretended ones, which share
-its cores: then this tells what sharding costs, not what it gains.
+On a machine without accelerators the devices are virtual ones that share its
+cores. There this shows what sharding costs, not what it gains.
 """
 
 import statistics
@@ -31,20 +31,20 @@ def measure(
 
   Args:
     model_name: see `models.get_model`.
-    model_args: the model's.
+    model_args: the model's arguments.
     batch: examples per device.
-    res: height and width of the images.
-    counts: on how many devices.
+    res: height and width of the images in pixels.
+    counts: numbers of devices.
     strategy: see `sharding.infer_sharding`.
-    steps: between two readings.
+    steps: train steps between two readings of the clock.
     repeats: readings.
 
   Returns:
-    For each count `devices`, `images_per_s`, `all_step_ms`,
-    `state_mb_per_device`.
+    For each number of devices: `devices`; `images_per_s` over all of them;
+    `all_step_ms`, the readings; `state_mb_per_device`.
 
   Raises:
-    ValueError: if there are not so many devices.
+    ValueError: if the machine has fewer devices.
   """
   devices = jax.devices()
   if max(counts) > len(devices):

@@ -1,10 +1,11 @@
 """How long a train step takes: forward, backward and update, on random data.
 
-Needs no TensorFlow. FLOPs are XLA's count of all operations of the step as it
-is written, in float32: compiled for a GPU, matrix products hide in calls that
-XLA does not count. A multiplication and an addition count as two. The peak is
-what a large matrix product of the same dtype reaches on the same devices in the
-same process, and MFU is the step's share of it.
+Needs no TensorFlow. FLOPs are XLA's count of all operations of the step before
+compilation, in float32, because a program compiled for a GPU has its matrix
+products in calls that XLA does not count. A multiplication and an addition
+count as two. The peak is the FLOP/s of a large matrix product of the same dtype
+on the same devices in the same process. MFU is the step's FLOP/s divided by the
+peak.
 """
 
 import argparse
@@ -32,14 +33,14 @@ _REPLICATE = [(".*", "replicate")]
 
 
 class Step(NamedTuple):
-  """A compiled train step and what it works on.
+  """A compiled train step and its inputs.
 
   Attributes:
     run: (state, batch) -> (state, metrics).
-    state: the first state.
+    state: the initial state.
     batch: a batch, on the devices.
-    flops: of one step, over all devices.
-    state_bytes: of the state, on each device.
+    flops: FLOPs of one step, over all devices.
+    state_bytes: bytes of the state on each device.
   """
 
   run: Callable
@@ -58,13 +59,13 @@ def build(
   mesh: jax.sharding.Mesh,
   strategy: list[tuple[str, str]] = _REPLICATE,
 ) -> Step:
-  """Compiles a train step as a run has it: AdamW, clipping, cross-entropy.
+  """Compiles a run's train step, with AdamW, clipping and cross-entropy.
 
   Args:
     model_name: see `models.get_model`.
-    model_args: the model's.
+    model_args: the model's arguments.
     batch: examples in a step, over all devices.
-    res: height and width of the images.
+    res: height and width of the images in pixels.
     mesh: the mesh; the batch is split over all its axes.
     strategy: see `sharding.infer_sharding`.
   """
@@ -78,7 +79,7 @@ def build(
       "label": jax.random.randint(label, (batch,), 0, _CLASSES),
     }
 
-  # Made on the devices: the largest batch would take long to get there.
+  # Made on the devices, because copying a large batch there would take long.
   data = jax.jit(random_batch, out_shardings=split)()
   train_step, init = _train_step(model_name, model_args, res, mesh, strategy)
   state = init()
@@ -90,9 +91,9 @@ def build(
 def count_flops(
   model_name: str, model_args: dict[str, Any], batch: int, res: int
 ) -> float:
-  """FLOPs of a step of `build`, as it is written, in float32."""
+  """FLOPs of a step of `build`, before compilation and in float32."""
   args = {**model_args, "dtype_mm": "float32"}
-  # Other backends do not count what is not compiled.
+  # On the CPU, because other backends count only compiled programs.
   mesh = sharding.make_mesh([("data", 1)], jax.devices("cpu")[:1])
   step, init = _train_step(model_name, args, res, mesh, _REPLICATE)
   batch = {
@@ -103,7 +104,7 @@ def count_flops(
 
 
 def _train_step(model_name, model_args, res, mesh, strategy):
-  """The jitted step, and () -> its first state."""
+  """The jitted step, and a function () -> its initial state."""
   config = default_config()
   config.update(model_name=model_name, model=model_args)
   objective = objectives.make(config, _CLASSES)
@@ -124,7 +125,7 @@ def time_steps(step: Step, num: int, repeats: int) -> list[tuple[float, float]]:
   """Times `repeats` runs of `num` steps, after a warm-up of two steps.
 
   Returns:
-    For each run the seconds per step, and the seconds of CPU per step.
+    For each run, the seconds and the CPU seconds per step.
   """
   state, times = step.state, []
   for repeat in range(repeats + 1):
@@ -140,13 +141,14 @@ def time_steps(step: Step, num: int, repeats: int) -> list[tuple[float, float]]:
 
 
 def rate(work: Callable, size: int, num: int, turns: int = 3) -> float:
-  """Images per second of some work on a batch of `size`.
+  """Images per second of `work`: the median of some turns after a warm-up.
 
   Args:
-    work: makes or takes one batch; the JAX arrays it gives are waited for.
+    work: makes or uses one batch. The clock waits for the JAX arrays that it
+      returns.
     size: images in a batch.
     num: batches in a turn.
-    turns: how many, of which the median counts, after one that does not.
+    turns: number of turns, besides a first one that warms up.
   """
   rates = []
   for _ in range(turns + 1):
@@ -161,13 +163,13 @@ def rate(work: Callable, size: int, num: int, turns: int = 3) -> float:
 def peak_flops(mesh: jax.sharding.Mesh, dtype: str, repeats: int = 5) -> float:
   """FLOP/s of a matrix product on all devices at once: the best of several.
 
-  The factors are random: a GPU takes less power for products of ones, and its
-  clock is higher.
+  The factors are random, because a GPU needs less power to multiply ones, and
+  so would run at a higher clock than in training.
 
   Args:
     mesh: the devices.
     dtype: of both factors.
-    repeats: how many readings.
+    repeats: readings of the clock, after a first one that warms up.
   """
   size = 2048 if mesh.devices.flat[0].platform == "cpu" else 8192
   split = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
@@ -178,11 +180,11 @@ def peak_flops(mesh: jax.sharding.Mesh, dtype: str, repeats: int = 5) -> float:
   )
   x, y = (make(jax.random.key(i)) for i in range(2))
   times = []
-  # Several in a row, so that starting one costs nothing.
+  # Several products in a row, so that the time to launch them hardly counts.
   chain = 1 if size == 2048 else 10
 
   def product(x, y):
-    for _ in range(chain):  # x stays about as large as it is
+    for _ in range(chain):  # entries of x keep their standard deviation
       x = jnp.einsum("nij,njk->nik", x, y)
     return x
 
@@ -206,7 +208,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def model_args(args: argparse.Namespace) -> dict[str, Any]:
-  """The model's arguments, from the flags."""
+  """The model's arguments, from the flags of `add_model_flags`."""
   more = literal("--model_args", args.model_args, dict)
   return {"variant": args.variant, "dtype_mm": args.dtype, **more}
 
@@ -215,7 +217,7 @@ def literal(flag: str, text: str, kind: type) -> Any:
   """Reads a Python literal.
 
   Raises:
-    ValueError: if it is none of that kind.
+    ValueError: if the text is not a literal of type `kind`.
   """
   try:
     value = ast.literal_eval(text)
@@ -293,7 +295,8 @@ def main(argv: list[str]) -> None:
   )
   if peer:
     theirs, their_cpu = zip(*peer_times, strict=True)
-    # Of each turn, because what else runs on the machine slows both alike.
+    # The ratio within each turn, because other work on the machine slows both
+    # alike.
     ratio = statistics.median(b / a for a, b in zip(times, theirs, strict=True))
     cpu, timms_cpu = statistics.median(cpu_times), statistics.median(their_cpu)
     results["timm_step_ms"] = 1000 * statistics.median(theirs)
@@ -310,5 +313,5 @@ def main(argv: list[str]) -> None:
 
 
 def _copy(state):
-  """The step consumes the state that it gets."""
+  """Copies the state, because the step donates its buffers."""
   return jax.tree.map(lambda x: jnp.array(x, copy=True), state)

@@ -1,7 +1,7 @@
 """timm's train step, to compare with; needs torch and timm.
 
-It lives in a process of its own, since torch and JAX each take all cores:
-`start` runs this file, which answers over its standard streams.
+It runs in its own process, because torch and JAX each start threads on all
+cores: `start` runs this file, which answers over its standard streams.
 """
 
 import json
@@ -13,7 +13,8 @@ from big_crop.bench import peer
 from big_crop.runtime import stop
 from pp_ops.errors import UserError
 
-# Ours: timm's, without the heads and tokens that do not matter for speed.
+# Our model: timm's. Some differ in the class token or the pooling, which hardly
+# changes the speed.
 _NAMES = {
   ("vit", "Ti/16"): "vit_tiny_patch16_224",
   ("vit", "S/16"): "vit_small_patch16_224",
@@ -34,14 +35,14 @@ _NAMES = {
 def start(
   model: str, variant: str, batch: int, res: int, dtype: str
 ) -> Callable[[int], list[float]]:
-  """Builds timm's model of that name and takes two steps.
+  """Builds timm's counterpart of a model, and runs two steps to warm up.
 
   Returns:
-    A function from a number of steps to the seconds per step, and the seconds
-    of CPU per step.
+    A function from a number of steps to [seconds per step, CPU seconds per
+    step].
 
   Raises:
-    ValueError: if timm is not there or has no such model.
+    ValueError: if torch or timm is not installed, or `_NAMES` lacks the model.
   """
   if (model, variant) not in _NAMES:
     known = ", ".join(f"{m} {v}" for m, v in _NAMES)
@@ -52,7 +53,7 @@ def start(
 
 
 def _serve():
-  """First [name, batch, res, dtype], then a number of steps at a time."""
+  """Answers `start`: first [name, batch, res, dtype], then numbers of steps."""
   import timm
   import torch
 

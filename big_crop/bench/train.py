@@ -1,8 +1,8 @@
-"""Pipeline and step together: how much of its time a device waits for data.
+"""Pipeline and step together: how much of its time a device has no work.
 
 Trains a config for some steps, without checkpoints and evaluations. A device
-waits from the moment that it is done with a step until the next one is handed
-to it; what the host does then, but for making the batch, counts too.
+waits from the moment it has finished a step until the host dispatches the next
+one. This includes all that the host does in between, not only making the batch.
 """
 
 import concurrent.futures
@@ -24,14 +24,14 @@ def measure(config, warmup: int, steps: int) -> dict[str, float]:
   """Trains and times.
 
   Args:
-    config: of a run.
+    config: a run's.
     warmup: steps before the clock starts, at least 1.
     steps: steps that are timed.
 
   Returns:
-    `images_per_s` of the whole, `step_images_per_s` of the step alone and
-    `pipeline_images_per_s` of the pipeline alone; `waiting`, the fraction of
-    the time in which the device had nothing to do.
+    `images_per_s` of training, `step_images_per_s` of the step alone,
+    `pipeline_images_per_s` of the pipeline alone, and `waiting`, the fraction
+    of the time in which the device had nothing to do.
   """
   parts = build(config)
   size = config.input.batch_size

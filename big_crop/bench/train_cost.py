@@ -4,9 +4,9 @@ r"""What a train step costs: images per second, memory, parameters, FLOPs.
 
 These are the training columns of Tables 1 and 3 of "ResNet strikes back"
 (arXiv:2110.00476). `all` means its 25 models, each by default at its test
-resolution. The paper's numbers stand beside ours: hours of recipe A1 on V100s,
-and the memory of each V100 at A1's batch size of 2048. The step is that of
-`bench step`, on random images.
+resolution. The numbers of Table 3 stand beside ours: hours of recipe A1 on
+V100s, and the memory of each V100, at A1's batch size of 2048 over all GPUs.
+The step is that of `bench step`, on random images.
 """
 
 from typing import Any

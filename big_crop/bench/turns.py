@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 BATCH = 32
-# Between turns, for the last one's workers to fill their buffers and rest.
+# Between turns, in which the last loader's workers fill their buffers and stop.
 _PAUSE_S = 0.5
 
 
@@ -17,8 +17,8 @@ class Loader(NamedTuple):
 
   Attributes:
     name: what the table calls it.
-    turn: seconds -> (images per second, CPU milliseconds per image) over about
-      as many seconds.
+    turn: seconds -> (images per second, CPU milliseconds per image), measured
+      over about as many seconds.
   """
 
   name: str
@@ -35,9 +35,10 @@ def turn(
 
   Args:
     batches: an endless iterator.
-    buffered: batches that it may have made ahead, which are drawn before.
-    cpu_time: gives the seconds of CPU used so far.
-    seconds: how long.
+    buffered: the most batches that `batches` makes ahead. They are drawn before
+      the clock starts.
+    cpu_time: returns the CPU seconds used so far.
+    seconds: length of the turn.
 
   Returns:
     See `Loader.turn`.
@@ -57,8 +58,9 @@ def take_turns(
   """Gives each loader `repeats` turns of `seconds`, one after the other.
 
   Returns:
-    For each loader its name, the median of `images_per_s` and of
-    `cpu_ms_per_image`, and all their values.
+    For each loader a dict of `name`, the medians `images_per_s` and
+    `cpu_ms_per_image`, and the turns' values `all_images_per_s` and
+    `all_cpu_ms_per_image`.
   """
   turns = [[] for _ in loaders]
   total = repeats * len(loaders)

@@ -1,4 +1,4 @@
-"""What convolutional models share, as PyTorch and timm compute it.
+"""The layers that convolutional models share, as PyTorch and timm compute them.
 
 Convolution, batch norm, pooling, channel attention, stochastic depth, the head.
 """
@@ -13,12 +13,13 @@ import jax.numpy as jnp
 
 from big_crop.models import common, cpu
 
-# He et al., https://arxiv.org/abs/1502.01852, as torchvision has it.
+# The initialiser of He et al., https://arxiv.org/abs/1502.01852, by fan-out, as
+# in torchvision.
 HE = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 def he_grouped(groups):
-  """`HE` with the fan-out of one group, as EfficientNet and RegNet have it."""
+  """`HE` with the fan-out of one group, as in EfficientNet and RegNet."""
   return nn.initializers.variance_scaling(2.0 * groups, "fan_out", "normal")
 
 
@@ -26,13 +27,13 @@ class BatchNorm(nn.Module):
   """Batch norm with PyTorch's statistics; float32 inside.
 
   Ioffe and Szegedy, https://arxiv.org/abs/1502.03167, Algorithms 1 and 2. The
-  batch is normalised by its biased variance and the running variance averages
-  the unbiased one (Flax's averages the biased one). Under `jax.jit` the batch
-  is the global one, on however many devices it lies.
+  batch is normalised by its biased variance, while the running variance
+  averages the unbiased variance; Flax's averages the biased one. Under
+  `jax.jit` the statistics are those of the whole batch over all devices.
 
   Attributes:
     dtype: of the output.
-    momentum: weight of the old running statistics; PyTorch's 1 - momentum.
+    momentum: weight of the old running statistics; 1 - PyTorch's momentum.
     epsilon: added to the variance.
     scale_init, bias_init: initialisers.
   """
@@ -53,8 +54,9 @@ class BatchNorm(nn.Module):
     mean, var = running_mean.value, running_var.value
 
     if train:
-      # One pass over x for both moments, about the running mean: the nearer
-      # that is to the mean, the less the difference below cancels.
+      # One pass over x computes both moments. They are taken about the running
+      # mean, because the subtraction below then loses few digits if the running
+      # mean is near the batch's mean.
       n = x.size // x.shape[-1]
       axes = tuple(range(x.ndim - 1))
       centred = x.astype(common.accumulator(x.dtype)) - mean
@@ -73,17 +75,17 @@ class BatchNorm(nn.Module):
 
 
 class Conv(nn.Module):
-  """Convolution as in PyTorch: symmetric padding, He's fan-out initialiser.
-
-  A bias starts at zero, or, with `kernel_init=common.torch_linear`, as
-  `torch.nn.Conv2d` has it.
+  """Convolution as in PyTorch: symmetric padding; by default initialised by He.
 
   Attributes:
-    features, kernel, stride, groups, dtype, use_bias, kernel_init: as their
-      names say; the kernel is square.
-    same: TensorFlow's padding instead, which with a stride of 2 has the odd
-      pixel at the end.
-    standardise: each filter's weights have mean 0 and deviation 1.
+    features: output channels.
+    kernel: height and width of the kernel.
+    stride, groups, dtype, use_bias: as in PyTorch.
+    kernel_init: initialiser of the kernel. The bias starts at zero, but with
+      `common.torch_linear` as in `torch.nn.Conv2d`.
+    same: use TensorFlow's "SAME" padding, which with a stride of 2 pads the end
+      with the odd pixel.
+    standardise: scale each filter's weights to mean 0 and deviation 1.
   """
 
   features: int
@@ -100,7 +102,7 @@ class Conv(nn.Module):
   def __call__(self, x):
     shape = (self.kernel, self.kernel, x.shape[-1] // self.groups)
     kernel = self.param("kernel", self.kernel_init, (*shape, self.features))
-    if self.standardise:  # as published: epsilon is added to the deviation
+    if self.standardise:  # epsilon is added to the deviation, as published
       kernel -= kernel.mean((0, 1, 2))
       kernel /= kernel.std((0, 1, 2)) + 1e-5
     y = self._convolve(x.astype(self.dtype), kernel.astype(self.dtype))
@@ -123,7 +125,7 @@ class Conv(nn.Module):
       return conv(x, kernel, feature_group_count=self.groups)
     depthwise = 1 < self.groups == x.shape[-1] == self.features
     if depthwise and not self.same:
-      # XLA computes only those places that the stride leaves.
+      # Not wasteful, because XLA computes only the places that the slice keeps.
       return cpu.depthwise(x, kernel)[:, :: self.stride, :: self.stride]
     if self.kernel == 1:
       x = x[:, :: self.stride, :: self.stride]
@@ -143,7 +145,7 @@ def max_pool(x, stride=2):
 
 
 class SqueezeExcite(nn.Module):
-  """Scales each channel by a function of the means of all of them.
+  """Scales each channel by a function of the means of all channels.
 
   Hu et al., https://arxiv.org/abs/1709.01507, equations 2 to 4, with biases.
 
@@ -167,10 +169,10 @@ class SqueezeExcite(nn.Module):
 
 
 class EfficientChannelAttention(nn.Module):
-  """Scales each channel by a function of the means of its neighbours.
+  """Scales each channel by a function of the means of neighbouring channels.
 
   Wang et al., https://arxiv.org/abs/1910.03151: a convolution over the
-  channels, of the kernel size that timm has for their number.
+  channels. The kernel size is the one that timm uses for their number.
   """
 
   dtype: str
@@ -188,12 +190,12 @@ class EfficientChannelAttention(nn.Module):
 
 
 def drop_path(x, rate, train):
-  """Stochastic depth: all pixels and channels of an example, or none."""
+  """Stochastic depth: drops all pixels and channels of an example, or none."""
   return nn.Dropout(rate, (1, 2, 3), deterministic=not train)(x)
 
 
 def classify(x, num_classes, out, *, dropout=0.0, train=False, init=None):
-  """The mean over places, through the dense layer "head" as PyTorch starts it.
+  """Global average pooling, dropout, and the dense layer "head".
 
   To be called from a model's `__call__`.
 
@@ -202,12 +204,13 @@ def classify(x, num_classes, out, *, dropout=0.0, train=False, init=None):
     num_classes: size of the logits; 0 for no dense layer.
     out: dict of activations; gets "pre_logits" [B, c] and "logits".
     dropout: rate before the dense layer.
-    train: whether to drop.
-    init: initialiser of the dense layer's kernel instead of PyTorch's; its
-      biases then start at zero.
+    train: whether dropout is active.
+    init: initialiser of the dense layer's kernel, with biases of zero. None:
+      PyTorch's initial values for both.
 
   Returns:
-    logits [B, num_classes], or "pre_logits" without a dense layer; and `out`.
+    float32 logits [B, num_classes], or "pre_logits" if there is no dense layer;
+    and `out`.
   """
   x = jnp.mean(x, (1, 2), dtype=common.accumulator(x.dtype))
   out["pre_logits"] = x

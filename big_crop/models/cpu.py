@@ -86,8 +86,8 @@ def grouped(
   Returns:
     [B, H', W', features].
   """
-  # As many dense convolutions as there can be of at least 64 channels each,
-  # because the matrix products of fewer are too small to be fast.
+  # Take as many dense convolutions as possible with at least 64 channels each,
+  # because matrix products of fewer channels are too small to be fast.
   divisors = [n for n in range(1, groups + 1) if groups % n == 0]
   parts = max(n for n in divisors if n == 1 or x.shape[-1] >= 64 * n)
   size = groups // parts
@@ -172,7 +172,7 @@ def max_pool(x: jax.Array, stride: int) -> jax.Array:
 
 
 def _shifted(x, kernel, stride, fill=0):
-  """What each place of an odd (h, w) kernel sees, row by row."""
+  """For each place of an odd (h, w) kernel, row by row, the pixels it meets."""
   (_, height, width, _), (kh, kw) = x.shape, kernel
   x = _padded(x, kernel, fill)
   return [

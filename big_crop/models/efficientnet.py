@@ -1,16 +1,17 @@
 """EfficientNet-B0 to B4, and timm's EfficientNetV2-rw-S and M.
 
 Tan and Le, https://arxiv.org/abs/1905.11946, and "EfficientNetV2",
-https://arxiv.org/abs/2104.00298, with PyTorch's paddings and batch norm, so
-that timm's weights give their logits. Initial values are timm's, which are
-those of the authors' code in TensorFlow.
+https://arxiv.org/abs/2104.00298, with PyTorch's paddings and batch norm. With
+timm's weights they compute the same logits as timm does. Initial values are
+timm's, which are those of the authors' code in TensorFlow.
 
-timm's V2-rw follow a figure of the second paper, and were there before its
-code. Unlike timm's later V2-S, they have no plain convolutions in the first
-stage but blocks like those of the next two, 272 channels in the last and 1792
-in the head. Table 4 of "ResNet strikes back" has their numbers of parameters.
-For B2, B3 and B4 it has 9.2, 12.0 and 19.0 million; timm's models, and these,
-have 9.1, 12.2 and 19.3.
+timm made V2-rw-S and M from a figure of the second paper, before the authors
+published code. V2-rw-S differs from timm's later V2-S in three ways: the blocks
+of its first stage are like those of the next two instead of plain convolutions,
+its last stage has 272 channels, and its head has 1792. The numbers of
+parameters of both agree with Table 4 of "ResNet strikes back". For B2, B3 and
+B4 that table has 9.2, 12.0 and 19.0 million; timm's models, and ours, have 9.1,
+12.2 and 19.3.
 """
 
 import functools
@@ -42,8 +43,8 @@ STAGES = {
   ),
 }
 # Channels and blocks of each stage, channels of stem and head. Each variant is
-# the first of its version, its channels multiplied and rounded to a multiple of
-# 8, its numbers of blocks multiplied and rounded up.
+# B0 or V2-rw-S scaled up: the channels are multiplied and rounded to a multiple
+# of 8, the numbers of blocks are multiplied and rounded up.
 VARIANTS = {
   "B0": dict(
     version="1",
@@ -98,10 +99,11 @@ VARIANTS = {
 
 
 class Block(nn.Module):
-  """Convolutions with batch norms, the last without SiLU, and a shortcut.
+  """Convolutions, each with batch norm and, but for the last, SiLU; a shortcut.
 
-  "separable": depthwise, 1x1. "inverted": 1x1, depthwise, 1x1. Both have
-  squeeze-and-excitation before the last. "fused": kernel x kernel, 1x1.
+  The convolutions of "separable" are depthwise, 1x1; of "inverted", 1x1,
+  depthwise, 1x1; both have squeeze-and-excitation before the last. Those of
+  "fused" are kernel x kernel, 1x1.
   """
 
   kind: str
@@ -206,7 +208,7 @@ class EfficientNet(nn.Module):
     x = conv(self.stem, 3, 2, name="conv_stem")(image)
     x = nn.silu(norm(name="bn1")(x, train=train))
     out = {"stem": x}
-    # timm's rates, of which the last is one block short of `drop_path`.
+    # As in timm, the rate would reach `drop_path` one block after the last.
     blocks = sum(self.depths)
     rates = iter(common.drop_path_rates(self.drop_path, blocks + 1))
     for i, (kind, kernel, stride, expansion) in enumerate(STAGES[self.version]):
@@ -224,7 +226,7 @@ class EfficientNet(nn.Module):
       out[f"stage{i + 1}"] = x
     x = conv(self.head, 1, 1, name="conv_head")(x)
     x = out["encoded"] = nn.silu(norm(name="bn2")(x, train=train))
-    # Uniform, below 1 / sqrt(num_classes).
+    # Uniform in +- 1 / sqrt(num_classes).
     init = nn.initializers.variance_scaling(1 / 3, "fan_out", "uniform")
     return convolution.classify(
       x, self.num_classes, out, dropout=self.dropout, train=train, init=init
@@ -236,9 +238,9 @@ def Model(num_classes, *, variant="B0", **kw):
 
   Calling it on images [B, H, W, 3] returns float32 logits [B, num_classes] and
   a dict of activations: "stem", "stage1" to "stage7" ("stage6" in V2),
-  "encoded" [B, h, w, c], the last of which is pooled, "pre_logits" [B, c],
-  "logits". Running statistics are in "batch_stats". The parameters are named as
-  in timm: conv_stem, bn1, blocks_0_0/conv_dw, blocks_0_0/bn1, ...,
+  and "encoded", all [B, h, w, c]; "pre_logits" [B, c], the mean of "encoded";
+  "logits". Running statistics are in "batch_stats". The parameters are named
+  nearly as in timm: conv_stem, bn1, blocks_0_0/conv_dw, blocks_0_0/bn1, ...,
   blocks_0_0/se/fc1, blocks_0_0/se/fc2, ..., conv_head, bn2, and head for its
   classifier.
 
@@ -251,8 +253,9 @@ def Model(num_classes, *, variant="B0", **kw):
       widths, depths: channels and blocks of each stage;
       stem, head: channels of the first and the last convolution;
       dropout: rate before the head;
-      drop_path: stochastic depth rate, linear in a block's number; each example
-        draws its own;
+      drop_path: stochastic depth rate. It grows linearly over the blocks, and
+        the last block's is just below drop_path; each example is drawn
+        separately;
       dtype_mm: see `common.DTYPES`.
 
   Returns:

@@ -1,9 +1,9 @@
-"""RegNetY-4GF to 32GF, as timm has them.
+"""RegNetY-4GF to 32GF, as in timm.
 
 Radosavovic et al., "Designing Network Design Spaces",
-https://arxiv.org/abs/2003.13678, with timm's initial values. A block
-is a ResNet's bottleneck that is nowhere narrower than its output, with
-squeeze-and-excitation after the 3x3 convolution.
+https://arxiv.org/abs/2003.13678, with timm's initial values. A block is a
+ResNet's bottleneck whose convolutions all have as many channels as its output,
+with squeeze-and-excitation after the 3x3 convolution.
 """
 
 import functools
@@ -13,8 +13,8 @@ import flax.linen as nn
 from big_crop.models import common, convolution
 from pp_ops.errors import UserError
 
-# What timm makes of the paper's numbers for each: blocks and channels of each
-# stage, the latter multiples of the channels of a group of the 3x3 convolution.
+# Blocks and channels of each stage, and channels in a group of the 3x3
+# convolutions, as timm computes them from the paper's parameters.
 VARIANTS = {
   "Y-4GF": dict(
     depths=(2, 6, 12, 2), widths=(128, 192, 512, 1088), group_width=64
@@ -63,7 +63,7 @@ class Block(nn.Module):
     y = nn.relu(conv_norm(x, 1, 1, "conv1"))
     groups = self.width // self.group_width
     y = nn.relu(conv_norm(y, 3, self.stride, "conv2", groups))
-    hidden = round(x.shape[-1] / 4)  # of the block's input
+    hidden = round(x.shape[-1] / 4)  # a quarter of the block's input channels
     y = convolution.SqueezeExcite(hidden, self.dtype, name="se")(y)
     y = conv_norm(y, 1, 1, "conv3", scale=0.0 if self.zero_init_last else 1.0)
     if self.stride != 1 or x.shape[-1] != self.width:
@@ -156,13 +156,13 @@ def Model(num_classes, *, variant="Y-4GF", **kw):
       regnety_080, regnety_160 and regnety_320.
     **kw: these override the variant:
       depths, widths: blocks and channels of each stage;
-      group_width: channels of a group of the 3x3 convolutions;
+      group_width: channels in a group of the 3x3 convolutions;
       stem: channels of the first convolution, 32;
       zero_init_last: start the last batch norm scale of each block at zero,
         timm's default;
       dropout: rate before the head;
       drop_path: stochastic depth rate of the last block, see
-        `common.drop_path_rates`; each example draws its own;
+        `common.drop_path_rates`; each example is drawn separately;
       dtype_mm: see `common.DTYPES`.
 
   Returns:

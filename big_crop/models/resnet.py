@@ -2,8 +2,8 @@
 
 He et al., https://arxiv.org/abs/1512.03385, with the stride in the 3x3
 convolution of the bottleneck (Goyal et al., https://arxiv.org/abs/1706.02677)
-and PyTorch's paddings, so that the weights of torchvision and timm give their
-logits. The variants are timm's: ResNet-D (He et al.,
+and PyTorch's paddings. With the weights of torchvision or timm it computes the
+same logits as they do. The variants are timm's: ResNet-D (He et al.,
 https://arxiv.org/abs/1812.01187), squeeze-and-excitation and SENet-154 (Hu et
 al., https://arxiv.org/abs/1709.01507), efficient channel attention (Wang et
 al., https://arxiv.org/abs/1910.03151) and ResNeXt (Xie et al.,
@@ -20,7 +20,7 @@ from pp_ops.errors import UserError
 
 # variant: (blocks per stage, whether they are bottlenecks)
 VARIANTS = {
-  "10": ((1, 1, 1, 1), False),  # timm's name; for smoke runs
+  "10": ((1, 1, 1, 1), False),  # for smoke runs
   "18": ((2, 2, 2, 2), False),
   "34": ((3, 4, 6, 3), False),
   "50": ((3, 4, 6, 3), True),
@@ -30,7 +30,7 @@ VARIANTS = {
   "269": ((3, 30, 48, 8), True),
 }
 
-# What else has a name: arguments of `ResNet`.
+# Further names of variants -> arguments of `ResNet`.
 MODIFIED = {
   "50d": dict(variant="50", deep_stem=True, avg_down=True),
   "se50": dict(variant="50", se_ratio=1 / 16),
@@ -107,7 +107,7 @@ class Block(nn.Module):
       if not last:
         y = nn.relu(y)
     if self.se_ratio:
-      # timm rounds the bottleneck to a multiple of 8.
+      # Rounded to a multiple of 8, as in timm.
       hidden = max(8, int(features * self.se_ratio + 4) // 8 * 8)
       y = convolution.SqueezeExcite(hidden, self.dtype, name="se")(y)
     if self.eca:
@@ -115,7 +115,7 @@ class Block(nn.Module):
 
     if strides != 1 or x.shape[-1] != features:
       if self.avg_down and strides != 1:
-        # A window that hangs over the edge averages what is inside.
+        # A window that reaches over the edge averages only pixels of the image.
         window = (strides, strides)
         x = nn.avg_pool(x, window, window, "SAME", count_include_pad=False)
         strides = 1
@@ -182,7 +182,7 @@ class ResNet(nn.Module):
 
   def torch_layers(self):
     stem = [("conv1", "conv1", "conv")]
-    if self.deep_stem:  # in timm a sequence, with activations in between
+    if self.deep_stem:  # an nn.Sequential in timm, where ReLUs count as layers
       stem = [
         ("conv1.0", "stem_conv1", "conv"),
         ("conv1.1", "stem_bn1", "batch_norm"),
@@ -190,7 +190,7 @@ class ResNet(nn.Module):
         ("conv1.4", "stem_bn2", "batch_norm"),
         ("conv1.6", "conv1", "conv"),
       ]
-    # The average pooling is layer 0 of a shortcut, though it has no weights.
+    # timm counts the average pooling as layer 0 of the shortcut.
     conv, norm = (1, 2) if self.avg_down else (0, 1)
     block = [
       *((f"conv{i}", f"conv{i}", "conv") for i in (1, 2, 3)),
@@ -266,10 +266,11 @@ def Model(num_classes, *, variant=50, **kw):
   Calling it on images [B, H, W, 3] returns float32 logits [B, num_classes] and
   a dict of activations: "stem", "layer1" to "layer4" [B, h, w, c],
   "pre_logits" [B, c], "logits". Running statistics are in "batch_stats". The
-  parameters are named as in torchvision: conv1, bn1, layer1_0/conv1, ...,
-  layer1_0/downsample_conv, layer1_0/downsample_bn, ..., and head for its fc;
-  besides stem_conv1, stem_bn1, stem_conv2, stem_bn2 before conv1 (deep_stem)
-  and layer1_0/se/fc1, layer1_0/se/fc2, ... (se_ratio) or layer1_0/se (eca).
+  parameters are named nearly as in torchvision: conv1, bn1, layer1_0/conv1,
+  ..., layer1_0/downsample_conv, layer1_0/downsample_bn, ..., and head for its
+  fc. With deep_stem, stem_conv1, stem_bn1, stem_conv2 and stem_bn2 come before
+  conv1. With se_ratio there are layer1_0/se/fc1, layer1_0/se/fc2, ..., with eca
+  layer1_0/se, ....
 
   Args:
     num_classes: size of the logits; 0 for no head: "pre_logits" is returned.
@@ -282,25 +283,27 @@ def Model(num_classes, *, variant=50, **kw):
         pixels;
       deep_stem: three 3x3 convolutions of width / 2, width / 2 and width
         channels instead of the 7x7 one;
-      stem_widths: other channels of these three;
+      stem_widths: the channels of these three, if others;
       avg_down: where the stride is 2, a shortcut is averaged over 2x2 pixels
         before its 1x1 convolution;
       down_kernel: kernel size of a shortcut's convolution of stride 2, 1;
-      se_ratio: width of a squeeze-and-excitation's bottleneck by that of its
-        block's output, after whose last batch norm it comes; 0 for none;
-      eca: efficient channel attention in its place;
-      reduce_first: by how much the first 1x1 convolution of a bottleneck is
-        narrower than its 3x3 one, 1;
-      groups, base_width: the 3x3 convolution of a bottleneck is in `groups`
-        groups of `base_width` channels in the first stage, 1 and 64;
-      grouped_reduce: its first 1x1 convolution is in `groups` groups, too, and
-        initial values are PyTorch's. With small_stem and x50_32x4d, the
-        ResNeXt-50 for CIFAR of https://github.com/weiaicunzai/pytorch-cifar100;
+      se_ratio: squeeze-and-excitation after the last batch norm of each block,
+        with a bottleneck of se_ratio times the block's output channels; 0 for
+        none;
+      eca: efficient channel attention in the same place;
+      reduce_first: the first 1x1 convolution of a bottleneck has this many
+        times fewer channels than the 3x3 one, 1;
+      groups, base_width: the 3x3 convolution of a bottleneck has `groups`
+        groups, each of `base_width` channels in the first stage, 1 and 64;
+      grouped_reduce: the first 1x1 convolution of a bottleneck has `groups`
+        groups, too, and initial values are PyTorch's. With small_stem and
+        x50_32x4d this is the ResNeXt-50 for CIFAR of
+        https://github.com/weiaicunzai/pytorch-cifar100;
       zero_init_last: start the last batch norm scale of each block at zero
         (Goyal et al., section 5.1), timm's default;
       dropout: rate before the head;
       drop_path: stochastic depth rate of the last block, see
-        `common.drop_path_rates`; each example draws its own;
+        `common.drop_path_rates`; each example is drawn separately;
       dtype_mm: see `common.DTYPES`.
 
   Returns:

@@ -1,14 +1,14 @@
 """config -> optax chain: clipping, update rule, decay, schedules, freezing.
 
-Each has a file:
+`make` builds the chain. The modules:
 
-schedules            the learning-rate schedules: step -> factor
-schedules_by_epoch   what they have by the epoch: `per`, and noise
+schedules            learning-rate schedules: step -> factor
+schedules_by_epoch   what a schedule does once per epoch: `per`, `lr_noise`
 scaling              the learning rate at another batch size
 factories            the update rules by name, and `register` for your own
 agc                  adaptive gradient clipping
 layout               which axes of a parameter are inputs, which outputs
-the others           update rules that optax lacks
+all others           update rules that optax lacks, one or two a module
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,35 +57,35 @@ def make(
       u = rule(clip(g))
       p - f(t) * (lr * lr_mult * u + wd * wd_mult * p)
 
-  so weight decay is decoupled (Loshchilov & Hutter, arXiv:1711.05101,
+  Weight decay is then decoupled (Loshchilov & Hutter, arXiv:1711.05101,
   Algorithm 2): scaled by the schedule f, but not by the learning rate. That is
-  `wd_in = "update"`. With "gradient" it is an L2 penalty,
+  `wd_in = "update"`. With "gradient", weight decay is an L2 penalty:
 
       u = rule(clip(g) + wd * wd_mult * p)
       p - f(t) * lr * lr_mult * u
 
-  and with "rule" it is where the rule has it (LAMB, LARS, AdamP), which also
-  leaves it to be scaled by the learning rate.
+  With "rule", the update rule itself decays the weights (LAMB, LARS, AdamP), so
+  that the decay is scaled by the learning rate, too.
 
   Keys of `config`:
     optax_name: the rule; see `factories.build`.
-    optax: its keyword arguments. Default none.
+    optax: the rule's keyword arguments. Default none.
     lr: the base learning rate.
     wd: the base weight decay. Default 0.
-    wd_in: where it is, as above. Default update.
-    lr_mults, wd_mults: lists of (regex, factor > 0 or >= 0) over parameter
-      names, first match wins. Without a match a parameter has factor 1 and no
-      weight decay, respectively; `wd_mults` is `[(".*/kernel$", 1.0)]` unless
-      given.
+    wd_in: where weight decay acts, as above. Default "update".
+    lr_mults, wd_mults: lists of (regex, factor) over parameter names; the first
+      match wins. Factors of lr_mults are > 0, those of wd_mults >= 0. A
+      parameter without a match has lr_mult 1, and wd_mult 0. `wd_mults` is
+      `[(".*/kernel$", 1.0)]` unless given.
     schedule: a dict for `schedules.make`, or a list of (regex, dict or None)
       that covers every parameter. None freezes: no update, no decay, no
       optimiser state. Default constant.
     grad_clip_norm: the largest global norm of the gradients of all parameters
       that are not frozen. Default none.
-    agc: the clip factor of adaptive gradient clipping; not with the former.
-      Default none.
-    agc_exclude: regexes of parameters that it leaves alone. Default none here,
-      but the head in `big_crop.config`.
+    agc: the clip factor of adaptive gradient clipping, which excludes
+      grad_clip_norm. Default none.
+    agc_exclude: regexes of parameters that `agc` does not clip. Default none
+      here, but the head in `big_crop.config`.
 
   Args:
     config: a ConfigDict or dict; other keys are ignored.
@@ -93,15 +93,16 @@ def make(
     total_steps: steps of the whole run.
     batch_size: examples per step, over all devices.
     data_size: examples per epoch.
-    split_outputs: the model's, where it has any; see `layout.splits_output`.
+    split_outputs: the model's patterns; None: see `layout.splits_output`.
 
   Returns:
-    The transformation, whose updates are to be added to the parameters, and
-    the schedule functions f, step -> factor, one for each pattern that is not
-    frozen, in the order of the config.
+    The transformation, whose updates are to be added to the parameters; and
+    the schedule functions f, step -> factor, one for each pattern of `schedule`
+    that is not frozen, in the order of the config.
 
   Raises:
-    ValueError: one line, for everything above that does not hold.
+    ValueError: in one line, for a key that is missing or has a wrong value, and
+      for a regex that is no parameter's first match.
   """
   for key in ("optax_name", "lr"):
     if config.get(key) is None:
@@ -134,7 +135,8 @@ def make(
   )
   rule, after = _clip_decay_and_rule(config, names, wd_in, decay, split_outputs)
 
-  # One group for each combination that occurs, each with a chain of its own.
+  # optax.partition needs one chain for each combination of schedule, learning
+  # rate and weight decay that occurs.
   group_of, groups = {}, {}
   for name in names:
     fn = fns[schedule_of[name]]
@@ -172,7 +174,7 @@ def _clip_decay_and_rule(
   decay: Any,
   split_outputs: Sequence[str] | None,
 ) -> tuple[optax.GradientTransformation, list[optax.GradientTransformation]]:
-  """Returns what comes before, and after, the learning rate."""
+  """Returns the transformations before and after the learning rate."""
   name = config["optax_name"]
   rule = build(
     name,

@@ -1,4 +1,4 @@
-"""AdamP: Adam whose steps do not lengthen weights that only have a direction.
+"""AdamP: Adam whose steps do not lengthen scale-invariant weights.
 
 Heo et al., "AdamP: Slowing Down the Slowdown for Momentum Optimizers on
 Scale-invariant Weights" (https://arxiv.org/abs/2006.08217), Algorithm 2.
@@ -27,27 +27,27 @@ def scale_by_adamp(
   weight_decay: Any = None,
   split_outputs: Sequence[str] | None = None,
 ) -> optax.GradientTransformation:
-  """Adam's direction without its part along the parameter, if scale-invariant.
+  """Adam's direction, without its part along a scale-invariant parameter.
 
-  A parameter w counts as scale-invariant if its gradient g is orthogonal to it,
-  |cos(w, g)| < delta / sqrt(dim(w)). Then the direction p becomes its
-  projection p - (w / ||w||) (w / ||w||) . p. As in the authors' code, this is
-  tried for all units at once (the norms, cosines and dimensions are each
-  unit's, and the largest cosine decides), and where it fails for the parameter
-  as a whole. Biases and scales are left to Adam.
+  A parameter w counts as scale-invariant if its gradient g is nearly orthogonal
+  to w: |cos(w, g)| < delta / sqrt(dim(w)). Then the direction p is projected,
+  to p - (w / ||w||) (w / ||w||) . p. As in the authors' code, the test is made
+  first unit by unit: each unit has its own norm, cosine and dimension, and all
+  units are projected if the largest cosine passes. Otherwise the parameter as a
+  whole is tested. Biases and scales get Adam's direction.
 
   Args:
     b1: decay of the mean of gradients.
-    b2: decay of the mean of their squares.
-    eps: added to the root of the latter, and to norms.
+    b2: decay of the mean of squared gradients.
+    eps: added to the root of the mean square, and to norms.
     delta: how orthogonal a gradient must be.
-    wd_ratio: by which weight decay is multiplied for what was projected.
+    wd_ratio: factor of the weight decay of parameters that were projected.
     nesterov: whether b1 m + (1 - b1) g takes the place of the mean m. timm's
       `--opt adamp` is this, with a `wd_ratio` of 0.01.
-    weight_decay: `optim.make`'s, by `config.wd_in = "rule"`: a tree like the
-      parameters' of floats. It is added to the direction, so that it is
-      multiplied by the learning rate.
-    split_outputs: `optim.make`'s.
+    weight_decay: given by `optim.make` if `config.wd_in = "rule"`: a tree of
+      floats like the parameters. The decay is added to the direction and
+      therefore multiplied by the learning rate.
+    split_outputs: given by `optim.make`.
 
   Returns:
     The transformation.
@@ -83,9 +83,9 @@ def scale_by_adamp(
 
 
 def _project(step, gradient, param, axes, delta, eps):
-  """Returns the step, projected where it should be, and whether it was."""
+  """Returns the step, projected if scale-invariant, and whether it is that."""
   result, projected = step, False
-  # The last that applies stays: units go before the whole.
+  # The units come last, because their projection replaces that of the whole.
   for over in (tuple(range(param.ndim)), axes):
     dot = lambda x, y, over=over: jnp.sum(x * y, over, keepdims=True)
     size = lambda x, dot=dot: jnp.sqrt(dot(x, x))

@@ -1,4 +1,4 @@
-"""Adaptive gradient clipping, by the norm of each unit's weights.
+"""Adaptive gradient clipping: a unit's gradient relative to its weights.
 
 Brock et al., "High-Performance Large-Scale Image Recognition Without
 Normalization" (https://arxiv.org/abs/2102.06171), equation 3.
@@ -23,15 +23,15 @@ def adaptive_grad_clip(
 
       G_i <- min(1, clipping max(||W_i||, eps) / ||G_i||) G_i
 
-  optax's function of this name finds the units by the number of axes, which is
-  wrong for attention's output [heads, head_dim, d] and position embeddings;
-  this one asks `layout`.
+  optax's function of this name tells the units by the number of axes, which is
+  wrong for attention's output [heads, head_dim, d] and for position embeddings.
+  Here `layout` tells them by the parameter's name.
 
   Args:
     clipping: lambda, the largest ratio of the norms.
-    exclude: names of parameters to leave alone. The paper leaves the last
-      layer.
-    eps: the least norm of weights, so that zeros can move.
+    exclude: names of parameters that are not clipped. The paper excludes the
+      last layer.
+    eps: the least ||W_i||, so that weights of zero get a gradient.
     split_outputs: see `layout.splits_output`.
 
   Returns:

@@ -19,8 +19,9 @@ class AroundLearningRate(NamedTuple):
 
   Attributes:
     before: maps gradients to an ascent direction.
-    after: sees that direction times minus the learning rate and the schedule,
-      for some of the parameters at a time.
+    after: gets this direction times minus the learning rate and the schedule.
+      It is applied to each group of parameters with the same schedule and
+      factors separately.
   """
 
   before: optax.GradientTransformation
@@ -30,7 +31,7 @@ class AroundLearningRate(NamedTuple):
 Rule = optax.GradientTransformation | AroundLearningRate
 Factory = Callable[..., Rule]
 
-# Those that need the loss, or that bring a learning rate of their own.
+# These need the loss, are a learning rate, or bring their own.
 _NOT_UPDATE_RULES = {
   "scale_by_backtracking_linesearch",
   "scale_by_distance_over_gradients",
@@ -41,13 +42,15 @@ _NOT_UPDATE_RULES = {
   "scale_by_zoom_linesearch",
 }
 
-# Arguments that `optim.make` gives to a rule that has them: what to do instead.
+# Arguments that `optim.make` passes itself, and so config.optax must not have;
+# and what to set instead.
 _GIVEN = {
   "weight_decay": "set config.wd, and config.wd_in='rule'",
   "split_outputs": "the model says it, see big_crop.models",
 }
 
-# Arguments of whatever rule that are at least 0: the most that they can be.
+# The largest values of arguments with these names, whatever the rule; the least
+# is 0.
 _MOST = {"b1": 1, "b2": 1, "decay": 1, "eps": math.inf, "eps_root": math.inf}
 
 _FACTORIES: dict[str, Factory] = {
@@ -64,12 +67,13 @@ def register(name: str) -> Callable[[Factory], Factory]:
       def scale_by_my_rule(beta=0.9):
         return optax.chain(...)
 
-  What it returns maps gradients to an ascent direction, like optax's
-  `scale_by_*`: learning rate, weight decay, schedule and sign come after it,
-  unless it returns an `AroundLearningRate`. A factory with an argument
-  `weight_decay` can be used with `config.wd_in = "rule"` and then gets a tree
-  of floats, like the parameters that are not frozen; otherwise None. One with
-  an argument `split_outputs` gets the model's; see `optim.layout`.
+  The factory returns a transformation of gradients into an ascent direction,
+  like optax's `scale_by_*`, because `optim.make` applies learning rate, weight
+  decay, schedule and sign after it; or it returns an `AroundLearningRate`. A
+  factory with an argument `weight_decay` can be used with
+  `config.wd_in = "rule"`: it then gets a tree of floats, like the parameters
+  that are not frozen, and otherwise None. A factory with an argument
+  `split_outputs` gets the model's; see `optim.layout`.
 
   Args:
     name: a new name.
@@ -100,11 +104,14 @@ def build(
       SGD), `ema`, or a registered name. Full optimisers such as `adam` are
       left out: they end in the learning rate and the minus sign.
     kwargs: `config.optax`.
-    weight_decay: the tree for a rule that decays weights itself.
-    split_outputs: for a rule that treats units apart; see `optim.layout`.
+    weight_decay: see `register`; None unless `config.wd_in = "rule"`.
+    split_outputs: see `register`.
 
   Returns:
-    The transformation.
+    The rule.
+
+  Raises:
+    ValueError: in one line, for an unknown rule, or a wrong argument of it.
   """
   if name not in _FACTORIES:
     raise names.unknown("config.optax_name", name, _FACTORIES)
@@ -152,8 +159,8 @@ def _arguments(factory: Factory) -> Mapping[str, inspect.Parameter]:
 def add_decay(weight_decay: Any) -> optax.GradientTransformation:
   """Adds to each update its parameter times its weight decay.
 
-  The decays are a tree of floats like the parameters; optax.add_decayed_weights
-  has one for all of them.
+  The decays are a tree of floats like the parameters. optax.add_decayed_weights
+  takes only one decay for all parameters.
   """
   add = lambda update, param, decay: update + decay * param
   return optax.stateless(

@@ -33,19 +33,19 @@ def scale_by_lamb(
       x <- x - lr ||x|| / ||u|| u
 
   where a norm of zero makes the ratio 1. As in timm (and NVIDIA's LAMB), but
-  not in the paper, parameters without weight decay are left to Adam. timm's
-  class clips the gradients' global norm to 1 unless told otherwise: that is
-  `config.grad_clip_norm = 1.0`. Weight decay apart from the rule, timm's
-  `decoupled_decay`, is `config.wd_in = "update"` with `always_adapt`, but for
-  wd, which is then not multiplied by lr.
+  not in the paper, parameters without weight decay get Adam's direction. timm's
+  LAMB clips the gradients' global norm to 1 by default; here this is
+  `config.grad_clip_norm = 1.0`. timm's `decoupled_decay` with `always_adapt` is
+  `config.wd_in = "update"` with `always_adapt` here, except that timm
+  multiplies the weight decay by the learning rate.
 
   Args:
     b1: decay of the mean of gradients.
-    b2: decay of the mean of their squares.
-    eps: added to the root of the latter.
+    b2: decay of the mean of squared gradients.
+    eps: added to the root of the mean square.
     always_adapt: whether all parameters have a ratio, as in the paper.
-    weight_decay: `optim.make`'s, by `config.wd_in = "rule"`: a tree like the
-      parameters' of floats.
+    weight_decay: given by `optim.make` if `config.wd_in = "rule"`: a tree of
+      floats like the parameters.
 
   Returns:
     The transformation.
@@ -79,8 +79,9 @@ def scale_by_lars(
       w <- w - lr v
 
   where a norm of zero makes the ratio 1. As in timm, parameters without weight
-  decay have a ratio of 1, and the learning rate is outside of the momentum; the
-  paper has it inside, which differs only where it changes.
+  decay have a ratio of 1, and the learning rate multiplies the momentum. In the
+  paper the momentum contains the learning rate, which only makes a difference
+  while the learning rate changes.
 
   Args:
     momentum: m.
@@ -88,8 +89,8 @@ def scale_by_lars(
     trust_coefficient: eta.
     eps: keeps the denominator from zero.
     always_adapt: whether all parameters have a ratio, as in the paper.
-    weight_decay: `optim.make`'s, by `config.wd_in = "rule"`: a tree like the
-      parameters' of floats.
+    weight_decay: given by `optim.make` if `config.wd_in = "rule"`: a tree of
+      floats like the parameters.
 
   Returns:
     The transformation.
@@ -114,7 +115,7 @@ def scale_by_lars(
 
 
 def _check_some_adapt(rule: str, weight_decay: Any, always_adapt: bool) -> None:
-  """Raises where no parameter would have a trust ratio."""
+  """Raises an error if no parameter would have a trust ratio."""
   if not (always_adapt or any(jax.tree.leaves(weight_decay))):
     raise UserError(
       f"{rule} adapts parameters with weight decay, and none has any: set"

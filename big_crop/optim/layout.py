@@ -2,12 +2,14 @@
 
 A unit is one output of a layer: a column of a dense kernel [d_in, d_out], a
 filter of a convolution [height, width, channels, d_out], a column of an
-attention's output [heads, head_dim, d]. Their last axis is the outputs.
+attention's output kernel [heads, head_dim, d]. The last axis of these kernels
+runs over the outputs.
 
-An attention's query, key and value have kernels [d, heads, head_dim] instead,
-whose outputs are all axes but the first. Neither the shape nor the number of
-axes tells the two apart; the name does. `FLAX_SPLITS` has the names that Flax's
-attention gives them. A model with other names says so; see `big_crop.models`.
+In the kernels [d, heads, head_dim] of an attention's query, key and value, all
+axes but the first run over the outputs. Only the name tells these kernels from
+an attention's output kernel, because both have three axes. `FLAX_SPLITS` has
+the names that Flax's attention gives to query, key and value. A model with
+other names declares them; see `big_crop.models`.
 """
 
 import re
@@ -22,14 +24,15 @@ def splits_output(
 ) -> bool:
   """Returns whether all axes of a kernel but the first are outputs.
 
-  True of the names that match one of `split_outputs`, by default `FLAX_SPLITS`.
+  That is so if its name matches one of the regexes `split_outputs`, by default
+  `FLAX_SPLITS`.
   """
   patterns = FLAX_SPLITS if split_outputs is None else split_outputs
   return any(re.fullmatch(pattern, name) for pattern in patterns)
 
 
 def is_vector(name: str, ndim: int) -> bool:
-  """Returns whether a parameter is a bias, whatever its axes, or a scale."""
+  """Returns whether a parameter is a scale, or a bias of any shape."""
   return ndim < 2 or name.endswith("bias")
 
 
@@ -38,8 +41,8 @@ def input_axes(
 ) -> tuple[int, ...]:
   """Returns the axes over which the norm of one unit is taken.
 
-  These are the axes of the inputs for a kernel. What is not a kernel, such as a
-  bias or a position embedding, counts as one unit, and has all its axes here.
+  For a kernel these are the axes of its inputs. Any other parameter, such as a
+  bias or a position embedding, counts as one unit: all of its axes.
   """
   if ndim < 2 or not name.endswith("kernel"):
     return tuple(range(ndim))

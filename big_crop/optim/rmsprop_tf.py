@@ -1,4 +1,4 @@
-"""RMSProp as TensorFlow 1 has it, and the recipes of EfficientNet with it.
+"""RMSProp as in TensorFlow 1, with which EfficientNet was trained.
 
 Tieleman and Hinton, "Lecture 6.5 - RMSProp", COURSERA: Neural Networks for
 Machine Learning, 2012; `tf.compat.v1.train.RMSPropOptimizer`.
@@ -16,24 +16,25 @@ def scale_by_rmsprop_tf(
   momentum: float = 0.9,
   lr_in_momentum: bool = True,
 ) -> optax.GradientTransformation | AroundLearningRate:
-  """Momentum of gradients over their root mean square.
+  """Momentum of gradients that are divided by their root mean square.
 
       ms <- decay ms + (1 - decay) g^2, from ms = 1
       mom <- momentum mom + lr g / sqrt(ms + eps)
       x <- x - mom
 
-  PyTorch starts at ms = 0 and adds eps outside of the root, which takes the
-  first steps at another size altogether.
+  PyTorch's RMSProp starts from ms = 0 and adds eps outside of the root, which
+  makes the size of its first steps very different.
 
   Args:
     decay: of the mean square; timm calls it alpha.
     eps: added inside the root.
     momentum: 0 for none.
-    lr_in_momentum: whether the learning rate is inside the momentum, as above,
-      or multiplies it, as in PyTorch. They differ where it changes.
+    lr_in_momentum: whether the momentum contains the learning rate, as above,
+      or is multiplied by it, as in PyTorch. This only makes a difference while
+      the learning rate changes.
 
   Returns:
-    The transformation, in two parts where the learning rate comes between them.
+    The transformation, or its two parts if the learning rate comes between.
   """
   rms = optax.scale_by_rms(decay, eps, initial_scale=1.0, eps_in_sqrt=True)
   if not momentum:

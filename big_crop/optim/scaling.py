@@ -13,7 +13,7 @@ def scaled_lr(
   Args:
     lr: the learning rate at `base`.
     batch_size: examples per step, over all devices.
-    base: examples per step that `lr` is for.
+    base: the batch size that `lr` was found at.
     rule: `linear`, for SGD and RMSProp (Goyal et al., arXiv:1706.02677, section
       2.1), or `sqrt`, for Adam, AdamP and LAMB (Krizhevsky, arXiv:1404.5997;
       "ResNet strikes back", appendix B).

@@ -12,7 +12,7 @@ from big_crop.optim import schedules_by_epoch
 from pp_ops.errors import UserError
 
 UNITS = ("steps", "examples", "epochs", "percent")
-# The keys of each decay; those that are durations without their unit.
+# decay_type -> its keys. Durations are written without their unit.
 _DECAYS = {
   "constant": (),
   "cosine": ("min_factor", "warmup_prefix"),
@@ -23,8 +23,7 @@ _DECAYS = {
 _DURATIONS = ("warmup", "cooldown", "decay", "milestones")
 _COMMON = ("decay_type", "warmup", "warmup_init", "cooldown", "per", "lr_noise")
 
-
-# Of the values; that of all others is a number.
+# The types of values. Keys that are not listed take numbers.
 _KINDS = {
   "decay_type": str,
   "per": str,
@@ -43,22 +42,27 @@ def to_steps(
   total_steps: int | None = None,
   default: int | None = None,
 ) -> int | None:
-  """Reads a duration given in whichever unit, as big_vision does.
+  """Reads a duration in any of the units of big_vision's configs.
 
-  `{prefix}_steps`, `{prefix}_examples`, `{prefix}_epochs` or
-  `{prefix}_percent` (a fraction in [0, 1] of all steps). Anything but 0 comes
-  to at least one step; halves round to even.
+  The key is `{prefix}_steps`, `{prefix}_examples`, `{prefix}_epochs` or
+  `{prefix}_percent`, which is a fraction in [0, 1] of all steps. Examples,
+  epochs and percent are rounded to whole steps, halves to even, and to at least
+  one step unless the value is 0.
 
   Args:
     prefix: e.g. `warmup`.
-    config: the keys are looked up here; None counts as absent.
+    config: has the key; None counts as absent.
     batch_size: examples per step, over all devices.
     data_size: examples per epoch.
     total_steps: steps of the whole run.
-    default: what to return when no unit is given.
+    default: what to return if no key is given.
 
   Returns:
     A number of steps, or `default`.
+
+  Raises:
+    ValueError: in one line, for two keys, a value out of range, or a unit whose
+      size (batch_size, data_size or total_steps) is not given.
   """
   given = {
     unit: config[f"{prefix}_{unit}"]
@@ -113,7 +117,7 @@ def make(
       f(s) = rise(s) * decay(s) * min(1, (T - s) / C) * (1 + noise(epoch of s))
       rise(s) = min(1, w0 + (1 - w0) s / W)
 
-  where a W or C of 0 drops its factor, and with q = (s - W) / (T - W)
+  where a W or C of 0 drops its factor. With q = (s - W) / (T - W), for s >= W,
 
       constant  decay = 1
       cosine    decay = m + (1 - m) (1 + cos(pi q)) / 2
@@ -122,9 +126,9 @@ def make(
       rsqrt     decay = 1 / sqrt(1 + (s - W) / timescale)   arXiv:2106.04560
       step      decay = decay_rate ^ (drops up to step s)   arXiv:1512.03385
 
-  for s >= W, and 1 before. So the first update has factor w0 when there is a
-  warmup, step W has exactly 1 (but see `warmup_prefix` and step), and cosine
-  and linear would reach m at step T.
+  and decay = 1 for s < W. So with a warmup the first update has factor w0, and
+  step W has factor 1, unless `warmup_prefix` is False or decay_type is step.
+  Cosine and linear would reach m at step T, after the last step.
 
   Keys of `config`:
     decay_type: default constant.
@@ -133,23 +137,27 @@ def make(
     warmup_init: w0 in [0, 1]. Default 0; with a warmup and `per="epoch"` it
       must be given.
     min_factor: m in [0, 1], for cosine and linear. Default 0.
-    warmup_prefix: False has cosine and linear with q = s / T, so that the
-      warmup lies over their beginning, as in timm unless told otherwise.
+    warmup_prefix: False makes cosine and linear begin at step 0 (q = s / T), so
+      that the warmup replaces their first W steps. This is timm's default.
+      Default True.
     timescale: in steps, for rsqrt. Default 10,000.
-    decay_rate: in [0, 1], for step, with either
-    decay_{...}: a drop every so often, or
-    milestones_{...}: the list of drops; both count from the run's first step,
-      whatever the warmup.
-    per: `epoch` keeps the factor, over each epoch, at that of its first step,
-      as timm does. Default `step`.
-    lr_noise: (first, last), fractions of the run; epochs that begin in between
-      have their factor multiplied by 1 + noise ("ResNet strikes back",
+    decay_rate: in [0, 1], for step, with either decay_{...} or
+      milestones_{...}.
+    decay_{...}: the distance between two drops.
+    milestones_{...}: the list of drops. Both kinds of drops are counted from
+      step 0, with or without a warmup.
+    per: `epoch` holds the factor of an epoch's first step over the epoch, as
+      timm does. Default `step`.
+    lr_noise: (first, last), fractions of the run. In epochs that begin between
+      them the factor is multiplied by 1 + noise ("ResNet strikes back",
       appendix B).
-    lr_noise_type: `normal`, truncated by drawing again, or `uniform`. Default
+    lr_noise_type: `normal`, truncated to +- lr_noise_pct, or `uniform`. Default
       normal.
     lr_noise_pct: the noise's largest absolute value. Default 0.67.
-    lr_noise_std: the normal's standard deviation, before that. Default 1.
-    lr_noise_seed: default 42. The noise is a function of it and the epoch.
+    lr_noise_std: standard deviation of the normal distribution that is
+      truncated. Default 1.
+    lr_noise_seed: the noise is a function of this seed and the epoch. Default
+      42.
 
   Args:
     config: as above.
@@ -159,8 +167,9 @@ def make(
     where: the config key, for errors.
 
   Returns:
-    A function from a step (int or int32 scalar) to a float32 factor, in [0, 1]
-    but for noise. It has no state: the same on all hosts and after a restart.
+    A function from a step (int or int32 scalar) to a scalar factor, which is in
+    [0, 1] except for noise. The function has no state, and so gives the same on
+    all hosts and after a restart.
 
   Raises:
     ValueError: unknown keys or decay types, durations that do not fit, and
@@ -239,7 +248,7 @@ def _decay(
 
 
 def _drops(config: dict[str, Any], sizes: dict[str, int]) -> optax.Schedule:
-  """Returns the step decay as a function of the step."""
+  """Returns the step decay as a function of the run's step."""
   rate = schedules_by_epoch.fraction(config, "decay_rate", None)
   given = [
     (prefix, unit, config[f"{prefix}_{unit}"])
@@ -259,7 +268,8 @@ def _drops(config: dict[str, Any], sizes: dict[str, int]) -> optax.Schedule:
       raise UserError(f"decay_{unit} is {value}: need at least one step.")
     count = int(sizes["total_steps"] / (value * scale))
     value = [value * drop for drop in range(1, count + 1)]
-  # One by one, so that they do not drift from the epochs.
+  # Each drop is rounded by itself, because multiples of a rounded distance
+  # would drift away from the epochs.
   steps = np.array(sorted(round(v * scale) for v in value), np.int32)
   return lambda step: (
     jnp.float32(rate) ** jnp.searchsorted(steps, step, side="right")

@@ -1,4 +1,4 @@
-"""What a learning-rate schedule has by the epoch: `per` and `lr_noise`."""
+"""What a learning-rate schedule does once per epoch: `per` and `lr_noise`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -30,9 +30,9 @@ def make(
 ) -> optax.Schedule:
   """Holds a schedule over each epoch, and multiplies it by noise.
 
-  Epoch e begins at step round(e * data_size / batch_size). For the config's
-  `per` and `lr_noise*`, and the sizes, see `schedules.make`. Without these keys
-  it returns `schedule` itself.
+  Epoch e begins at step round(e * data_size / batch_size). `schedules.make`
+  explains the sizes and the config's keys `per` and `lr_noise*`. Without these
+  keys, `schedule` itself is returned.
   """
   per = config.get("per", "step")
   names.check("per", per, ("step", "epoch"))
@@ -70,7 +70,8 @@ def make(
       raise UserError(
         f"lr_noise is {given}: need two rising fractions of the run."
       )
-  # The number of steps is rounded, and may not shift the noise by an epoch.
+  # A tolerance of one step, because total_steps is rounded: the rounding must
+  # not move the noise by a whole epoch.
   noisy = (begins > first * total_steps - 1) & (begins < last * total_steps - 1)
 
   def with_noise(step):
@@ -102,7 +103,7 @@ def _noise(config: Mapping[str, Any]) -> Callable[[jax.Array], jax.Array]:
 def fraction(
   config: Mapping[str, Any], key: str, default: float | None
 ) -> float:
-  """Returns `config[key]`, which must be in [0, 1], or else the default."""
+  """Returns `config[key]` or else the default; raises unless in [0, 1]."""
   value = config.get(key, default)
   if value is None or not 0 <= value <= 1:
     raise UserError(f"{key} is {value}, but must be in [0, 1].")

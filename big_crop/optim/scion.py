@@ -8,23 +8,24 @@ learning rate gamma_l and weight decay lambda_l of layer l,
     m_l <- (1 - alpha) m_l + alpha g_l
     theta_l <- theta_l + gamma_l (-lambda_l theta_l + lmo_l(m_l))
 
-`scale_by_scion` is the momentum and the lmo. The rest is `optim.make`'s:
-gamma_l is `lr` times `lr_mults`, and gamma_l lambda_l is `wd` times `wd_mults`.
+`scale_by_scion` computes the momentum and the linear minimisation oracle, lmo.
+`optim.make` does the rest: gamma_l is `lr` times `lr_mults`, and gamma_l
+lambda_l is `wd` times `wd_mults`.
 
-The lmos are Table 17's, written here for Flax's kernels [d_in, d_out], which
-are the transposes of its matrices A. Kernels of more axes count as matrices:
-a convolution's as [height * width * channels, d_out], those of attention's
-query, key and value as [d, heads * head_dim] each, and that of its output as
-[heads * head_dim, d].
+The lmos are those of the appendix's Table 17, written for Flax's kernels
+[d_in, d_out], the transposes of the table's matrices A. Kernels of more axes
+are reshaped to matrices: a convolution's to [height * width * channels, d_out],
+those of attention's query, key and value to [d, heads * head_dim] each, and
+that of its output to [heads * head_dim, d].
 
 Scion's published code (https://github.com/LIONS-EPFL/scion, examples/deit) has
-the same update, but two kernels are others there. Its query, key and value are
-one matrix [d, 3 d], orthogonalised as a whole and multiplied by sqrt(3). Its
-patchifier of k x k pixels is a convolution with d_in the number of channels
-and a factor 1 / k^2 outside of the root, so that its lmo is 1 / k of Table
-17's: `config.lr_mults = [("embedding/kernel", 1 / 16), ...]` has that step.
-It orthogonalises by five steps of Muon's polynomial, which leave singular
-values in [0.68, 1.13].
+the same update, but treats two kernels differently. Query, key and value are
+one matrix [d, 3 d] there, orthogonalised as a whole and multiplied by sqrt(3).
+The patchifier of k x k pixels is a convolution there, with d_in the number of
+channels and a factor 1 / k^2 outside of the root, so that its lmo is 1 / k of
+Table 17's: `config.lr_mults = [("embedding/kernel", 1 / 16), ...]` makes the
+same step. That code orthogonalises by five steps of Muon's polynomial, which
+bring singular values above 1% of the Frobenius norm to [0.68, 1.13].
 """
 
 from collections.abc import Sequence
@@ -39,9 +40,9 @@ from big_crop.optim import layout
 from big_crop.optim.factories import register
 from pp_ops.errors import UserError
 
-# The quintic of Muon (Jordan et al., https://kellerjordan.github.io/posts/muon)
-# multiplies small singular values by 3.4 and brings those above 1e-6 to
-# [0.68, 1.21]; from there the classical quintic converges with order 3.
+# Muon's quintic (https://kellerjordan.github.io/posts/muon) multiplies small
+# singular values by 3.4. Twelve steps bring those above 1e-6 to [0.68, 1.13],
+# from where the classical quintic converges with order 3.
 _NS_COEFFICIENTS = 12 * [(3.4445, -4.7750, 2.0315)] + 2 * [
   (15 / 8, -10 / 8, 3 / 8)
 ]
@@ -56,13 +57,14 @@ LMOS_OF_VIT = (
 def newton_schulz(x: jax.Array) -> jax.Array:
   """The orthogonal factor of an [m, n] matrix, by matrix products alone.
 
-  That is U V^T of the reduced SVD x = U S V^T. Singular values above 1e-6 of
-  the Frobenius norm become 1 to 1e-3; zero stays zero.
+  The orthogonal factor is U V^T of the reduced SVD x = U S V^T. Singular values
+  above 1e-6 of the Frobenius norm become 1 +- 1e-3; zero stays zero.
   """
   tall = x.shape[0] > x.shape[1]
   if tall:
     x = x.T
-  # Twice, since squares of what is below 1e-19 underflow.
+  # First divide by the maximum, because the Frobenius norm squares the entries,
+  # and squares of numbers below 1e-19 underflow.
   for norm in (lambda x: jnp.abs(x).max(), jnp.linalg.norm):
     size = norm(x)
     x = x / jnp.where(size > 0, size, 1)
@@ -78,18 +80,18 @@ def newton_schulz(x: jax.Array) -> jax.Array:
 
 
 def sign(m: jax.Array) -> jax.Array:
-  """-sign(m) / d_in, of norm d_in max |A_ij|."""
+  """-sign(m) / d_in: it has norm 1 in d_in max |A_ij|."""
   return -jnp.sign(m) / m.shape[0]
 
 
 def spectral(m: jax.Array) -> jax.Array:
-  """-sqrt(d_out / d_in) U V^T, of norm sqrt(d_in / d_out) max sigma."""
+  """-sqrt(d_out / d_in) U V^T: norm 1 in sqrt(d_in / d_out) max sigma."""
   d_in, d_out = m.shape
   return -((d_out / d_in) ** 0.5) * newton_schulz(m)
 
 
 def bias(m: jax.Array) -> jax.Array:
-  """-m / RMS(m), of root mean square one; zero where m is."""
+  """-m / RMS(m): it has root mean square 1, or is 0 if m is 0."""
   size = jnp.abs(m).max()
   m = m / jnp.where(size > 0, size, 1)
   rms = jnp.sqrt(jnp.mean(jnp.square(m)))
@@ -105,16 +107,17 @@ def scale_by_scion(
   lmos: Sequence[tuple[str, str]] | None = None,
   split_outputs: Sequence[str] | None = None,
 ) -> optax.GradientTransformation:
-  """Momentum, then -lmo_l of it: an ascent direction of norm one.
+  """-lmo_l of the momentum: an ascent direction of norm 1.
 
   Args:
     momentum: alpha, the weight of the new gradient, in (0, 1].
-    lmos: (regex, name) pairs over parameter names, the first match wins; names
-      are `sign` and `spectral`, for kernels, and `bias`, for anything, taken as
-      one vector. The default, `LMOS_OF_VIT`, is the paper's choice for a ViT
-      without learnt positions: sign for the head, spectral for the patchifier
-      and all hidden matrices, bias for biases and for the scales of norms.
-    split_outputs: `optim.make`'s.
+    lmos: (regex, name) pairs over parameter names; the first match wins. Names
+      are `sign` and `spectral`, for kernels, and `bias`, for any parameter,
+      which is then taken as one vector. The default, `LMOS_OF_VIT`, is the
+      paper's choice for a ViT without learnt positions: sign for the head,
+      spectral for the patchifier and all hidden matrices, bias for biases and
+      for the scales of norms.
+    split_outputs: given by `optim.make`.
 
   Returns:
     The transformation.

@@ -3,17 +3,18 @@ r"""FAMS recipe: ResNet-50, 400 epochs, averaged weights.
     python -m big_crop.train --workdir DIR \
       --config configs/resnet_strikes_back/fams.py
 
-https://arxiv.org/abs/2110.00476, Table 2, column FAMS (x4), a recipe of "Fast
-and Accurate Model Scaling" (https://arxiv.org/abs/2103.06877):
+The recipe is column FAMS (x4) in Table 2 of https://arxiv.org/abs/2110.00476,
+where it reaches top-1 79.5 on val. It comes from "Fast and Accurate Model
+Scaling" (https://arxiv.org/abs/2103.06877). The learning rate falls after each
+epoch, to 0.02 of its first value over the whole run. The paper ticks SWA but
+does not say which weights are averaged; here they are those after each epoch of
+the last quarter.
 
-Top-1 79.5 on val. The learning rate falls after each epoch, to 0.02 of itself
-in all. The paper ticks SWA and does not say which weights are averaged: here
-those after each epoch of the last quarter.
-
-`fams.py:crop=inception_crop` has TensorFlow's crop in place of PyTorch's,
-`fams.py:smoke` is half a minute on the embedded dataset. All arguments: those
-of `parse_arg` below, and `big_crop.recipes.ARGUMENTS`. Needs imagenet2012 in
-TFDS, and for the evaluators imagenet2012_real and imagenet_v2.
+`fams.py:crop=inception_crop` trains with TensorFlow's crop instead of
+PyTorch's. `fams.py:smoke` takes half a minute, on the embedded dataset. The
+arguments are those of `parse_arg` below and of `big_crop.recipes.ARGUMENTS`.
+TFDS must have imagenet2012 and, for the evaluators, imagenet2012_real and
+imagenet_v2.
 """
 
 from big_crop import recipes

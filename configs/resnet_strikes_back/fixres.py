@@ -3,15 +3,15 @@ r"""FixRes recipe: ResNet-50, 120 epochs.
     python -m big_crop.train --workdir DIR \
       --config configs/resnet_strikes_back/fixres.py
 
-https://arxiv.org/abs/2110.00476, Table 2, column FixRes:
+The recipe is column FixRes in Table 2 of https://arxiv.org/abs/2110.00476,
+where it reaches top-1 77.0 on val, tested at the training resolution. The paper
+does not give the strength of the color jitter; here it is 0.4.
 
-Top-1 77.0 on val, at the training resolution. How strong the color jitter is
-the paper does not say: 0.4.
-
-`fixres.py:crop=inception_crop` has TensorFlow's crop in place of PyTorch's,
-`fixres.py:smoke` is half a minute on the embedded dataset. All arguments: those
-of `parse_arg` below, and `big_crop.recipes.ARGUMENTS`. Needs imagenet2012 in
-TFDS, and for the evaluators imagenet2012_real and imagenet_v2.
+`fixres.py:crop=inception_crop` trains with TensorFlow's crop instead of
+PyTorch's. `fixres.py:smoke` takes half a minute, on the embedded dataset. The
+arguments are those of `parse_arg` below and of `big_crop.recipes.ARGUMENTS`.
+TFDS must have imagenet2012 and, for the evaluators, imagenet2012_real and
+imagenet_v2.
 """
 
 from big_crop import recipes

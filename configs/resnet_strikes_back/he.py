@@ -3,15 +3,14 @@ r"""He et al.'s recipe: ResNet-50, 90 epochs.
     python -m big_crop.train --workdir DIR \
       --config configs/resnet_strikes_back/he.py
 
-https://arxiv.org/abs/2110.00476, Table 2, column ResNet:
+The recipe is column ResNet in Table 2 of https://arxiv.org/abs/2110.00476,
+where it reaches top-1 75.3 on val. It has no Inception crop: the shorter side
+is resized to 256 to 480 pixels, and a window of 224 pixels is cut at random.
 
-Top-1 75.3 on val. No Inception crop: the shorter side is resized to 256 to 480
-pixels, of which a window of 224 is cut.
-
-`he.py:crop=inception_crop_fixed` has an Inception crop, `he.py:smoke` is half a
-minute on the embedded dataset. All arguments: those of `parse_arg` below, and
-`big_crop.recipes.ARGUMENTS`. Needs imagenet2012 in TFDS, and for the evaluators
-imagenet2012_real and imagenet_v2.
+`he.py:crop=inception_crop_fixed` trains with an Inception crop. `he.py:smoke`
+takes half a minute, on the embedded dataset. The arguments are those of
+`parse_arg` below and of `big_crop.recipes.ARGUMENTS`. TFDS must have
+imagenet2012 and, for the evaluators, imagenet2012_real and imagenet_v2.
 """
 
 from big_crop import recipes
@@ -32,7 +31,7 @@ def get_config(arg=None):
   c = recipes.start(arg)
   recipes.set_model(c, arg, zero_init_last=False)
 
-  # 256 to 480 pixels are the paper's shorter side for a window of 224.
+  # In the paper the shorter side has 256 to 480 pixels, the window 224.
   low, high = (round(arg.train_res * side / 224) for side in (256, 480))
   crop = (
     f'decode|random_resize_small({low}, {high}, method="{arg.interpolation}", '

@@ -4,30 +4,30 @@ r"""Finetunes a run on another dataset, as in Table 5 of "ResNet strikes back".
       configs/resnet_strikes_back/transfer.py:init=RUN,dataset=cifar100
 
 `init` is the workdir of the run to start from, or a file of weights
-(`big_crop.weights`), whose model is `model`. It may be the workdir of
-configs/studies/resnet_strikes_back_architectures.py; then `recipe` and `model`
-say which of its runs. The head is new. Without `init` the model starts from
-nothing, to compare with.
+(`big_crop.weights`) for the model `model`. It can also be the workdir of the
+study configs/studies/resnet_strikes_back_architectures.py, of which `recipe`
+and `model` then name a run. The head is always new. Without `init` the model is
+trained from scratch, to compare with.
 
-Top-1 after PyTorch's recipe, A1, A2 and A3 in the paper:
+The paper's top-1 after pretraining with PyTorch's recipe, A1, A2 and A3:
 
     cifar10    98.2, 98.3, 98.0, 97.6
     cifar100   86.6, 86.9, 86.2, 85.3
     cars       92.5, 92.7, 92.6, 92.5
     flowers    97.9, 97.9, 97.9, 97.5
     inat2018   not in the paper, but in DeiT's
-    inat2019   73.2, 73.9, 75.0, 73.8; not in TFDS: `folder` is where it is, as
-               train/CLASS/IMAGE and val/CLASS/IMAGE
+    inat2019   73.2, 73.9, 75.0, 73.8; not in TFDS: `folder` is the dataset's
+               folder, with train/CLASS/IMAGE and val/CLASS/IMAGE
 
-The paper has a procedure "inspired by" DeiT's (arXiv:2012.12877), whose authors
-give it at https://github.com/facebookresearch/deit, issue 45 for CIFAR and Cars
-and issue 105 for iNaturalist; it is `SGD` and `ADAMW` below. Nobody gives that
-of Flowers: here it is that of CIFAR. Another dataset of TFDS has it, too, and
-needs `train` and `test`, its splits.
+The paper's procedure is "inspired by" that of DeiT (arXiv:2012.12877). DeiT's
+authors describe theirs at https://github.com/facebookresearch/deit, in issue 45
+for CIFAR and Cars (`SGD` below) and in issue 105 for iNaturalist (`ADAMW`). No
+procedure is published for Flowers: here Flowers uses `SGD`. So does any other
+dataset of TFDS, for which `train` and `test` must name the splits.
 
-What can be chosen: lr, which another `batch` scales unless it is given, epochs,
-wd, batch, res, crop, area_min, data_dir, seed. `:smoke` trains for two epochs
-on 64 images of the embedded dataset.
+Further arguments: lr, epochs, wd, batch, res, crop, area_min, data_dir, seed.
+The default lr is scaled to `batch`. `:smoke` trains for two epochs on 64 images
+of the embedded dataset.
 """
 
 from ml_collections.config_dict import placeholder
@@ -39,7 +39,7 @@ from pp_ops.errors import UserError
 BATCH = 768
 SGD = dict(epochs=1000.0, lr=0.01, wd=1e-4, drop_path=0.0, erasing=0.0)
 ADAMW = dict(epochs=360.0, lr=7.5e-5, wd=0.05, drop_path=0.1, erasing=0.1)
-# (where it is, training split, test split)
+# (TFDS name or "folder", training split, test split)
 DATASETS = dict(
   **{k: (k, "train", "test") for k in ("cifar10", "cifar100")},
   cars=("cars196", "train", "test"),
@@ -83,8 +83,8 @@ def get_config(arg=None):
   c.total_epochs = epochs
   c.input.data.update(name=arg.data, data_dir=arg.data_dir, split=arg.train)
   c.input.repeats = 3
-  # Not every dataset is encoded as JPEG: then the same crop of the decoded.
   erase = f"|random_erasing({own['erasing']})" if own["erasing"] else ""
+  # An image that is no JPEG is decoded as a whole and then cropped.
   c.input.pp = (
     f"decode_jpeg_and_{arg.crop}({arg.res}, area_min={arg.area_min:g}, "
     'method="bicubic", antialias=True)|flip_lr'

@@ -4,19 +4,19 @@ r"""The ablations of "ResNet strikes back" (section 5): Tables 6-9, Figure 4.
     python -m big_crop.study run $S --workdir DIR --index $SLURM_ARRAY_TASK_ID
     python -m big_crop.study report $S --workdir DIR
 
-ResNet-50 on ImageNet-1k: 37 settings, each a recipe with some ingredients
-changed, in the shape of the paper's tables and with its own numbers (one run of
-seed 0) beside. Settings that tables share are trained once. Table 9, the crop
-ratio at test time, and Figure 4, the resolution, are more evaluators of the
-same runs. The paper prints no numbers for Figure 4.
+ResNet-50 on ImageNet-1k with 37 settings, each a recipe with some ingredients
+changed. The report has the paper's tables, with the paper's numbers (one run of
+seed 0) beside ours. A setting that is in several tables is trained once. For
+Table 9, the crop ratio at test time, and Figure 4, the resolution, the same
+runs have more evaluators. The paper prints no numbers for Figure 4.
 
 Arguments, as in `:recipes=a3,seeds=5`:
 
-    recipes   a1, a2, a3, or several: a1+a2+a3, the default. Tables 6 and 8 are
-              A2's; Tables 7 and 9 are of each. A3 is by far the cheapest
+    recipes   joined by + (a1+a2+a3). Tables 6 and 8 have A2 alone, Tables 7 and
+              9 have all three. A3 is by far the cheapest
     seeds     how many, from 0 (3). The paper has 1, and 10 in Table 9
     data_dir
-    smoke     to try it on the embedded dataset
+    smoke     to try the study on the embedded dataset
 """
 
 from big_crop.config import parse_arg

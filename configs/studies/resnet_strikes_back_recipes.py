@@ -4,14 +4,14 @@ r"""Tables 1, 2 and 10 of "ResNet strikes back": ResNet-50 by twelve recipes.
     python -m big_crop.study run $S --workdir DIR --index $SLURM_ARRAY_TASK_ID
     python -m big_crop.study report $S --workdir DIR
 
-The report has the paper's numbers beside.
+The report has the paper's numbers beside ours.
 
 Arguments, as in `:recipes=a3+he,seeds=3`:
 
     recipes   files of configs/resnet_strikes_back, joined by + (all twelve)
     seeds     how many, from 0 (1)
     data_dir
-    smoke     to try it on the embedded dataset
+    smoke     to try the study on the embedded dataset
 """
 
 from big_crop import names

@@ -4,21 +4,22 @@ r"""The seed statistics of "ResNet strikes back" (section 4.2): Figures 1 to 3.
     python -m big_crop.study run $S --workdir DIR --index $SLURM_ARRAY_TASK_ID
     python -m big_crop.study report $S --workdir DIR
 
-A2 with seeds 1 to 100, and seed 0, which the paper's other experiments have and
-which is not counted here. With `crop=A+B` the statistics of two crop laws stand
-side by side with tests of their difference; runs of one seed have the same
-initial parameters and order of examples under both. 101 runs for each law.
-A laptop's version: configs/studies/quick_seeds.py.
+101 runs of A2 for each law: seeds 1 to 100, and seed 0, with which the paper's
+other experiments were made and which the statistics exclude. With `crop=A+B`
+the statistics of two crop laws stand side by side, with tests of their
+difference; runs of one seed have the same initial parameters and order of
+examples under both laws. configs/studies/quick_seeds.py runs on a laptop.
 
 Arguments, as in `:seeds=20,crop=my_crop`:
 
-    seeds     how many beside seed 0 (100)
-    recipe    a1, a2 (the default), a3
-    crop      a law, or several as in
+    seeds     how many besides seed 0 (100)
+    recipe    a1, a2 or a3 (a2)
+    crop      laws, joined by +, as in
               crop=inception_crop_coupled+inception_crop_fixed
-    area_min  percent, of all laws; None: the recipe's
+              (inception_crop_fixed)
+    area_min  percent, for all laws (the recipe's)
     data_dir
-    smoke     to try it on the embedded dataset
+    smoke     to try the study on the embedded dataset
 """
 
 from big_crop.config import parse_arg

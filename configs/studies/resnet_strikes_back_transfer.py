@@ -6,10 +6,11 @@ r"""Table 5 of "ResNet strikes back": ResNet-50 finetuned on other datasets.
     python -m big_crop.study run $S --workdir DIR
     python -m big_crop.study report $S --workdir DIR
 
-The first trains with A1, A2 and A3, the second finetunes each on five datasets;
-the report has the paper's numbers beside. Those of PyTorch's recipe are in the
-paper's table only: configs/resnet_strikes_back/pytorch.py trains it, and
-configs/resnet_strikes_back/transfer.py finetunes it.
+The first command pretrains with A1, A2 and A3. The second finetunes each on
+four datasets, or on five with `folder`. The report has the paper's numbers
+beside ours. The study lacks the table's fourth recipe, PyTorch's:
+configs/resnet_strikes_back/pytorch.py pretrains with it, and
+configs/resnet_strikes_back/transfer.py finetunes.
 
 Arguments, as in `:init=PRETRAINED,datasets=cifar10+cars`:
 
@@ -17,11 +18,11 @@ Arguments, as in `:init=PRETRAINED,datasets=cifar10+cars`:
     recipes   joined by + (a1+a2+a3)
     datasets  of configs/resnet_strikes_back/transfer.py, joined by +
               (flowers+cars+cifar100+cifar10, and inat2019 if there is `folder`)
-    folder    of iNaturalist 2019, which TFDS has not
-    model     resnet-50, or another one of the first study
-    seeds     how many, from 0 (1); each finetunes its own pretraining
+    folder    of iNaturalist 2019, which TFDS lacks
+    model     of the first study (resnet-50)
+    seeds     how many, from 0 (1); each finetunes the pretraining of its seed
     data_dir
-    smoke     to try it on the embedded dataset
+    smoke     to try the study on the embedded dataset
 """
 
 from big_crop.config import parse_arg
