@@ -52,8 +52,11 @@ def measure(
   predict = jax.jit(lambda v, x: model.apply(v, x, train=False)[0])
   compiled = predict.lower(variables, image).compile()
   # Counted before compilation, because a program compiled for a GPU has its
-  # matrix products in calls that XLA does not count.
-  flops = predict.lower(variables, image).cost_analysis()["flops"]
+  # matrix products in calls that XLA does not count; and for the CPU, because
+  # other backends count only compiled programs.
+  with jax.default_device(jax.devices("cpu")[0]):
+    image_shape = jax.ShapeDtypeStruct(image.shape, image.dtype)
+    flops = predict.lower(shapes, image_shape).cost_analysis()["flops"]
   return dict(
     params=sum(x.size for x in jax.tree.leaves(shapes["params"])) / 1e6,
     gflop=flops / batch / 1e9,
@@ -80,7 +83,12 @@ def of_device() -> float | None:
 
 
 def report(
-  name: str, doc: str, argv: list[str], measure: Callable, theirs: Callable
+  name: str,
+  doc: str,
+  argv: list[str],
+  measure: Callable,
+  theirs: Callable,
+  res_key: str = "test_res",
 ) -> None:
   """Runs a command that measures models.
 
@@ -91,11 +99,12 @@ def report(
     measure: a function like `measure` above.
     theirs: a function from a row of resnet_strikes_back_costs.csv to the
       paper's columns {title: value}; {} if the command does not show the row.
+    res_key: the row's entry that is the default resolution.
   """
   rows_of = {}
   for row in reference.rows("resnet_strikes_back_costs"):
     if columns := theirs(row):
-      res, found = rows_of.setdefault(row["model"], (row["test_res"], {}))
+      res, found = rows_of.setdefault(row["model"], (row[res_key], {}))
       found |= columns
   parser = output.parser(
     name, doc, formatter_class=argparse.RawDescriptionHelpFormatter

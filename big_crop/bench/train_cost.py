@@ -3,10 +3,10 @@ r"""What a train step costs: images per second, memory, parameters, FLOPs.
     python -m big_crop.bench train-cost --models all --batches 128
 
 These are the training columns of Tables 1 and 3 of "ResNet strikes back"
-(arXiv:2110.00476). `all` means its 25 models, each by default at its test
-resolution. The numbers of Table 3 stand beside ours: hours of recipe A1 on
-V100s, and the memory of each V100, at A1's batch size of 2048 over all GPUs.
-The step is that of `bench step`, on random images.
+(arXiv:2110.00476). `all` means its 25 models, each by default at A1's
+training resolution. The numbers of Table 3 stand beside ours: hours of recipe
+A1 on V100s, and the memory of each V100, at A1's batch size of 2048 over all
+GPUs. The step is that of `bench step`, on random images.
 """
 
 from typing import Any
@@ -47,4 +47,4 @@ def main(argv: list[str]) -> None:
     gpus = f"{row['hours']} h on {row['gpus']}"
     return {"A1 on V100s": gpus, "GB of each": row["train_gb"]}
 
-  infer.report("train-cost", __doc__, argv, measure, theirs)
+  infer.report("train-cost", __doc__, argv, measure, theirs, "train_res")
