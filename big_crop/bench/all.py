@@ -36,7 +36,7 @@ _STEP = ["--steps", "1", "--repeats", "5"]
 BENCHMARKS = {
   "pipeline": ["pipeline", *_PIPELINE],
   "sampler": ["sampler", "--samples", "262144", "--repeats", "3"],
-  "step-vit": ["step", *_STEP],
+  "step-vit": ["step", "--flax_attention", *_STEP],
   "step-resnet": ["step", "--model", "resnet", "--variant", "50", *_STEP],
   "infer": ["infer", "--models", "resnet-50", "vit-S/16"],
   "train": [

@@ -14,7 +14,9 @@ import statistics
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from unittest import mock
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -25,6 +27,7 @@ from big_crop import objectives
 from big_crop import step as steps
 from big_crop.bench import output, timm_peer
 from big_crop.config import default_config
+from big_crop.models import transformer
 from big_crop.runtime import sharding
 from pp_ops.errors import UserError
 
@@ -239,13 +242,15 @@ def main(argv: list[str]) -> None:
   add("--steps", type=int, default=3, help="steps between two readings")
   add("--repeats", type=int, default=5, help="readings")
   add("--peers", action="store_true", help="also timm's model, in turns")
+  add("--flax_attention", action="store_true",
+      help="also a ViT with Flax's own attention, in turns")  # fmt: skip
   args = parser.parse_args(argv)
   if min(args.batch, args.res, args.steps, args.repeats) < 1:
     raise UserError("--batch, --res, --steps, --repeats must be at least 1.")
 
   mesh = sharding.make_mesh(literal("--mesh", args.mesh, list))
   bar = tqdm(total=args.repeats, desc="compiling", unit="reading", leave=False)
-  step = build(
+  build_it = lambda: build(
     args.model,
     model_args(args),
     args.batch,
@@ -253,17 +258,25 @@ def main(argv: list[str]) -> None:
     mesh=mesh,
     strategy=literal("--sharding_strategy", args.sharding_strategy, list),
   )
-  peer = None
+  step = build_it()
+  peer = flax = None
+  if args.flax_attention:
+    with mock.patch.object(transformer, "Attention", FlaxAttention):
+      flax = build_it()
   if args.peers:
     peer = timm_peer.start(
       args.model, args.variant, args.batch, args.res, args.dtype
     )
-  times, peer_times = [], []
+  times, peer_times, flax_times, products = [], [], [], []
   bar.set_description("timing")
   for _ in range(args.repeats):
     times += time_steps(step._replace(state=_copy(step.state)), args.steps, 1)
+    if flax:
+      again = flax._replace(state=_copy(flax.state))
+      flax_times += time_steps(again, args.steps, 1)
     if peer:
       peer_times.append(peer(args.steps))
+      products.append(peak_flops(mesh, args.dtype) / peer(0))
     bar.update()
   bar.close()
   peak = peak_flops(mesh, args.dtype)
@@ -303,13 +316,34 @@ def main(argv: list[str]) -> None:
     results["all_timm_step_ms"] = [1000 * t for t in theirs]
     results["times_as_fast"] = ratio
     results["cpu_s_per_step"], results["timm_cpu_s_per_step"] = cpu, timms_cpu
+    product = results["matrix_product_ratio"] = statistics.median(products)
     print(
       f"timm images/s   {args.batch / statistics.median(theirs):10.2f}, median"
       f" of {', '.join(f'{1000 * t:.1f}' for t in theirs)} ms; ours is"
       f" {ratio:.2f} times as fast (median of the turns)\n"
-      f"CPU s per step  {cpu:10.2f}, timm's {timms_cpu:.2f}"
+      f"CPU s per step  {cpu:10.2f}, timm's {timms_cpu:.2f}\n"
+      f"matrix product  {product:10.2f} times as fast as PyTorch's, median of"
+      " the turns"
     )
+  if flax:
+    ratio = statistics.median(
+      b[0] / a for a, b in zip(times, flax_times, strict=True)
+    )
+    results["times_as_fast_as_flax_attention"] = ratio
+    print(f"Flax attention  {ratio:10.2f} times as fast as with it")
   output.write(args, **results)
+
+
+class FlaxAttention(nn.Module):
+  """Flax's attention in place of `transformer.Attention`, to compare with."""
+
+  layers: transformer.Layers
+
+  @nn.compact
+  def __call__(self, x_q, x_kv):
+    return nn.MultiHeadDotProductAttention(
+      self.layers.num_heads, dtype=self.layers.dtype
+    )(x_q, x_kv)
 
 
 def _copy(state):

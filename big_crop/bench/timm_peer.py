@@ -39,7 +39,7 @@ def start(
 
   Returns:
     A function from a number of steps to [seconds per step, CPU seconds per
-    step].
+    step], and from 0 to the FLOP/s of a matrix product of the same dtype.
 
   Raises:
     ValueError: if torch or timm is not installed, or `_NAMES` lacks the model.
@@ -77,9 +77,24 @@ def _serve():
 
   step()
   step()
+  size = 2048 if device == "cpu" else 8192
+  dtype = getattr(torch, dtype)
+  x, y = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+
+  def peak():
+    times = []
+    for _ in range(6):
+      start = time.perf_counter()
+      float((x @ y)[0, 0])  # waits for the device
+      times.append(time.perf_counter() - start)
+    return 2 * size**3 / min(times[1:])
+
   print(json.dumps(True), flush=True)
   for line in sys.stdin:
     steps = json.loads(line)
+    if not steps:
+      print(json.dumps(peak()), flush=True)
+      continue
     start_time = time.perf_counter(), time.process_time()
     for _ in range(steps):
       step()
