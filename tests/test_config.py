@@ -95,6 +95,11 @@ def test_a_flag_changes_defaults_and_nothing_that_is_given():
       "total_steps=many: .* type int",
     ),
     (QUICKSTART, ["--config.mesh=8"], "mesh=8: need a value of type list"),
+    (
+      QUICKSTART,
+      ["--config.pp_modules=my"],
+      r"as in .*pp_modules='\[\"my\"\]'",
+    ),
     (QUICKSTART, ["--config.lr.x=1"], "is a value, it has no key 'x'"),
     (QUICKSTART, ["--conf.lr=1"], "overrides are --config.key=value"),
   ],

@@ -246,7 +246,10 @@ def _parse(text: str, kind: type, key: str, optional: bool) -> Any:
     value = ConfigDict(value)
   if type(value) is not kind:
     name = {ConfigDict: "dict", tuple: "list"}.get(kind, kind.__name__)
-    raise UserError(f"{key}={text}: need a value of type {name}")
+    hint = ""
+    if kind is list and isinstance(value, str):
+      hint = f""", as in {key}='["{value}"]'"""
+    raise UserError(f"{key}={text}: need a value of type {name}{hint}")
   return value
 
 

@@ -55,6 +55,12 @@ def make_law(law_class: type[Law], **given: float) -> Law:
   check_range(
     low, chosen[low], high, chosen[high], 100, " (percent of the image)"
   )
+  if chosen[high] <= 1:  # torchvision's scale=(0.08, 1), and never 1 percent
+    raise UserError(
+      f"{low}={chosen[low]:g}, {high}={chosen[high]:g}: areas are in percent of "
+      f"the image; write {low}={100 * chosen[low]:g}, {high}="
+      f"{100 * chosen[high]:g}"
+    )
   return law_class(**{k: from_percent(k, v) for k, v in chosen.items()})
 
 
