@@ -56,10 +56,10 @@ def make_law(law_class: type[Law], **given: float) -> Law:
     low, chosen[low], high, chosen[high], 100, " (percent of the image)"
   )
   if chosen[high] <= 1:  # torchvision's scale=(0.08, 1), and never 1 percent
+    areas = ", ".join(f"{k}={chosen[k]:g}" for k in _AREAS)
+    percent = ", ".join(f"{k}={100 * chosen[k]:g}" for k in _AREAS)
     raise UserError(
-      f"{low}={chosen[low]:g}, {high}={chosen[high]:g}: areas are in percent of "
-      f"the image; write {low}={100 * chosen[low]:g}, {high}="
-      f"{100 * chosen[high]:g}"
+      f"{areas}: areas are in percent of the image; write {percent}"
     )
   return law_class(**{k: from_percent(k, v) for k, v in chosen.items()})
 
