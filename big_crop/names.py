@@ -104,10 +104,14 @@ def import_named(
     if e.name is None or not f"{path}.".startswith(f"{e.name}."):
       raise
     if "." not in name:
-      raise unknown(what, name, modules) from None
-    raise UserError(
-      f"{what} {name!r}: no module {e.name!r}; is it on PYTHONPATH?"
-    ) from None
+      raise UserError(
+        f"{unknown(what, name, modules)}; there is no module {name!r} on "
+        "PYTHONPATH either"
+      ) from None
+    hint = "is it on PYTHONPATH?"
+    if name.endswith(".py"):
+      hint = f"write {name[:-3]!r}"
+    raise UserError(f"{what} {name!r}: no module {e.name!r}; {hint}") from None
   if not hasattr(module, needs):
     raise UserError(f"{what} {name!r}: the module {path!r} has no {needs}")
   return module

@@ -327,7 +327,10 @@ def import_modules(modules) -> None:
       # error says best what is wrong.
       if e.name != name and not name.startswith(f"{e.name}."):
         raise
-      raise UserError(f"pp_modules: no module {name!r} on the path") from None
+      hint = f"; write {name[:-3]!r}" if name.endswith(".py") else ""
+      raise UserError(
+        f"pp_modules: no module {name!r} on the path{hint}"
+      ) from None
 
 
 def law_of(spec: str, several: bool = False) -> Any:
@@ -405,6 +408,11 @@ def _build(op, name, args, kwargs, position):
     if "key" in keys and len(keys) > 1:
       raise UserError(f"op {name!r}: give key, or inkey and outkey, not both")
   function = call_factory(name, op.factory, args, kwargs)
+  if not callable(function):
+    raise UserError(
+      f"op {name!r}: its factory returns {function!r} where a function of the "
+      "feature must be"
+    )
   random = "rng" in inspect.signature(function).parameters
   both = keys.get("key")
   inkey = both or keys.get("inkey", op.inkey)
@@ -421,10 +429,14 @@ def _build(op, name, args, kwargs, position):
     try:
       out = function(value, **extra)
     except (TypeError, ValueError) as e:
-      # In a user's own op such an error may be a bug: leave it as it is.
-      if isinstance(e, UserError) or not _is_ours(op):
+      if isinstance(e, UserError):
+        raise
+      if not _is_ours(op):  # It may be a bug in the user's op: keep it whole.
+        e.add_note(f"in a pp string: {_misfit(name, inkey, value, e)}")
         raise
       raise UserError(_misfit(name, inkey, value, e)) from e
+    if out is None:
+      raise UserError(f"op {name!r} returned None: its function has no return")
     return out if inkey is None else {**features, outkey: out}
 
   return apply
@@ -497,7 +509,12 @@ def get_preprocess_fn(spec: str) -> Callable[[Features], Features]:
 
   # Ops are graph code already; AutoGraph would only obscure their errors.
   @tf.autograph.experimental.do_not_convert
-  def preprocess(features: Features) -> Features:
+  def preprocess(features: Features, *others) -> Features:
+    if others or not isinstance(features, dict):
+      raise UserError(
+        "a pp string takes one dict of features, as {'image': image, 'label': "
+        "label}; write ds.map(lambda image, label: pp({...})) for pairs"
+      )
     features = dict(features)
     seed = features.pop(SEED, None)
     for op in ops:

@@ -95,6 +95,11 @@ def test_a_flag_changes_defaults_and_nothing_that_is_given():
       "total_steps=many: .* type int",
     ),
     (QUICKSTART, ["--config.mesh=8"], "mesh=8: need a value of type list"),
+    (
+      QUICKSTART,
+      ["--config.pp_modules=my"],
+      r"'\[\"my\"\]'",
+    ),
     (QUICKSTART, ["--config.lr.x=1"], "is a value, it has no key 'x'"),
     (QUICKSTART, ["--conf.lr=1"], "overrides are --config.key=value"),
   ],
@@ -115,6 +120,16 @@ def test_config_file_may_not_invent_keys(tmp_path):
     "  return c\n"
   )
   with pytest.raises(UserError, match="line 4: no key 'learning_rat'"):
+    configs.load(str(path))
+  path.write_text(
+    "from big_crop.study.grid import default_study\n"
+    "def get_config(arg=None):\n"
+    "  c = default_study()\n"
+    "  c.seed = [0]\n"
+    "  return c\n"
+  )
+  message = "line 4: no key 'seed': did you mean 'seeds'"
+  with pytest.raises(UserError, match=message):
     configs.load(str(path))
 
 

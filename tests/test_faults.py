@@ -139,6 +139,7 @@ VALUES = [
   ("wd_mults=[('.*', 'x')]", "need a list of (str, float) pairs"),
   ("pp_modules=[5]", "need a list of str items"),
   ("pp_modules=['no_such_module']", "no_such_module"),
+  ("pp_modules=['my_ops.py']", "write 'my_ops'"),
   ("grad_accum=0", "config.grad_accum=0"),
   ("grad_accum=3", "nearest are 6 and 9"),
   ("ckpt_steps=0", "config.ckpt_steps=0"),

@@ -189,13 +189,16 @@ def test_the_objective_of_the_docs_trains_evaluates_and_resumes(
   ("changes", "message"),
   [
     (dict(objective_name="clasification"), "did you mean 'classification'"),
+    (dict(objective_name="my_task"), "no module 'my_task' on"),
+    (dict(objective_name="my_task.py"), "write 'my_task'"),
     (dict(objective_name="no.such"), "no module 'no'; is it on PYTHONPATH"),
     (dict(objective_name="big_crop.trees"), "has no Objective"),
     (dict(mixup={"p": 0.2}), "config.mixup is set, but the objective"),
     (dict(input={"pp": "decode|resize(8)"}), "leaves no feature 'image2'"),
     (
       dict(evals={"val": {"type": "classification"}}),
-      "needs 'num_classes', which neither the config nor the objective gives",
+      "needs 'num_classes', which neither the config nor the objective's "
+      "for_evaluators gives",
     ),
   ],
 )

@@ -140,6 +140,19 @@ class Undecorated(laws.FixedLaw):
 
 
 @pytest.mark.parametrize(
+  "quantile", [lambda u: 2 * u - 1, lambda u: 1 - u, lambda u: u * np.nan]
+)
+def test_a_quantile_that_is_none_is_refused(quantile):
+  """Sampled and exact distributions would differ, and sizes could be NaN."""
+  name = "area_quantile"
+  wrong = type(
+    "Wrong", (laws.FixedLaw,), {name: lambda self, u, xp: quantile(u)}
+  )
+  with pytest.raises(ValueError, match=r"Wrong\.area_quantile gives"):
+    wrong()
+
+
+@pytest.mark.parametrize(
   ("name", "law_class", "message"),
   [
     ("mine", dict, "need a subclass of pp_ops.laws.Law, got <class 'dict'>"),

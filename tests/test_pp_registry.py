@@ -99,6 +99,10 @@ def test_bad_strings_raise_one_line(spec, message):
     ("vgg_value_range((1, 2, 3), (1, 0, 3))", ["std=(1, 0, 3)"]),
     ("inception_crop_fixed(9, area_min=60, area_max=50)", ["area_min=60"]),
     ("inception_crop(9, area_max=101)", ["<= 100", "percent of the image"]),
+    (
+      "inception_crop_fixed(9, area_min=0.08, area_max=1)",
+      ["areas are in percent", "write area_min=8, area_max=100"],
+    ),
     ("beta_crop(9, area_min=-1)", ["0 <= area_min"]),
     ("beta_crop(9, area_min='x')", ["op 'beta_crop': area_min='x': need a"]),
     (
@@ -119,6 +123,14 @@ def test_bad_ops_raise_one_line_that_names_the_string(spec, messages):
   assert "\n" not in str(e.value)
   for message in [*messages, repr(spec)]:
     assert message in str(e.value)
+
+
+def test_examples_that_are_no_dict_raise():
+  image, label = tf.zeros([1, 2, 2, 3]), [0]
+  for elements in (image, (image, label)):
+    data = tf.data.Dataset.from_tensor_slices(elements)
+    with pytest.raises(ValueError, match="takes one dict of features"):
+      data.map(get_preprocess_fn("flip_lr"))
 
 
 def test_missing_features_raise():
@@ -196,6 +208,20 @@ def test_a_users_random_op(ops):
   unseeded = [run("noise", image=image)["image"].numpy() for _ in range(2)]
   assert (unseeded[0] != unseeded[1]).all()
   assert run("mean", a=1, b=5) == {"mean": 3}
+
+
+def test_slips_in_a_users_op_name_it(ops):
+  register("empty")(lambda: None)
+  register("nothing")(lambda: lambda image: None)
+  register("broken")(lambda: lambda image: image + tf.ones([7]))
+  with pytest.raises(ValueError, match="'empty': its factory returns None"):
+    get_preprocess_fn("empty")
+  image = tf.zeros([2, 2, 3], tf.uint8)
+  with pytest.raises(ValueError, match="op 'nothing' returned None"):
+    run("nothing|flip_lr", image=image)
+  with pytest.raises(TypeError) as e:  # a bug of theirs: the whole traceback
+    tf.function(get_preprocess_fn("broken"))({"image": image})
+  assert "op 'broken' does not take 'image', uint8" in e.value.__notes__[0]
 
 
 # Randomness.

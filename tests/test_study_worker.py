@@ -326,6 +326,10 @@ def test_list(study, tmp_path, capsys):
   assert lines[1].split()[:3] == ["0", "pending", "-"]
   assert lines[2].split()[:3] == ["1", "done", "0.5900"]
   assert lines[3].endswith("(no luck)")
+  wrong = study.path.with_name("wrong.py")
+  wrong.write_text(study.path.read_text().replace("dict(crop=[", "dict(crp=["))
+  with pytest.raises(UserError, match="did you mean 'crop'"):
+    main(["list", "--config", str(wrong), "--workdir", workdir])
 
 
 def test_a_torn_json_is_nobodys_summary(study, tmp_path):

@@ -246,7 +246,10 @@ def _parse(text: str, kind: type, key: str, optional: bool) -> Any:
     value = ConfigDict(value)
   if type(value) is not kind:
     name = {ConfigDict: "dict", tuple: "list"}.get(kind, kind.__name__)
-    raise UserError(f"{key}={text}: need a value of type {name}")
+    hint = ""
+    if kind is list and isinstance(value, str):
+      hint = f""", as in {key}='["{value}"]'"""
+    raise UserError(f"{key}={text}: need a value of type {name}{hint}")
   return value
 
 
@@ -308,8 +311,12 @@ def _one_line(path):
     where = f"--config: {path}, line {line}" if line else f"--config: {path}"
     # Replaces ml_collections' message, which lists the whole config.
     if missing := re.match(r"""['"]*Key "(.*?)" does not exist""", str(e)):
-      keys = {k.split(".")[-1] for k, _ in checks.leaves("", default_config())}
-      near = did_you_mean(missing[1], keys)
+      # ml_collections knows which config it is, a run's or a study's.
+      if theirs := re.search(r'Did you mean "(.*?)"', str(e)):
+        near = f"did you mean {theirs[1]!r}?"
+      else:
+        leaves = checks.leaves("", default_config())
+        near = did_you_mean(missing[1], {k.split(".")[-1] for k, _ in leaves})
       raise UserError(f"{where}: no key {missing[1]!r}: {near}") from e
     reason = getattr(e, "msg", None) or str(e)
     raise UserError(f"{where}: {type(e).__name__}: {reason}") from e

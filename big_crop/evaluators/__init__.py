@@ -67,7 +67,7 @@ def make(name: str, config: dict[str, Any], **context):
     if p.default is p.empty and key not in (*arguments, *context):
       raise UserError(
         f"{where}: the evaluator {kind!r} needs {key!r}, which neither the"
-        " config nor the objective gives"
+        " config nor the objective's for_evaluators gives"
       )
   context = {k: v for k, v in context.items() if k in parameters}
   if "engine" in parameters:

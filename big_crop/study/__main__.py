@@ -75,6 +75,8 @@ def _parser():
 
 
 def _list(study, workdir):
+  if study.runs:  # A wrong base, factor or override is an error here already.
+    _ = study.runs[0].config
   found = runs.states(study, workdir)
   key = study.config.metrics[0]["key"]
   print(f"{'index':>5}  {'status':8} {key:>10}  name")

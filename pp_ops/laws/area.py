@@ -25,6 +25,18 @@ class FixedLaw(Law):
     if depth("area_quantile") < depth("area_cdf"):
       cls.area_cdf = _inverted_quantile
 
+  def __post_init__(self):
+    super().__post_init__()
+    if type(self).area_cdf is _inverted_quantile:
+      x = self.area_quantile(np.linspace(0, 0.999, 1000), np)
+      # The tolerance is for rounding. A NaN is refused because it fails <=.
+      grows = np.all(np.diff(x) >= -1e-9)
+      if not (grows and np.all(-1e-6 <= x) and np.all(x <= 1 + 1e-6)):
+        raise UserError(
+          f"{type(self).__name__}.area_quantile gives {np.min(x):g} to "
+          f"{np.max(x):g}: need values from 0 to 1 that never fall as u grows"
+        )
+
   def area_quantile(self, u: Array, xp) -> Array:
     """Maps a uniform to the position of the area within its range, 0..1."""
     del xp

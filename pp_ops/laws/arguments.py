@@ -55,6 +55,12 @@ def make_law(law_class: type[Law], **given: float) -> Law:
   check_range(
     low, chosen[low], high, chosen[high], 100, " (percent of the image)"
   )
+  if chosen[high] <= 1:  # torchvision's scale=(0.08, 1), and never 1 percent
+    areas = ", ".join(f"{k}={chosen[k]:g}" for k in _AREAS)
+    percent = ", ".join(f"{k}={100 * chosen[k]:g}" for k in _AREAS)
+    raise UserError(
+      f"{areas}: areas are in percent of the image; write {percent}"
+    )
   return law_class(**{k: from_percent(k, v) for k, v in chosen.items()})
 
 
