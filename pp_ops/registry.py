@@ -1,7 +1,6 @@
 """Name -> op, and `"a|b(1)|c(key='x')"` -> function over a feature dict.
 
-The language: ops joined by `|`, each a name or a call whose arguments are
-Python literals. It is parsed with `ast` and never evaluated.
+`pp_ops.language` parses the string.
 
 An op is registered as a factory that takes the arguments of the string and
 returns a function of one feature:
@@ -19,17 +18,15 @@ modules that define ops do import it; they are loaded when an op of theirs is
 first needed.
 """
 
-import ast
 import difflib
 import importlib
 import inspect
-import re
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from pp_ops import laws
 from pp_ops.errors import UserError
+from pp_ops.language import parse, short
 from pp_ops.laws import arguments
 from pp_ops.laws import names as law_names
 
@@ -61,9 +58,6 @@ _MODULES = (
   "pp_ops.vtab_labels",
 )
 _CROPS = "pp_ops.crops"  # makes a law's crop op; imports TensorFlow
-# Limits far above any real string, and far below Python's limit of recursion.
-_LONGEST = 5000  # characters
-_MOST_OPS = 200
 _LARGEST = 1e9  # absolute value of a number among the arguments
 
 
@@ -181,91 +175,13 @@ def lookup(name: str) -> Op:
   op = _OPS.get(name, crop)
   if not op:
     near = did_you_mean(name, names())
-    raise UserError(f"unknown op {_short(repr(name))}: {near}")
+    raise UserError(f"unknown op {short(repr(name))}: {near}")
   if crop and op is not crop:
     raise UserError(
       f"op {name!r} is registered twice: by {_origin(op.factory)} and by the "
       f"law {_origin(crop.factory)}"
     )
   return op
-
-
-def parse(spec: str) -> list[tuple[str, list, dict]]:
-  """Parses a pp string.
-
-  Args:
-    spec: such as `"decode|resize(224, antialias=True)"`, of at most 5,000
-      characters and 200 ops. Empty places between two bars are skipped, as in
-      big_vision, whose configs leave out ops in this way.
-
-  Returns:
-    (name, args, kwargs) for each op, in order.
-
-  Raises:
-    ValueError: for anything that is not a chain of names and literal calls.
-  """
-
-  def wrong(what):
-    return UserError(f"pp string {_short(repr(spec))} {what}")
-
-  if not isinstance(spec, str):
-    raise wrong("is no string")
-  if len(spec) > _LONGEST:
-    raise wrong(f"has {len(spec)} characters; at most {_LONGEST}")
-  text = _without_gaps(spec)
-  if not text:
-    raise wrong("has no op; write name or name(literal, key=literal)")
-  text = f"({text}\n)"  # parentheses allow it to run over several lines
-  try:
-    with warnings.catch_warnings():
-      # SyntaxWarnings do not matter, because the code is never run.
-      warnings.simplefilter("ignore")
-      node = ast.parse(text, mode="eval").body
-  except (SyntaxError, ValueError) as e:
-    reason = _short(str(getattr(e, "msg", e)))
-    raise wrong(f"does not parse: {reason}") from None
-  except (MemoryError, RecursionError):  # from Python's parser, if too deep
-    raise wrong("is nested too deeply") from None
-  ops = []
-  while isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-    ops.append(node.right)
-    node = node.left
-  ops.append(node)
-  if len(ops) > _MOST_OPS:
-    raise wrong(f"has {len(ops)} ops; at most {_MOST_OPS}")
-  return [_parse_op(op, text, wrong) for op in reversed(ops)]
-
-
-def _short(text, width=80):
-  """One line of at most `width` characters."""
-  text = " ".join(text.split()).encode(errors="backslashreplace").decode()
-  return text if len(text) <= width else f"{text[: width - 3]}..."
-
-
-def _without_gaps(spec):
-  """The string without bars that separate nothing."""
-  text = re.compile(r"""("[^"]*"|'[^']*')|\|(?:\s*\|)+""")
-  return text.sub(lambda m: m[1] or "|", spec).strip().strip("|")
-
-
-def _parse_op(node, text, wrong_string):
-  def wrong(what):
-    # Not ast.unparse, which may recurse too deeply.
-    op = _short(repr(ast.get_source_segment(text, node)))
-    return wrong_string(f"has {op}, which {what}")
-
-  if isinstance(node, ast.Name):
-    return node.id, [], {}
-  if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
-    raise wrong("is not an op: write name or name(literal, key=literal)")
-  try:
-    args = [ast.literal_eval(a) for a in node.args]
-    kwargs = {k.arg: ast.literal_eval(k.value) for k in node.keywords}
-  except (ValueError, TypeError, MemoryError, RecursionError):
-    raise wrong("has an argument that is not a literal") from None
-  if None in kwargs:
-    raise wrong("uses **, which the language does not have")
-  return node.func.id, args, kwargs
 
 
 def _check_kind(op, key, value, default):
@@ -283,7 +199,7 @@ def _check_kind(op, key, value, default):
   elif isinstance(value, int | float):
     good, need = abs(value) <= _LARGEST, "a number, finite and at most 1e9"
   if not good:
-    raise UserError(f"op {op!r}: {key}={_short(repr(value))}: need {need}")
+    raise UserError(f"op {op!r}: {key}={short(repr(value))}: need {need}")
 
 
 def call_factory(name: str, factory: Callable, args, kwargs) -> Any:
@@ -456,7 +372,7 @@ def _misfit(name, inkey, value, error):
   if dtype is not None:
     shape = getattr(value, "shape", "")
     what += f", {getattr(dtype, 'name', dtype)} {shape}"
-  return f"op {name!r} does not take {what}: {_short(str(error), 150)}"
+  return f"op {name!r} does not take {what}: {short(str(error), 150)}"
 
 
 def build(spec: str, lookup: Callable[[str], Op] = lookup) -> list[Callable]:
@@ -479,10 +395,10 @@ def build(spec: str, lookup: Callable[[str], Op] = lookup) -> list[Callable]:
       for position, op in enumerate(parse(spec))
     ]
   except UserError as e:
-    place = f" (in pp string {_short(repr(spec))})"
+    place = f" (in pp string {short(repr(spec))})"
     if "pp string" in str(e):
       place = ""
-    raise UserError(f"{_short(str(e), 300 - len(place))}{place}") from e
+    raise UserError(f"{short(str(e), 300 - len(place))}{place}") from e
 
 
 def get_preprocess_fn(spec: str) -> Callable[[Features], Features]:

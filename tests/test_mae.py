@@ -146,7 +146,7 @@ def test_loss_gradients_and_pixels_are_those_of_a_torch_transcription(
   largest = max(np.abs(g).max() for g in theirs.values())
   for name, grad in theirs.items():
     np.testing.assert_allclose(ours[name], grad, atol=1e-5 * largest)
-  scale = np.abs(expected_pixels.detach()).max()
+  scale = expected_pixels.detach().abs().max().item()
   np.testing.assert_allclose(
     pixels, expected_pixels.detach(), atol=float(1e-5 * scale)
   )
