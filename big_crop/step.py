@@ -14,6 +14,7 @@ import optax
 from jax.sharding import Mesh
 
 from big_crop import trees
+from big_crop.models import cpu
 from big_crop.objectives import Aux, Batch, Objective
 from big_crop.runtime import sharding
 from pp_ops.errors import UserError
@@ -279,6 +280,7 @@ def make_train_step(
     donate_argnums=0,
     in_shardings=(state_sharding, sharding.batch_sharding(mesh)),
     out_shardings=(state_sharding, sharding.replicated(mesh)),
+    compiler_options=cpu.compiler_options(),
   )
 
 

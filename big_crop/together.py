@@ -18,6 +18,7 @@ import numpy as np
 from big_crop import config as configs
 from big_crop import train, trees
 from big_crop.data import device_pipeline
+from big_crop.models import cpu
 from big_crop.parts import build
 from big_crop.runtime import (
   checkpoint,
@@ -128,7 +129,9 @@ def _program(runs, store):
     batch = preprocess(data, inputs)
     return every_run((seeds, rates, states, batch))
 
-  @functools.partial(jax.jit, donate_argnums=0)
+  options = cpu.compiler_options()
+
+  @functools.partial(jax.jit, donate_argnums=0, compiler_options=options)
   def block(states, data, inputs):
     return jax.lax.scan(functools.partial(step, data), states, inputs)
 

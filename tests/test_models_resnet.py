@@ -431,3 +431,16 @@ def test_the_cpus_convolution_of_small_images(size, stride):
   )
   got = cpu.by_patches(x, kernel, stride)
   np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_train_steps_keep_their_convolutions_from_ynnpack():
+  x, kernel = jnp.ones((16, 56, 56, 64)), jnp.ones((3, 3, 64, 64))
+
+  def convolve(x, kernel):
+    names = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(
+      x, kernel, (1, 1), "SAME", dimension_numbers=names
+    )
+
+  compiled = jax.jit(convolve, compiler_options=cpu.compiler_options())
+  assert "ynn_fusion" not in compiled.lower(x, kernel).compile().as_text()
