@@ -72,7 +72,7 @@ def _devices():
 
 
 def _chosen(images, kind, count):
-  """(title, benchmark and arguments, why it is left out or "")."""
+  """Yields (title, benchmark and arguments, why it is left out, or "")."""
   for title, (name, *args) in BENCHMARKS.items():
     why = ""
     if name in _PEERS and _there(_PEERS[name]):

@@ -6,9 +6,9 @@ r"""Does a newer recipe help, for which budget? 18 runs of a small ResNet-18.
 
 "ResNet strikes back" (arXiv:2110.00476) in miniature: A3 against PyTorch's
 recipe, and A3 with binary cross-entropy, its own loss, against cross-entropy.
-Batches have 128 images, and learning rates are scaled to that as each recipe
-scales them. PyTorch's falls after each third of the budget, as after 30 of 90
-epochs.
+Batches have 128 images, and each recipe scales its learning rate to that size.
+PyTorch's learning rate falls after each third of the budget, because in the
+recipe it falls after every 30 of 90 epochs.
 
 Arguments, as in `:data=PACKED,engine=device`:
 
