@@ -12,10 +12,12 @@ import jax.numpy as jnp
 
 from big_crop.models import common
 
-# What YNNPACK, a library that jaxlib uses since 0.10, is still used for.
+# What YNNPACK, a library that jaxlib uses since 0.10, is still used for: its
+# default uses but for convolutions. "ELTWISE" is none of them, and would make
+# depthwise convolutions slow.
 _YNNPACK = {
   "xla_cpu_experimental_ynn_fusion_type": ",".join(
-    f"LIBRARY_FUSION_TYPE_{kind}" for kind in ("DOT", "REDUCE", "ELTWISE")
+    f"LIBRARY_FUSION_TYPE_{kind}" for kind in ("DOT", "REDUCE")
   )
 }
 
