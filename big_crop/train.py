@@ -12,9 +12,10 @@ import json
 import math
 import time
 
-from big_crop.runtime import commands, stop
+from big_crop.runtime import commands, pages, stop
 
 if __name__ == "__main__":
+  pages.use_huge_pages()
   stop.listen(goes_on=True, sigterm=True)
 
 import jax

@@ -3,9 +3,10 @@
 import importlib
 import sys
 
-from big_crop.runtime import commands, stop
+from big_crop.runtime import commands, pages, stop
 
 if __name__ == "__main__":
+  pages.use_huge_pages()
   stop.listen(at_once=True)  # a run that is only timed need not be saved
 
 

@@ -19,9 +19,10 @@ import pathlib
 import platform
 import sys
 
-from big_crop.runtime import commands, stop
+from big_crop.runtime import commands, pages, stop
 
 if __name__ == "__main__":
+  pages.use_huge_pages()
   trains = sys.argv[1:2] == ["run"]
   stop.listen(goes_on=trains, sigterm=trains)
 
