@@ -15,6 +15,7 @@ import json
 import pathlib
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 
@@ -173,7 +174,7 @@ def markdown(results) -> str:
       f"{r['step_images_per_s']:,.0f}",
       f"{100 * r['mfu']:.1f}%",
       f"{100 * r['pipeline_costs']:.1f}%",
-      f"{r['peak_memory_gb']:.1f} GB",
+      f"{r['peak_memory_gb']:.1f} GB" if r["peak_memory_gb"] > 0 else "",
     )
     for name, r in results["training"].items()
   ]
@@ -227,7 +228,7 @@ def main(argv: list[str]) -> None:
 
   def say(what):
     """Shows progress, and writes the results so far to the files."""
-    print(f"[{time.time() - start:.0f} s] {what}", flush=True)
+    print(f"[{time.time() - start:.0f} s] {what}", file=sys.stderr)
     if args.markdown:
       pathlib.Path(args.markdown).write_text(markdown(results))
     output.write(args, **results)
@@ -256,10 +257,10 @@ def main(argv: list[str]) -> None:
       found["gflop_per_image"] = flops / 1e9
       found["mfu"] = flops * found["step_images_per_s"] / peak
       results["training"][name] = found
-      say(f"{name}: {found}")
+      say(f"{name}: {found['images_per_s']:,.0f} images/s")
     with output.quiet():
       results["together"] = _together(small, folder, args.together, args.steps)
-    say(f"together: {results['together']}")
+    say(f"{args.together} runs as one program, then a small study")
     with output.quiet():
       results["study"] = _study(small, folder, args.steps, 3)
   say("done")
