@@ -12,11 +12,11 @@ _NAME, _TUNABLE = "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
 def use_huge_pages() -> None:
   """Starts the command again, once, with huge pages in glibc's malloc.
 
-  On a CPU each train step writes its activations, gigabytes of them, to memory
-  that malloc has just got from the kernel. Page by page of 4 kB that takes an
-  eighth to a fifth of the step. Most Linux systems give pages of 2 MB only to
-  programs that ask for them, and glibc (2.35 and later) asks if an environment
-  variable says so, which it reads when a process starts.
+  On a CPU each train step writes gigabytes of activations to memory that malloc
+  has just got from the kernel. In pages of 4 kB, getting it takes an eighth of
+  the step or more. Most Linux systems give pages of 2 MB only to programs that
+  ask for them. glibc 2.35 and later asks for them if an environment variable,
+  which it reads when a process starts, says so.
 
   Does nothing where pages are huge anyway or never, with another C library, and
   if GLIBC_TUNABLES already says something about huge pages.
@@ -38,10 +38,8 @@ def _on_request():
   """Whether this system gives huge pages to programs that ask for them."""
   try:
     library, version = os.confstr("CS_GNU_LIBC_VERSION").split()
-    glibc = library == "glibc" and tuple(map(int, version.split("."))) >= (
-      2,
-      35,
-    )
+    major, minor = map(int, version.split("."))
+    glibc = library == "glibc" and (major, minor) >= (2, 35)
     return glibc and "[madvise]" in _MODES.read_text()
   except (AttributeError, OSError, ValueError):  # another C library, or system
     return False
