@@ -13,10 +13,10 @@ def use_huge_pages() -> None:
   """Starts the command again, once, with huge pages in glibc's malloc.
 
   On a CPU each train step writes gigabytes of activations to memory that malloc
-  has just got from the kernel. In pages of 4 kB, getting it takes an eighth of
-  the step or more. Most Linux systems give pages of 2 MB only to programs that
-  ask for them. glibc 2.35 and later asks for them if an environment variable,
-  which it reads when a process starts, says so.
+  has just got from the kernel. With pages of 4 kB, an eighth of the step or
+  more goes into getting that memory. Most Linux systems give 2 MB pages only to
+  programs that ask for them. glibc 2.35 and later asks if an environment
+  variable, which it reads when a process starts, says so.
 
   Does nothing where pages are huge anyway or never, with another C library, and
   if GLIBC_TUNABLES already says something about huge pages.
