@@ -419,6 +419,15 @@ def test_the_cpus_pointwise_convolution_and_its_gradients(shape):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_the_pointwise_gradient_transposes_the_narrower_matrix():
+  x, kernel, dy = jnp.ones((64, 40)), jnp.ones((40, 24)), jnp.ones((64, 24))
+  gradient = lambda *args: jax.vjp(cpu.pointwise, x, args[0])[1](args[1])[1]
+  program = jax.jit(gradient).lower(kernel, dy).compile().as_text()
+  # In memory the product is [24, 40], rather than [40, 24].
+  products = "f32[24,40]{1,0} dot(", "f32[40,24]{0,1} dot("
+  assert any(product in program for product in products), program
+
+
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (2, 5)])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_the_cpus_convolution_of_small_images(size, stride):

@@ -1,7 +1,7 @@
 """Operations that XLA is slow at on CPUs, written so that they are fast.
 
-`convolution` takes these where `jax.default_backend()` is "cpu". On TPUs and
-GPUs it takes XLA's own operations, because XLA is fast at them there.
+The models take these where `jax.default_backend()` is "cpu". On TPUs and GPUs
+they take XLA's own operations, because XLA is fast at them there.
 """
 
 import functools
@@ -41,12 +41,14 @@ def compiler_options() -> dict[str, str] | None:
 
 @jax.custom_vjp
 def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """A 1x1 convolution, computed as x @ kernel.
+  """A 1x1 convolution or a dense layer, computed as x @ kernel.
 
   XLA's CPU convolution is two to ten times slower. The custom gradient only
   changes how the kernel's gradient is computed: it is a matrix product in which
   one operand must be transposed, and we transpose the operand with fewer
-  channels, because copying it costs less.
+  channels, because copying it costs less. XLA transposes the wider one, or
+  both: with this gradient the MLPs of a ViT-S/16 take 0.94 of the time, those
+  of a ViT of width 96 0.73 (a train step's part of them, two cores).
 
   Args:
     x: [..., c].
@@ -70,11 +72,22 @@ def _pointwise_backward(residuals, dy):
   if c <= d:
     gradient = jax.lax.dot_general(a, b, over_rows)
   else:
-    gradient = jax.lax.dot_general(b, a, over_rows).T
+    # Without the barrier XLA would swap the operands again, to save the `.T`.
+    product = jax.lax.dot_general(b, a, over_rows)
+    gradient = jax.lax.optimization_barrier(product).T
   return dy @ kernel.T, gradient
 
 
 pointwise.defvjp(_pointwise_forward, _pointwise_backward)
+
+
+def dot_general(
+  x: jax.Array, kernel: jax.Array, dimension_numbers: tuple, precision=None
+) -> jax.Array:
+  """`jax.lax.dot_general` for `nn.Dense`: on CPUs it is `pointwise`."""
+  if jax.default_backend() == "cpu":
+    return pointwise(x, kernel)
+  return jax.lax.dot_general(x, kernel, dimension_numbers, precision)
 
 
 def by_patches(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from big_crop.models import common
+from big_crop.models import common, cpu
 
 NORMS = {
   "layernorm": nn.LayerNorm,
@@ -203,7 +203,10 @@ class MlpBlock(nn.Module):
     width, layers = x.shape[-1], self.layers
     start = INITS[layers.weight_init]
     dense = functools.partial(
-      nn.Dense, dtype=layers.dtype, kernel_init=start.matrix
+      nn.Dense,
+      dtype=layers.dtype,
+      kernel_init=start.matrix,
+      dot_general=cpu.dot_general,
     )
     x = dense(layers.mlp_dim, bias_init=start.mlp_bias(width))(x)
     x = ACTIVATIONS[layers.act](x)
