@@ -191,6 +191,11 @@ def test_runs_together_take_a_step_that_is_whole_in_each(tmp_path):
   a, b = save(one, 1, 2, 3, 4), save(other, 1, 2, 3)
   (a / "3" / "host" / "metadata").unlink()
   assert checkpoint.latest_step(one, other) == 2
+  assert (a / "4").exists() and (b / "3").exists()
+  # Later ones go, because Orbax would not save their steps again.
+  assert checkpoint.latest_step(one, other, tidy=True) == 2
+  assert sorted(p.name for p in a.iterdir()) == ["1", "2", "3.damaged"]
+  assert sorted(p.name for p in b.iterdir()) == ["1", "2"]
   (b / "2" / "host" / "metadata").unlink()
   (b / "1" / "host" / "metadata").unlink()
   with pytest.raises(ValueError, match="train them apart"):

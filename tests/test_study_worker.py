@@ -13,7 +13,7 @@ import pytest
 import study_helpers
 from PIL import Image
 
-from big_crop import pack
+from big_crop import pack, together
 from big_crop.data import packed
 from big_crop.runtime import stop
 from big_crop.study import fingerprint, grid, reach, runs, worker
@@ -346,3 +346,22 @@ def test_jobs_are_processes_of_the_same_command(study, tmp_path, monkeypatch):
   argv = ["list", "--config", str(study.path), "--workdir", str(tmp_path)]
   assert worker.start_jobs(2, argv) == 0
   assert worker.start_jobs(2, [*argv, "--indx", "1"]) == 2
+
+
+def test_only_pending_runs_train_together(study, tmp_path, monkeypatch):
+  workdir = str(tmp_path / "w")
+  sizes = []
+
+  def run(configs, paths):
+    sizes.append(len(paths))
+    for config, path in zip(configs, paths, strict=True):
+      study_helpers.train(config, path)
+    return [None] * len(paths)
+
+  monkeypatch.setattr(together, "run", run)
+  monkeypatch.setattr(together, "difference", lambda *_: None)
+  for index in range(4):
+    worker.work(study, workdir, study_helpers.train, index=index)
+  assert worker.work(study, workdir, study_helpers.train, together=5) == 0
+  assert sizes == [5, 5, 5, 5]
+  assert statuses(study, workdir) == ["done"] * 24

@@ -139,6 +139,9 @@ def test_what_cannot_be_trained_together(packed, tmp_path):
   one = config(packed)
   with pytest.raises(ValueError, match=r"config\.wd is"):
     together.run([one, config(packed, "--config.wd=0.5")], paths)
+  mults = config(packed, "--config.lr_mults=[('head/.*', 10.0)]")
+  with pytest.raises(ValueError, match=r"config\.lr_mults is"):
+    together.run([one, mults], paths)
   made = [config(packed, "--config.total_steps=0", seed=i) for i in (0, 1)]
   with pytest.raises(ValueError, match="they only evaluate"):
     together.run(made, paths)

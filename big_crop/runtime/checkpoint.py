@@ -177,9 +177,9 @@ def latest_step(*workdirs: str, tidy: bool = False) -> int | None:
 
   Args:
     workdirs: folders of runs.
-    tidy: remove what killed saves have left, and rename damaged later
-      checkpoints, so that their steps can be saved again. Only the one process
-      that goes on from the step may ask for it.
+    tidy: remove what killed saves have left and whole later checkpoints, and
+      rename damaged later ones, so that their steps can be saved again. Only
+      the one process that goes on from the step may ask for it.
 
   Returns:
     The step, or None if there are no checkpoints at all.
@@ -193,13 +193,14 @@ def latest_step(*workdirs: str, tidy: bool = False) -> int | None:
     for path in itertools.chain(*map(_entries, steps)):
       if ocp.utils.is_tmp_checkpoint(path):
         path.rmtree()
-  damaged = {}
+  damaged, ahead = {}, []
   for step in sorted(set().union(*steps.values()), reverse=True):
     here = [folder / str(step) for folder in steps if step in steps[folder]]
     found = {path: what for path in here if (what := _damage(path))}
-    damaged |= found
     if len(here) == len(steps) and not found:
       break
+    damaged |= found
+    ahead += [path for path in here if path not in found]
   else:
     if not any(steps.values()):
       return None
@@ -215,6 +216,9 @@ def latest_step(*workdirs: str, tidy: bool = False) -> int | None:
       f"checkpoint {path} is damaged: {what}; going on from "
       f"{path.parent / str(step)}{kept}"
     )
+  for path in ahead if tidy else []:
+    # Orbax saves no step before one that is there.
+    path.rmtree()
   return step
 
 

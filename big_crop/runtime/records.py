@@ -55,12 +55,13 @@ def changed_key(
   """Says where two configs differ: `config.KEY is A there and B here`.
 
   Names the first key that differs, and is None if none does. Both are resolved
-  configs of JSON values. Keys that begin with one of `free` may differ.
+  configs of JSON values. The keys `free`, and those below them, may differ.
   """
+  below = tuple(f"{key}." for key in free)
   old, new = flat(old), flat(new)
   for key in sorted(old.keys() | new.keys()):
     there, here = old.get(key), new.get(key)
-    if there != here and not key.startswith(free):
+    if there != here and key not in free and not key.startswith(below):
       return f"config.{key} is {there!r} there and {here!r} here"
   return None
 

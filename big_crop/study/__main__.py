@@ -125,7 +125,7 @@ def _run(study, args, argv):
       raise UserError(f"--{flag} {number}: need at least 1")
   if args.jobs > 1:
     return worker.start_jobs(args.jobs, [*argv, "--jobs", "1"])
-  from big_crop import together, train  # slow
+  from big_crop import train  # slow
 
   _share_compilations(args.workdir)
   return worker.work(
@@ -135,8 +135,6 @@ def _run(study, args, argv):
     index=args.index,
     retry_failed=args.retry_failed,
     together=args.together,
-    train_together=together.run,
-    difference=together.difference,
   )
 
 

@@ -25,8 +25,6 @@ def work(
   index: int | None = None,
   retry_failed: bool = False,
   together: int = 1,
-  train_together=None,
-  difference=None,
 ) -> int:
   """Trains pending runs until none is left that this worker can take.
 
@@ -37,8 +35,6 @@ def work(
     index: train only this run.
     retry_failed: also take failed runs; they continue where they stopped.
     together: how many runs to train at a time, as one program.
-    train_together: `big_crop.together.run`.
-    difference: `big_crop.together.difference`.
 
   Returns:
     The exit status: 1 if a run failed, or if in the end the run `index` is not
@@ -55,18 +51,30 @@ def work(
   failed, left = 0, list(mine)
   while left and not stop.requested():
     group = [left.pop(0)]
-    for state in list(left) if together > 1 else []:
-      fits = not difference(group[0].run.config, state.run.config)
-      if fits and len(group) < together and state.status() == runs.PENDING:
-        left.remove(state)
-        group.append(state)
-    failed += _take(group, train, train_together, retry_failed, show)
+    if together > 1 and group[0].status() == runs.PENDING:
+      group += _companions(group[0], left, together - 1)
+    failed += _take(group, train, retry_failed, show)
   if index is None or stop.requested():
     return int(failed > 0)
   return int(mine[0].status() != runs.DONE)
 
 
-def _take(group, train, train_together, retry_failed, show):
+def _companions(first, left, number):
+  """Takes up to `number` pending runs that can be trained with `first`."""
+  from big_crop import together  # slow
+
+  found = []
+  for state in list(left):
+    if len(found) == number:
+      break
+    fits = not together.difference(first.run.config, state.run.config)
+    if fits and state.status() == runs.PENDING:
+      left.remove(state)
+      found.append(state)
+  return found
+
+
+def _take(group, train, retry_failed, show):
   """Trains those runs of a group that it can lock; returns how many failed."""
   failed, mine = 0, []
   with contextlib.ExitStack() as held:
@@ -100,7 +108,9 @@ def _take(group, train, train_together, retry_failed, show):
       if len(mine) == 1:
         results = [train(*pairs[0])]
       else:
-        results = train_together(*zip(*pairs, strict=True))
+        from big_crop import together
+
+        results = together.run(*zip(*pairs, strict=True))
     except Exception as e:
       results = [e] * len(mine)
     finally:
