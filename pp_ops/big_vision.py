@@ -40,6 +40,7 @@ from big_vision.pp import (
 from big_vision.pp.registry import Registry
 
 from pp_ops import crops, registry
+from pp_ops.laws.names import law_class_of
 from pp_ops.random import Rng
 
 _FUSED = "decode_jpeg_and_"
@@ -107,7 +108,7 @@ def _adapt(name):
   """One of our ops as a factory of big_vision ops."""
   op = registry.lookup(name)
   factory = _legacy_randaug if name == "randaug" else op.factory
-  if op.law:
+  if law_class_of(name):  # cropmix has a law, too, but no window
     factory = _adapt_crop(name)
 
   @utils.InKeyOutKey(op.inkey, op.outkey)

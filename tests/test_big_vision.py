@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from op_helpers import error, photo
 
-from pp_ops import crops, randaug
+from pp_ops import crops, randaug, uint8_op
 
 NEEDS_PATH = pytest.mark.skipif(
   not big_vision_helpers.PATH, reason="BIG_VISION_PATH is not set"
@@ -114,6 +114,12 @@ def test_only_the_window_is_ours(ops, kind, window, method, monkeypatch):
   np.testing.assert_array_equal(from_image["image"], theirs["image"])
 
 
+def test_cropmix_is_ours(ops):
+  image = ops["cropmix"](24)({"image": tf.constant(IMAGE)})["image"]
+  fused = ops["decode_jpeg_and_cropmix"](24, num=2)({"image": JPEG})["image"]
+  assert image.shape == fused.shape == (24, 24, 3)
+
+
 def test_arguments_are_in_big_visions_order(ops, monkeypatch):
   laws = []
   sampler = crops.law_sampler
@@ -155,7 +161,7 @@ def test_every_op_of_randaug_is_big_visions(place, tmp_path, monkeypatch):
         name, 0.5, float(level), [128] * 3, constants
       )
       expected = op(tf.constant(image), *args).numpy()
-      where = tf.constant([3 / 8, 3 / 8])
-      ours = randaug._line_up(level, True, tf.constant(-1.0), where)
-      out = ours[order.index(name)](tf.constant(image)).numpy()
+      ours = uint8_op.ops_of(randaug.line_up(level, True))[order.index(name)]
+      drawn = map(tf.constant, (-1.0, 3 / 8, 3 / 8))
+      out = ours(tf.constant(image), *drawn).numpy()
       assert error(out, expected) <= 1, (name, level)
