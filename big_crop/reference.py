@@ -41,7 +41,7 @@ _MADE = (
 # the first heading that has a prefix of its module.
 _GROUPS = {
   "Crops": ("pp_ops.laws", "pp_ops.cropmix", "pp_ops.views"),
-  "Decoding, sizes, flips and values": ("pp_ops.image",),
+  "Decoding, sizes, flips and values": ("pp_ops.image", "pp_ops.ranges"),
   "Policies and other random augmentation": (
     "pp_ops.autoaugment",
     "pp_ops.blur",

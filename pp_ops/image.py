@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from pp_ops import ranges
 from pp_ops.checks import check_method, check_rounding, check_size
 from pp_ops.errors import UserError
 from pp_ops.registry import register
@@ -286,51 +285,3 @@ def get_flip_lr() -> _Op:
 def get_flip_ud() -> _Op:
   """Mirrors top and bottom with probability one half."""
   return _get_flip(0)
-
-
-def _affine(scale, offset):
-  """image * scale + offset in float32."""
-  return lambda image: tf.cast(image, tf.float32) * scale + offset
-
-
-@register("value_range")
-def get_value_range(
-  vmin: float = -1,
-  vmax: float = 1,
-  in_min=0,
-  in_max=255,
-  clip_values: bool = False,
-) -> _Op:
-  """Maps [in_min, in_max] linearly onto [vmin, vmax], as float32.
-
-  Args:
-    vmin: lowest output.
-    vmax: highest output.
-    in_min: input that becomes vmin: a number, or a list of one per channel.
-    in_max: input that becomes vmax: a number, or a list of one per channel.
-    clip_values: clip the output to [vmin, vmax].
-
-  Returns:
-    image -> float32 image.
-  """
-  affine = _affine(*ranges.linear(vmin, vmax, in_min, in_max))
-  if not clip_values:
-    return affine
-  return lambda image: tf.clip_by_value(affine(image), vmin, vmax)
-
-
-@register("vgg_value_range")
-def get_vgg_value_range(
-  mean=ranges.IMAGENET_MEAN, std=ranges.IMAGENET_STD
-) -> _Op:
-  """(image - mean) / std per channel, as float32.
-
-  Mean and standard deviation are ImageNet's by default, in grey levels 0..255.
-  """
-  return _affine(*ranges.standard(mean, std))
-
-
-@register("clip_value_range")
-def get_clip_value_range() -> _Op:
-  """`vgg_value_range` with the mean and deviation that CLIP trains with."""
-  return get_vgg_value_range(ranges.CLIP_MEAN, ranges.CLIP_STD)

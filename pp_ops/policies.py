@@ -1,11 +1,12 @@
 """Registers, for tf.data, the ops that are written once for all engines.
 
-The ops themselves, policies and ops on two views, are in files of their own.
+The ops themselves, policies, ops on two views and on value ranges, are in files
+of their own.
 """
 
 import tensorflow as tf
 
-from pp_ops import autoaugment, jitter, randaug, timm_randaug, views
+from pp_ops import autoaugment, jitter, randaug, ranges, timm_randaug, views
 from pp_ops.engines import Engine
 from pp_ops.registry import register
 from pp_ops.uint8_op import one_of, ops_of, register_uint8
@@ -23,3 +24,5 @@ for _module in (autoaugment, jitter, randaug, timm_randaug):
     register_uint8(_name)(_ENGINE.bind(_get_op))
 for _name, _get_op in views.OPS.items():
   register(_name, inkey=None)(_ENGINE.bind(_get_op))
+for _name, _get_op in ranges.OPS.items():
+  register(_name)(_ENGINE.bind(_get_op))

@@ -1,4 +1,4 @@
-"""Value ranges as (scale, offset) of x * scale + offset, for all engines."""
+"""Ops that change the range of pixel values, written once for all engines."""
 
 import numpy as np
 
@@ -42,3 +42,57 @@ def standard(mean, std) -> tuple:
   scale = [1 / s for s in std]
   offset = [-m * s for m, s in zip(mean, scale, strict=True)]
   return np.float32(scale), np.float32(offset)
+
+
+def _affine(engine, scale, offset):
+  """image * scale + offset in float32."""
+  return lambda image: engine.cast(image, "float32") * scale + offset
+
+
+def get_value_range(
+  engine,
+  vmin: float = -1,
+  vmax: float = 1,
+  in_min=0,
+  in_max=255,
+  clip_values: bool = False,
+):
+  """Maps [in_min, in_max] linearly onto [vmin, vmax], as float32.
+
+  Args:
+    engine: see `pp_ops.engines`.
+    vmin: lowest output.
+    vmax: highest output.
+    in_min: input that becomes vmin: a number, or a list of one per channel.
+    in_max: input that becomes vmax: a number, or a list of one per channel.
+    clip_values: clip the output to [vmin, vmax].
+
+  Returns:
+    image -> float32 image.
+  """
+  affine = _affine(engine, *linear(vmin, vmax, in_min, in_max))
+  if not clip_values:
+    return affine
+  low, high = sorted((vmin, vmax))
+  xp = engine.xp
+  return lambda image: xp.maximum(xp.minimum(affine(image), high), low)
+
+
+def get_vgg_value_range(engine, mean=IMAGENET_MEAN, std=IMAGENET_STD):
+  """(image - mean) / std per channel, as float32.
+
+  Mean and standard deviation are ImageNet's by default, in grey levels 0..255.
+  """
+  return _affine(engine, *standard(mean, std))
+
+
+def get_clip_value_range(engine):
+  """`vgg_value_range` with the mean and deviation that CLIP trains with."""
+  return get_vgg_value_range(engine, CLIP_MEAN, CLIP_STD)
+
+
+OPS = {
+  "value_range": get_value_range,
+  "vgg_value_range": get_vgg_value_range,
+  "clip_value_range": get_clip_value_range,
+}

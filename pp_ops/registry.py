@@ -53,6 +53,7 @@ _MODULES = (
   "pp_ops.randaug",
   "pp_ops.random_apply",
   "pp_ops.random_erasing",
+  "pp_ops.ranges",
   "pp_ops.selection",
   "pp_ops.timm_randaug",
   "pp_ops.vtab_labels",

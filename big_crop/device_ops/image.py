@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from big_crop.device_ops.canvas import Canvas
 from big_crop.device_ops.registry import register
 from big_crop.device_ops.resize import apply, resample, weights
-from pp_ops import ranges
 from pp_ops.checks import check_method, check_rounding, check_size
 from pp_ops.errors import UserError
 
@@ -247,34 +246,3 @@ def get_flip_lr():
 def get_flip_ud():
   """Mirrors top and bottom with probability one half."""
   return _get_flip(0)
-
-
-def _affine(scale, offset):
-  return lambda image: image.astype(jnp.float32) * scale + offset
-
-
-@register("value_range")
-def get_value_range(
-  vmin: float = -1,
-  vmax: float = 1,
-  in_min=0,
-  in_max=255,
-  clip_values: bool = False,
-):
-  """Maps one range onto another; see `pp_ops.image.get_value_range`."""
-  affine = _affine(*ranges.linear(vmin, vmax, in_min, in_max))
-  if not clip_values:
-    return affine
-  return lambda image: jnp.clip(affine(image), vmin, vmax)
-
-
-@register("vgg_value_range")
-def get_vgg_value_range(mean=ranges.IMAGENET_MEAN, std=ranges.IMAGENET_STD):
-  """(image - mean) / std; see `pp_ops.image.get_vgg_value_range`."""
-  return _affine(*ranges.standard(mean, std))
-
-
-@register("clip_value_range")
-def get_clip_value_range():
-  """`vgg_value_range` with the mean and deviation that CLIP trains with."""
-  return get_vgg_value_range(ranges.CLIP_MEAN, ranges.CLIP_STD)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from big_crop.device_ops.registry import register
 from big_crop.device_ops.uint8_op import chooser, register_uint8
-from pp_ops import autoaugment, jitter, randaug, timm_randaug, views
+from pp_ops import autoaugment, jitter, randaug, ranges, timm_randaug, views
 from pp_ops.engines import Engine
 
 _ENGINE = Engine(jnp, jnp.asarray, chooser)
@@ -17,3 +17,5 @@ for _module in (autoaugment, jitter, randaug, timm_randaug):
     register_uint8(_name)(_ENGINE.bind(_get_op))
 for _name, _get_op in views.OPS.items():
   register(_name, inkey=None)(_ENGINE.bind(_get_op))
+for _name, _get_op in ranges.OPS.items():
+  register(_name)(_ENGINE.bind(_get_op))
