@@ -68,8 +68,9 @@ def build(module, num_classes, kw):
 
   Raises:
     ValueError: in one line, for an unknown keyword, a value of a wrong kind, a
-      whole number below 1, an empty tuple, a rate that is not in [0, 1), or a
-      `dtype_mm` that is not in `DTYPES`.
+      whole number below 1, an empty tuple, tuples for different numbers of
+      stages, a rate that is not in [0, 1), or a `dtype_mm` that is not in
+      `DTYPES`.
   """
   kinds = {f.name: f.type for f in dataclasses.fields(module)}
   known = kinds.keys() - {"num_classes", "parent", "name"}
@@ -78,16 +79,49 @@ def build(module, num_classes, kw):
   names.check_arguments("config.model", module, kw)
   for name, value in kw.items():
     if kinds[name] is not float:  # whole numbers count something
-      for number in value if isinstance(value, tuple) else [value]:
+      for number in value if isinstance(value, list | tuple) else [value]:
         if names.is_of_kind(number, int | float):
           check_number(f"config.model.{name}", number, 1, whole=True)
     if isinstance(value, list | tuple) and not value:
       raise UserError(f"config.model.{name} is empty: need a number per stage.")
     if name in RATES and not 0.0 <= value < 1.0:
       raise UserError(f"{name} must be in [0, 1), not {value}.")
+  values = {f.name: f.default for f in dataclasses.fields(module)} | kw
+  stages = {
+    name: len(value)
+    for name in ("depths", "widths", "num_heads")
+    if isinstance(value := values.get(name), list | tuple)
+  }
+  if len(set(stages.values())) > 1:
+    text = ", ".join(f"{n} {name}" for name, n in stages.items())
+    raise UserError(f"config.model has {text}: need a number per stage of each")
   if "dtype_mm" in kw:
     names.check("dtype_mm", kw["dtype_mm"], DTYPES)
   return module(num_classes, **kw)
+
+
+def head(x, num_classes, out, kernel_init, bias_init=nn.initializers.zeros):
+  """The dense layer "head", or none for 0 classes.
+
+  To be called from a model's `__call__`.
+
+  Args:
+    x: [B, c].
+    num_classes: size of the logits; 0 for no dense layer.
+    out: dict of activations; gets "logits" if there is a dense layer.
+    kernel_init: initialiser of its kernel.
+    bias_init: initialiser of its bias.
+
+  Returns:
+    Logits [B, num_classes], or x if there is no dense layer; and `out`.
+  """
+  if not num_classes:
+    return x, out
+  dense = nn.Dense(
+    num_classes, kernel_init=kernel_init, bias_init=bias_init, name="head"
+  )
+  out["logits"] = dense(x)
+  return out["logits"], out
 
 
 def accumulator(dtype):

@@ -124,10 +124,7 @@ class ConvNeXt(nn.Module):
 
     x = jnp.mean(x, (1, 2), dtype=common.accumulator(x.dtype))
     x = out["pre_logits"] = nn.LayerNorm(name="head_norm")(x)
-    init = transformer.NORMAL
-    x = nn.Dense(self.num_classes, kernel_init=init, name="head")(x)
-    out["logits"] = x
-    return x, out
+    return common.head(x, self.num_classes, out, transformer.NORMAL)
 
 
 def Model(num_classes, *, variant="T", **kw):
@@ -138,7 +135,7 @@ def Model(num_classes, *, variant="T", **kw):
   "pre_logits" [B, c], "logits".
 
   Args:
-    num_classes: size of the logits.
+    num_classes: size of the logits; 0 for no head: "pre_logits" is returned.
     variant: a name of `VARIANTS`; timm's and torchvision's convnext_tiny is
       "T".
     **kw: these override the variant:

@@ -214,16 +214,9 @@ def classify(x, num_classes, out, *, dropout=0.0, train=False, init=None):
   """
   x = jnp.mean(x, (1, 2), dtype=common.accumulator(x.dtype))
   out["pre_logits"] = x
-  if not num_classes:
-    return x, out
-  x = nn.Dropout(dropout, deterministic=not train)(x)
-  head = nn.Dense(
-    num_classes,
-    kernel_init=init or common.torch_linear,
-    bias_init=(
-      nn.initializers.zeros if init else common.torch_bias(x.shape[-1])
-    ),
-    name="head",
-  )
-  out["logits"] = head(x)
-  return out["logits"], out
+  if num_classes:
+    x = nn.Dropout(dropout, deterministic=not train)(x)
+  if init:
+    return common.head(x, num_classes, out, init)
+  bias = common.torch_bias(x.shape[-1])
+  return common.head(x, num_classes, out, common.torch_linear, bias)

@@ -15,6 +15,7 @@ B4 that table has 9.2, 12.0 and 19.0 million; timm's models, and ours, have 9.1,
 """
 
 import functools
+import math
 
 import flax.linen as nn
 
@@ -42,59 +43,53 @@ STAGES = {
     ("inverted", 3, 2, 6),
   ),
 }
-# Channels and blocks of each stage, channels of stem and head. Each variant is
-# B0 or V2-rw-S scaled up: the channels are multiplied and rounded to a multiple
-# of 8, the numbers of blocks are multiplied and rounded up.
+
+
+def _scaled(base, width, *depths):
+  """A variant with more channels, and more blocks in each stage.
+
+  Channels are multiplied and rounded to a multiple of 8, but not down by more
+  than a tenth; blocks are multiplied and rounded up.
+  """
+
+  def channels(n):
+    scaled = width * n
+    rounded = max(8, int(scaled + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * scaled else rounded
+
+  pairs = zip(base["depths"], depths, strict=True)
+  return dict(
+    version=base["version"],
+    widths=tuple(map(channels, base["widths"])),
+    depths=tuple(math.ceil(n * factor) for n, factor in pairs),
+    stem=channels(base["stem"]),
+    head=channels(base["head"]),
+  )
+
+
+_B0 = dict(
+  version="1",
+  widths=(16, 24, 40, 80, 112, 192, 320),
+  depths=(1, 2, 2, 3, 3, 4, 1),
+  stem=32,
+  head=1280,
+)
+_V2_RW_S = dict(
+  version="2",
+  widths=(24, 48, 64, 128, 160, 272),
+  depths=(2, 4, 4, 6, 9, 15),
+  stem=24,
+  head=1792,
+)
+# Channels and blocks of each stage, channels of stem and head.
 VARIANTS = {
-  "B0": dict(
-    version="1",
-    widths=(16, 24, 40, 80, 112, 192, 320),
-    depths=(1, 2, 2, 3, 3, 4, 1),
-    stem=32,
-    head=1280,
-  ),
-  "B1": dict(
-    version="1",
-    widths=(16, 24, 40, 80, 112, 192, 320),
-    depths=(2, 3, 3, 4, 4, 5, 2),
-    stem=32,
-    head=1280,
-  ),
-  "B2": dict(
-    version="1",
-    widths=(16, 24, 48, 88, 120, 208, 352),
-    depths=(2, 3, 3, 4, 4, 5, 2),
-    stem=32,
-    head=1408,
-  ),
-  "B3": dict(
-    version="1",
-    widths=(24, 32, 48, 96, 136, 232, 384),
-    depths=(2, 3, 3, 5, 5, 6, 2),
-    stem=40,
-    head=1536,
-  ),
-  "B4": dict(
-    version="1",
-    widths=(24, 32, 56, 112, 160, 272, 448),
-    depths=(2, 4, 4, 6, 6, 8, 2),
-    stem=48,
-    head=1792,
-  ),
-  "V2-rw-S": dict(
-    version="2",
-    widths=(24, 48, 64, 128, 160, 272),
-    depths=(2, 4, 4, 6, 9, 15),
-    stem=24,
-    head=1792,
-  ),
-  "V2-rw-M": dict(
-    version="2",
-    widths=(32, 56, 80, 152, 192, 328),
-    depths=(3, 5, 5, 8, 15, 24),
-    stem=32,
-    head=2152,
-  ),
+  "B0": _B0,
+  "B1": _scaled(_B0, 1.0, *[1.1] * 7),
+  "B2": _scaled(_B0, 1.1, *[1.2] * 7),
+  "B3": _scaled(_B0, 1.2, *[1.4] * 7),
+  "B4": _scaled(_B0, 1.4, *[1.8] * 7),
+  "V2-rw-S": _V2_RW_S,
+  "V2-rw-M": _scaled(_V2_RW_S, 1.2, *[1.2] * 4, *[1.6] * 2),
 }
 
 

@@ -18,7 +18,6 @@ model after its `reparameterize_model`, and a config with
 import functools
 
 import flax.linen as nn
-import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
@@ -110,13 +109,8 @@ class RepVGG(nn.Module):
         stride = 1 if j else 2
         x = block(width, stride, name=f"stages_{i}_{j}")(x, train=train)
       out[f"stage{i + 1}"] = x
-    x = out["pre_logits"] = jnp.mean(
-      x, (1, 2), dtype=common.accumulator(x.dtype)
-    )
     init = nn.initializers.normal(0.01)
-    x = nn.Dense(self.num_classes, kernel_init=init, name="head")(x)
-    out["logits"] = x
-    return x, out
+    return convolution.classify(x, self.num_classes, out, init=init)
 
 
 def reparametrise(variables):
@@ -171,7 +165,7 @@ def Model(num_classes, *, variant="A2", **kw):
   "pre_logits" [B, c], "logits". Running statistics are in "batch_stats".
 
   Args:
-    num_classes: size of the logits.
+    num_classes: size of the logits; 0 for no head: "pre_logits" is returned.
     variant: a name of `VARIANTS`; timm's repvgg_a2 is "A2".
     **kw: these override the variant:
       depths, widths: blocks and channels of each stage;

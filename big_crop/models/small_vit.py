@@ -137,8 +137,8 @@ class SmallViT(nn.Module):
     out = {"encoded": x}
     x = x[:, 0].astype(common.accumulator(x.dtype))
     x = out["pre_logits"] = norm(name="norm")(x)
-    x = out["logits"] = dense(self.num_classes, self.width, name="head")(x)
-    return x, out
+    bias = common.torch_bias(self.width)
+    return common.head(x, self.num_classes, out, common.torch_linear, bias)
 
   def _patches(self, image):
     """[B, H, W, 3] -> [B, N, patch_size**2 * 15]: five copies of 3 channels."""
@@ -168,7 +168,7 @@ def Model(num_classes, **kw):
   "pre_logits" [B, width]; "logits".
 
   Args:
-    num_classes: size of the logits.
+    num_classes: size of the logits; 0 for no head: "pre_logits" is returned.
     **kw:
       width: channels of the tokens, 512;
       depth: number of blocks, 6;

@@ -141,6 +141,14 @@ class Swin(nn.Module):
   drop_path: float = 0.0
   dtype_mm: str = "float32"
 
+  def __post_init__(self):
+    if len(self.merges) != len(self.depths) - 1:
+      raise UserError(
+        f"merges={self.merges}: need a factor for each of the"
+        f" {len(self.depths)} stages but the first"
+      )
+    super().__post_init__()
+
   def last_layer(self):
     missing = {}
     if self.simplified:
@@ -250,14 +258,7 @@ class Swin(nn.Module):
     if self.simplified:
       x = norm(name="norm")(x)
     out["pre_logits"] = x
-    x = nn.Dense(
-      self.num_classes,
-      kernel_init=init,
-      bias_init=bias(x.shape[-1]),
-      name="head",
-    )(x)
-    out["logits"] = x
-    return x, out
+    return common.head(x, self.num_classes, out, init, bias(x.shape[-1]))
 
   def _merged(self, x, factor):
     """Merges blocks of patches: [B, h, w, c] -> [B, h / f, w / f, f * f * c].
@@ -288,7 +289,7 @@ def Model(num_classes, *, variant="T", **kw):
   which is "stage4" after the final norm; "pre_logits" [B, c]; "logits".
 
   Args:
-    num_classes: size of the logits.
+    num_classes: size of the logits; 0 for no head: "pre_logits" is returned.
     variant: "T" for 224 pixels or "cifar" for 32.
     **kw: these override the variant:
       width: channels of the first stage, 96; each further stage has twice as

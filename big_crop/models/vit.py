@@ -295,18 +295,10 @@ class ViT(nn.Module):
       rep_size = self.width if self.rep_size is True else self.rep_size
       x = nn.tanh(nn.Dense(rep_size, name="pre_logits")(x))
     out["pre_logits"] = x
-    if not self.num_classes:
-      return x, out
 
-    zeros = nn.initializers.zeros
-    head = nn.Dense(
-      self.num_classes,
-      kernel_init=zeros if self.head_zeroinit else start.head,
-      bias_init=nn.initializers.constant(self.head_bias),
-      name="head",
-    )
-    x = out["logits"] = head(x)
-    return x, out
+    init = nn.initializers.zeros if self.head_zeroinit else start.head
+    bias = nn.initializers.constant(self.head_bias)
+    return common.head(x, self.num_classes, out, init, bias)
 
 
 def Model(num_classes, *, variant=None, **kw):
