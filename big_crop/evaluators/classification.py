@@ -17,7 +17,7 @@ import numpy as np
 from big_crop.data.eval_data import EvalData
 from big_crop.evaluators import imagenet
 from big_crop.objectives import losses
-from big_crop.runtime import progress, sharding
+from big_crop.runtime import hosts, progress, sharding
 from pp_ops.checks import check_number
 from pp_ops.errors import UserError
 
@@ -240,7 +240,9 @@ class Evaluator:
     kept = np.flatnonzero(rows["mask"])[:most]
     kept = kept[rows["counts"][kept] > 0]
     rows = {k: v[kept].astype(np.float64) for k, v in rows.items()}
-    skipped = source.num_examples - seen if most is None else 0
+    skipped = 0
+    if most is None:
+      skipped = sum(hosts.gather(source.num_examples - seen))
     return {
       **self._metrics(rows),
       "count": float(len(kept)),

@@ -98,8 +98,10 @@ def stop_requested() -> bool:
 
 def gather(value: float | int) -> list:
   """Every host's value, in the order of the hosts."""
-  everywhere = multihost_utils.process_allgather(np.asarray(value))
-  return np.atleast_1d(everywhere).tolist()
+  value = np.asarray(value).reshape(1)
+  # As bytes, because JAX would cut 64-bit numbers down to 32 bits.
+  everywhere = multihost_utils.process_allgather(value.view(np.uint8))
+  return np.atleast_2d(everywhere).view(value.dtype)[:, 0].tolist()
 
 
 def agree(text: str, what: str) -> None:
@@ -112,7 +114,7 @@ def agree(text: str, what: str) -> None:
 
 def agree_on_first(number: int) -> int:
   """Returns, on every host, the `number` that the first host passes."""
-  return int(multihost_utils.broadcast_one_to_all(np.int64(number)))
+  return gather(number)[0]
 
 
 @contextlib.contextmanager
