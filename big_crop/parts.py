@@ -297,13 +297,13 @@ def run_names(workdirs: Sequence[str]) -> dict[str, str]:
   needed to tell the runs apart.
 
   Raises:
-    ValueError: if a run is given twice.
+    ValueError: if a run is given twice, or if no number of folders will do.
   """
   paths = [storage.path(w) for w in workdirs]
   if len(set(paths)) < len(paths):
     raise UserError("--workdir: the same run is given twice")
-  depth = 1
-  while len({p.parts[-depth:] for p in paths}) < len(paths):
-    depth += 1
-  names = ["_".join(p.parts[-depth:]) for p in paths]
-  return dict(zip(names, workdirs, strict=True))
+  for depth in range(1, 1 + max(len(p.parts) for p in paths)):
+    names = ["_".join(p.parts[-depth:]) for p in paths]
+    if len(set(names)) == len(names):
+      return dict(zip(names, workdirs, strict=True))
+  raise UserError("--workdir: two runs would have the same name; rename one")

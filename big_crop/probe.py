@@ -31,8 +31,7 @@ def _arguments(run, args):
       break
   else:
     raise UserError(
-      f"{run.path}: config.evals has no evaluator with a pp string to take "
-      "images through"
+      "config.evals has no evaluator with a pp string to take images through"
     )
   data = dict(entry["data"])
   test = data.pop("split", None) or entry.get("test", "validation")

@@ -108,6 +108,10 @@ def choose(
     if (max_ms is None or r["ms"] <= max_ms)
     and (max_params is None or r["params"] <= max_params)
   ]
+  if not found:
+    raise UserError(
+      f"the index has no model that was finetuned on {data} at {res} pixels"
+    )
   if not fits:
     raise UserError(
       "no model fits; "

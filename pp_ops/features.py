@@ -31,7 +31,8 @@ def get_flatten(keys=None):
     An op on the features.
   """
   if keys is not None:
-    check_names(_names(keys), "keys")
+    keys = _names(keys)
+    check_names(keys, "keys")
 
   def leaves(name, value):
     if isinstance(value, (list, tuple)):

@@ -153,3 +153,11 @@ def test_a_detector_trains_on_an_exported_backbone(tmp_path):
   sgd.step()
   assert torch.isfinite(total)
   assert not torch.equal(before, body.layer4[0].conv1.weight)
+
+
+def test_runs_have_different_names():
+  paths = ["/r/x_y/c", "/r/x/y_c", "/r/z/c"]
+  names = parts.run_names(paths[:1] + paths[2:])
+  assert names == {"x_y_c": paths[0], "z_c": paths[2]}
+  with pytest.raises(ValueError, match="two runs would have the same name"):
+    parts.run_names(paths)

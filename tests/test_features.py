@@ -33,6 +33,7 @@ TEXT = np.array(["x", "y", "z"])
       {"a/x/y": 1, "a/z/0": 2, "a/z/1": 3, "b": 4},
     ),
     ("flatten(['b'])", dict(a=A, b=dict(c=B)), {"a": A, "b/c": B}),
+    ("flatten('ab')", dict(ab=dict(c=B), d=A), {"ab/c": B, "d": A}),
     ("setdefault('a', 7)", dict(b=B), dict(b=B, a=7)),
     ("setdefault('a', 7)", dict(a=np.zeros([0], int)), dict(a=[7])),
     ("setdefault('a', 7)", dict(a=A), dict(a=A)),
@@ -141,3 +142,8 @@ def test_mistakes_raise_one_line(spec, message):
   with pytest.raises(ValueError) as e:
     get_preprocess_fn(spec)({"a": tf.constant(A), "s": tf.constant(1)})
   assert message in str(e.value) and "\n" not in str(e.value)
+
+
+def test_flatten_takes_a_name_whole():
+  out = get_preprocess_fn("flatten('labels')")({"label": {"a": 1}, "labels": 2})
+  assert out == {"label": {"a": 1}, "labels": 2}

@@ -258,3 +258,9 @@ def test_op_arguments_are_percent_and_own_ones_first():
   found = arguments.defaults(laws.BetaLaw)
   assert list(found)[:4] == ["alpha", "beta", "area_min", "area_max"]
   assert found["area_min"] == 5 and found["area_max"] == 100
+
+
+def test_every_shape_has_a_sample():
+  images = {"folder": {(20, 30): 1, (30, 20): 1, (20, 20): 7}}
+  (found,) = measure.measure(["inception_crop_fixed"], images, 1)
+  assert sum(weight for weight, _ in found.sampled.parts) == pytest.approx(1)

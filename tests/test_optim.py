@@ -268,6 +268,8 @@ def test_register():
     ({"lr_mults": [("head/.*", 0.0)]}, "give the schedule None"),
     ({"wd_mults": [("head", 1.0)]}, "wd_mults: 'head' matches no parameter"),
     ({"wd_mults": ["head"]}, "not a .regex, value. pair"),
+    ({"schedule": ["head/.*"]}, "schedule: 'head.*' is not a .regex, value."),
+    ({"schedule": [".*"]}, "schedule: '..' is not a .regex, value. pair"),
     ({"grad_clip_norm": 0.0}, "must be > 0"),
   ],
 )

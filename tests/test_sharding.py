@@ -132,6 +132,7 @@ def test_fully_sharded_memory(mesh):
     ([(".*", "fspd()")], "'fspd': did you mean 'fsdp'"),
     ([(".*", "fsdp(axis='dat')")], "'dat': did you mean 'data'"),
     ([(".*", "fsdp(min_size=3)")], "unexpected keyword argument 'min_size'"),
+    ([(".*", "fsdp(min_size_to_shard_mb='1')")], "min_size_to_shard_mb"),
     ([(".*", "fsdp(open('x'))")], "is not a rule such as"),
     ([(".*", "replicate; import os")], "is not a rule such as"),
     ([(".*", "os.system('x')")], "is not a rule such as"),

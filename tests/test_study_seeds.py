@@ -307,3 +307,8 @@ def test_mistakes_are_one_line(tmp_path):
     with pytest.raises(ValueError, match=message) as e:
       layout.of_config(grid.load(path).config)
     assert "\n" not in str(e.value)
+
+
+def test_two_seeds_have_no_p_of_their_spread():
+  pair = statistics.cell({0: 1.0, 1: 2.0}, 2)
+  assert seed_statistics.spread(pair, pair) == (1.0, None)

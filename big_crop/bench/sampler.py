@@ -17,6 +17,7 @@ from tqdm import tqdm
 from big_crop.bench import output
 from big_crop.measure import shapes
 from pp_ops import laws, registry
+from pp_ops.errors import UserError
 
 # Fewer windows than NumPy samples, because JAX computes every attempt of each.
 _JAX_SAMPLES = 1 << 14
@@ -62,6 +63,8 @@ def main(argv: list[str]) -> None:
   add("--samples", type=float, default=2**21)
   add("--repeats", type=int, default=5)
   args = parser.parse_args(argv)
+  if args.repeats < 1:
+    raise UserError(f"--repeats {args.repeats}: need at least 1")
   height, width = shapes.parse(args.image_shape)
   num = int(args.samples)
   results = []

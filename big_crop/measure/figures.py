@@ -88,8 +88,8 @@ def read_picture(path: str) -> np.ndarray:
   try:
     with Image.open(path) as image:
       return np.asarray(image.convert("RGB"))
-  except OSError as e:
-    reason = e.strerror or "no image that Pillow can read"
+  except (OSError, Image.DecompressionBombError) as e:
+    reason = getattr(e, "strerror", None) or "no image that Pillow can read"
     raise UserError(f"--picture {path}: {reason}") from None
 
 

@@ -190,7 +190,7 @@ def measure(
     (m, shape, min(_BLOCK, num - start))
     for m in found
     for shape, weight in m.weights.items()
-    for num in [round(samples * weight)]
+    for num in [max(1, round(samples * weight))]
     for start in range(0, num, _BLOCK)
   ]
   seeds = np.random.SeedSequence(seed).spawn(len(jobs))

@@ -108,6 +108,8 @@ def make(
     if config.get(key) is None:
       raise UserError(f"config.{key} is missing.")
   rules = _schedule_rules(config)
+  names = [name for name, _ in trees.named_leaves(params)]
+  schedule_of = _cover(names, rules)
   sizes = {
     "total_steps": total_steps,
     "batch_size": batch_size,
@@ -117,8 +119,6 @@ def make(
     None if schedule is None else schedules.make(schedule, **sizes)
     for _, schedule in rules
   ]
-  names = [name for name, _ in trees.named_leaves(params)]
-  schedule_of = _cover(names, rules)
   lr, wd = config["lr"], config.get("wd") or 0.0
   lr_mults = config.get("lr_mults") or ()
   wd_mults = (config.get("wd_mults") or _WD_MULTS) if wd else ()

@@ -206,6 +206,7 @@ def _parse_rule(text: str, mesh: Mesh) -> Rule:
     ) from None
   if name not in _RULES:
     raise names.unknown(_WHERE, name, _RULES)
+  names.check_arguments(_WHERE, _RULES[name], kwargs)
   try:
     return _RULES[name](mesh, *args, **kwargs)
   except TypeError as e:

@@ -46,7 +46,8 @@ def samples(
     chosen = cell.values.get(s.chosen)
     if not s.count_chosen:
       rest = {k: v for k, v in cell.values.items() if k != s.chosen}
-      cell = statistics.cell(rest, cell.wanted - 1)
+      counted = s.chosen in {state.run.seed for state in results.states}
+      cell = statistics.cell(rest, cell.wanted - counted)
     level = analysis.amount(s.by, setting[s.by]) if s.by else None
     out.append(Sample(level, setting, cell, chosen))
   return out
@@ -77,9 +78,15 @@ def normality(cell: Cell) -> float | None:
 
 
 def spread(a: Cell, b: Cell) -> tuple[float | None, float | None]:
-  """std of b over std of a, and Brown and Forsythe's p that they are equal."""
+  """std of b over std of a, and Brown and Forsythe's p that they are equal.
+
+  p is None if one has fewer than three values, because two values are equally
+  far from their median.
+  """
   if not a.std or not b.std:
     return None, None
+  if min(a.n, b.n) < 3:
+    return b.std / a.std, None
   test = stats.levene(*(list(c.values.values()) for c in (a, b)))
   return b.std / a.std, float(test.pvalue)
 

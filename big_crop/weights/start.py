@@ -25,7 +25,8 @@ def initialise(state, path, model, dont_load=(), index=None):
 
   Returns:
     The state with parameters, model state and averages replaced, sharded as
-    before. A collection that `path` lacks stays as it is.
+    before. A collection that a run or a PyTorch file lacks stays as it is; an
+    .npz file must have all.
   """
   if str(path).startswith(augreg.PREFIX):
     path = augreg.resolve(path, index)
