@@ -59,6 +59,35 @@ def param_shapes(objective: Objective, specs: Specs) -> Any:
   return jax.eval_shape(lambda: _init_variables(objective, specs, 0))["params"]
 
 
+def renew_extra(
+  objective: Objective, state: TrainState, seed: int
+) -> TrainState:
+  """Makes the extra state again, of the variables that the state has now.
+
+  To be called after `config.model_init` has replaced the variables, of which a
+  momentum encoder is a copy.
+
+  Args:
+    objective: the objective.
+    state: a new state.
+    seed: of the initialisation.
+
+  Returns:
+    The state; its extra state is sharded as before.
+  """
+
+  def make(variables):
+    extra = _init_extra(objective, seed, variables)
+    # Copied, because the train step cannot be given one buffer twice.
+    return jax.tree.map(jnp.copy, extra)
+
+  if not jax.tree.leaves(state.extra):
+    return state
+  shardings = jax.tree.map(lambda x: x.sharding, state.extra)
+  variables = {"params": state.params, **state.model_state}
+  return state.replace(extra=jax.jit(make, out_shardings=shardings)(variables))
+
+
 def abstract_state(
   objective: Objective,
   tx: optax.GradientTransformation,
@@ -302,10 +331,13 @@ def _init_variables(objective, specs, seed):
   return objective.init(_keys(seed)[0], specs)
 
 
+def _init_extra(objective, seed, variables):
+  return objective.init_extra(jax.random.fold_in(_keys(seed)[0], 1), variables)
+
+
 def _init(objective, tx, specs, seed, ema):
   variables = _init_variables(objective, specs, seed)
-  extra_rng = jax.random.fold_in(_keys(seed)[0], 1)
-  extra = objective.init_extra(extra_rng, variables)
+  extra = _init_extra(objective, seed, variables)
   model_state = {k: v for k, v in variables.items() if k != "params"}
   return TrainState(
     step=jnp.zeros((), jnp.int32),

@@ -35,10 +35,16 @@ from big_crop.runtime import (
   sharding,
   storage,
 )
+from big_crop.step import renew_extra
 from pp_ops.errors import UserError
 
 # How many steps the host may dispatch ahead of the devices.
 STEPS_IN_FLIGHT = 3
+# What must be finite after each step.
+FINITE = {
+  "training_loss": "the loss",
+  "l2_params": "the norm of the parameters",
+}
 
 
 def last_step(workdir: epath.Path) -> int:
@@ -81,6 +87,7 @@ def start_or_resume(
       state = weights.initialise(
         state, config.model_init, parts.objective.model, **config.model_load
       )
+      state = renew_extra(parts.objective, state, config.seed)
   if jax.process_index() == 0:
     records.write_config(workdir, configs.as_json(config))
   checkpoints = checkpoint.Checkpoints(workdir, config.keep_ckpt_steps)
@@ -191,8 +198,7 @@ def run(config, workdir: str) -> dict | None:
       continue
 
     unchecked = jax.device_get(unchecked)
-    losses = [(s, float(m["training_loss"])) for s, m in unchecked]
-    check_finite(losses, checkpoints)
+    check_finite(unchecked, checkpoints)
     all_skipped = skipped_before + sum(hosts.gather(skipped))
     measured = {}
     if log:
@@ -285,15 +291,16 @@ def draw(workdir, images):
       pictures.save_image_grid(path, x)
 
 
-def check_finite(losses, checkpoints):
-  """Raises at the first (step, loss) that is not finite."""
-  for step, loss in losses:
-    if not math.isfinite(loss):
-      good = checkpoints.latest()
-      where = "none yet" if good is None else checkpoints.path / str(good)
-      raise UserError(
-        f"the loss is {loss} at step {step}; last good checkpoint: {where}"
-      )
+def check_finite(logged, checkpoints):
+  """Raises at the first (step, metrics) whose loss or update is not finite."""
+  for step, metrics in logged:
+    for key, what in FINITE.items():
+      if not math.isfinite(value := metrics[key]):
+        good = checkpoints.latest()
+        where = "none yet" if good is None else checkpoints.path / str(good)
+        raise UserError(
+          f"{what} is {value} at step {step}; last good checkpoint: {where}"
+        )
 
 
 def summarise(workdir, facts):

@@ -94,6 +94,10 @@ def test_what_is_otherwise_is_refused(change, message, tmp_path):
   assert "\n" not in str(e.value)
 
 
+def test_the_loss_is_big_visions_unless_given(tmp_path):
+  assert load(tmp_path, "del config.loss").loss == "sigmoid_xent"
+
+
 def test_a_config_without_arguments(tmp_path):
   load(tmp_path)
   with pytest.raises(ValueError, match="takes no argument: 'a=1'"):

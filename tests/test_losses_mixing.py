@@ -53,6 +53,15 @@ def batch(n=16):
   return image, np.eye(n, dtype=np.float32)
 
 
+def test_mixup_of_repeats_is_with_another_image():
+  image, labels = batch()
+  mix = mixing.make({"p": 0.4}, repeats=3)
+  mixed, mixed_labels = mix(jax.random.key(3), image, labels)
+  weight = mixed_labels[0, 0]
+  expected = weight * image + (1 - weight) * np.roll(image, 3, 0)
+  np.testing.assert_allclose(mixed, expected, rtol=1e-6)
+
+
 def test_mixup_is_one_weight_and_a_rolled_batch():
   image, labels = batch()
   mixed, mixed_labels = mixing.mixup(jax.random.key(3), image, labels, 0.4)

@@ -228,6 +228,20 @@ def test_a_stopped_run_goes_on_to_the_bit(tmp_path, monkeypatch):
 
 
 @pytest.mark.long
+def test_the_momentum_encoder_starts_as_what_is_loaded():
+  built = parts.build(config())
+  state = built.init()
+  other = jax.tree.map(lambda x: x + 1, state.params)
+  state = step.renew_extra(built.objective, state.replace(params=other), 0)
+  momentum = state.extra["momentum"]
+  jax.tree.map(np.testing.assert_array_equal, momentum, state.params)
+  # One buffer twice could not be donated to the train step.
+  for one, same in zip(*map(jax.tree.leaves, (momentum, other)), strict=True):
+    here, there = (x.addressable_data(0) for x in (one, same))
+    assert here.unsafe_buffer_pointer() != there.unsafe_buffer_pointer()
+
+
+@pytest.mark.long
 def test_groups_and_keys_share_nothing_but_the_weights():
   """A change to one image reaches the queries of its group alone."""
   o = objectives.make(config(), None)

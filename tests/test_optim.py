@@ -180,6 +180,15 @@ def test_weight_decay_is_not_scaled_by_the_learning_rate():
     np.testing.assert_allclose(value, expected, rtol=1e-6)
 
 
+def test_no_wd_mults_no_decay():
+  params = params_and_grads()[0]
+  given = {"optax_name": "scale_by_adam", "lr": 0.0, "wd": 0.1, "wd_mults": []}
+  tx, _ = optim.make(given, params, **SIZES)
+  zeros = jax.tree.map(jnp.zeros_like, params)
+  updates, _ = tx.update(zeros, tx.init(params), params)
+  assert all((x == 0).all() for x in jax.tree.leaves(updates))
+
+
 def test_frozen_parameters_stay_and_cost_nothing():
   params, grads = params_and_grads(3)
   config = {

@@ -32,6 +32,13 @@ def test_step_decay_in_any_unit():
     np.testing.assert_array_equal(same, each)
 
 
+@pytest.mark.parametrize("total_steps", [0, 1, 3])
+def test_a_run_of_few_steps_may_have_drops_in_percent(total_steps):
+  drops = {"decay_type": "step", "decay_rate": 0.1, "decay_percent": 0.3}
+  fn = schedules.make(drops, **(SIZES | {"total_steps": total_steps}))
+  assert 0 < fn(0) <= 1
+
+
 def test_he_et_al_and_goyal_et_al():
   """ImageNet at batch 256: drops to 0.1 at epochs 30 and 60, from step 0."""
   sizes = {"batch_size": 256, "data_size": 1_281_167, "total_steps": 450_410}
@@ -181,6 +188,10 @@ def test_noise_as_timm_has_it():
     (
       {"decay_type": "step", "decay_rate": 0.1, "decay_steps": 0},
       "decay_steps is 0: need at least one step",
+    ),
+    (
+      {"decay_type": "step", "decay_rate": 0.1, "decay_percent": 0.0},
+      "decay_percent is 0.0: need at least one step",
     ),
     ({"decay_type": "cosine", "decay_rate": 0.1}, "'decay_rate'"),
     ({"decay_type": "step", "warmup_prefix": True}, "'warmup_prefix'"),

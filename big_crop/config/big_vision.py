@@ -92,6 +92,8 @@ def over_default(config: ConfigDict, default: ConfigDict) -> ConfigDict:
     for key in evals[name]:
       if key in _INSTEAD:
         raise _refusal(f"config.evals.{name}", key)
+  if given.get("objective_name", "classification") == "classification":
+    given.setdefault("loss", "sigmoid_xent")  # big_vision's default
   # Our default schedule is removed, because big_vision's trainer has none.
   default.schedule = {}
   _lay(given, default, "config")

@@ -14,7 +14,6 @@ from ml_collections import ConfigDict
 from big_crop import names
 from pp_ops.checks import check_number
 from pp_ops.errors import UserError
-from pp_ops.seeds import MOST_SEEDS
 
 MOST_STEPS = 2**31 - 1  # a step is an int32 on the devices
 
@@ -60,7 +59,7 @@ def _entries(where, value):
 _WHOLE = _number(1, whole=True)
 
 CHECKS = {
-  "seed": _number(0, MOST_SEEDS - 1, whole=True),
+  "seed": _number(0, 2**31 - 1, whole=True),  # of what JAX makes a key
   "total_steps": _number(0, MOST_STEPS, whole=True),
   "total_examples": _number(0, whole=True),
   "total_epochs": _number(0),

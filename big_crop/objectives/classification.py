@@ -49,7 +49,7 @@ class Objective(Base):
       names.check("argument of config.objective", key, ["frozen_model"])
     self._train = not config.objective.get("frozen_model", False)
     self._loss = losses.get(config.loss)
-    self._mix = mixing.make(config.mixup, config.mixing)
+    self._mix = mixing.make(config.mixup, config.mixing, config.input.repeats)
     self._make_targets = targets.make(**config.targets)
 
   def init(self, rng, specs: Mapping[str, jax.ShapeDtypeStruct]):

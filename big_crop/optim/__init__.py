@@ -121,9 +121,11 @@ def make(
   ]
   lr, wd = config["lr"], config.get("wd") or 0.0
   lr_mults = config.get("lr_mults") or ()
-  wd_mults = (config.get("wd_mults") or _WD_MULTS) if wd else ()
+  wd_mults = config.get("wd_mults")
+  if wd_mults is None:
+    wd_mults = _WD_MULTS
   lr_mult = _multipliers(names, lr_mults, "lr_mults", default=1.0)
-  wd_mult = _multipliers(names, wd_mults, "wd_mults", default=0.0)
+  wd_mult = _multipliers(names, wd_mults if wd else (), "wd_mults", default=0.0)
 
   wd_in = config.get("wd_in") or "update"
   known_names.check("config.wd_in", wd_in, _WD_IN)

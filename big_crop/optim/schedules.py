@@ -264,9 +264,10 @@ def _drops(config: dict[str, Any], sizes: dict[str, int]) -> optax.Schedule:
   ((prefix, unit, value),) = given
   scale = _steps_per_unit(unit, **sizes)
   if prefix == "decay":
-    if value * scale < 1:
+    # With "percent" a run of few steps, for debugging, is no mistake.
+    if value <= 0 or (value * scale < 1 and unit != "percent"):
       raise UserError(f"decay_{unit} is {value}: need at least one step.")
-    count = int(sizes["total_steps"] / (value * scale))
+    count = int(sizes["total_steps"] / max(value * scale, 1))
     value = [value * drop for drop in range(1, count + 1)]
   # Each drop is rounded by itself, because multiples of a rounded distance
   # would drift away from the epochs.
