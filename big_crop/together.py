@@ -49,6 +49,10 @@ def difference(one, other) -> str | None:
   return records.changed_key(as_json(one), as_json(other), free)
 
 
+class ApartError(UserError):
+  """Raised for runs that only turn out to need programs of their own."""
+
+
 class _Run:
   """One of the runs: its files and its progress.
 
@@ -157,6 +161,7 @@ def run(all_configs: Sequence, workdirs: Sequence[str]) -> list:
     it, or None after a stop.
 
   Raises:
+    ApartError: if the pp strings leave different features or shapes.
     ValueError: for anything wrong with the configs, the data or the workdirs.
   """
   for other in all_configs:
@@ -172,6 +177,15 @@ def run(all_configs: Sequence, workdirs: Sequence[str]) -> list:
     raise UserError(
       f"runs are trained together on one device, not {parts.mesh.size}: train "
       "them apart, or give a process one device"
+    )
+  specs = [
+    device_pipeline.feature_specs(p.source, p.pp, p.objective.features)
+    for p in (run.parts for run in runs)
+  ]
+  if any(other != specs[0] for other in specs):
+    raise ApartError(
+      "runs cannot be trained together: their pp strings leave other features "
+      "or shapes"
     )
   num, total_steps = len(runs), parts.total_steps
   # Each run keeps its last two checkpoints, so that after a kill during a save
@@ -228,7 +242,7 @@ def run(all_configs: Sequence, workdirs: Sequence[str]) -> list:
     inputs = {k: np.stack([x[k] for x in inputs]) for k in inputs[0]}
     states, metrics = train_block(states, inputs)
     stop.hold()
-    losses.append((step, metrics["training_loss"]))
+    losses.append((step, {k: metrics[k] for k in train.FINITE}))
     if size not in compiled:
       jax.block_until_ready(metrics)
       line.resume(size)
@@ -252,7 +266,10 @@ def run(all_configs: Sequence, workdirs: Sequence[str]) -> list:
       for i, run_ in alive():
         try:
           train.check_finite(
-            [(before + j + 1, float(v[i])) for j, v in enumerate(values)],
+            [
+              (before + 1 + j, {k: v[j][i] for k, v in values.items()})
+              for j in range(len(values["training_loss"]))
+            ],
             run_.checkpoints,
           )
         except UserError as e:

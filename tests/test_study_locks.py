@@ -1,5 +1,6 @@
 """Locks: one holder, whatever happens to the previous holder."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -9,6 +10,7 @@ import threading
 import time
 
 import pytest
+from etils import epath
 
 from big_crop.study import locks
 
@@ -168,3 +170,14 @@ def test_a_late_comer_does_not_follow_a_holder_of_long_ago(tmp_path):
   assert got == [False]
   assert [p.name for p in current._files()] == ["000004"]
   current.release()
+
+
+def test_a_file_that_cannot_be_read_is_not_free(tmp_path, monkeypatch):
+  holder = {**_dead_process(), "host": "elsewhere"}
+  _hold(tmp_path / "a", holder)
+
+  def fail(path):
+    raise OSError(errno.EIO, "input/output error")
+
+  monkeypatch.setattr(type(epath.Path("/")), "read_text", fail)
+  assert not locks.Lock(tmp_path / "a").acquire()

@@ -114,6 +114,19 @@ def test_crop_scale_percentiles():
 # Recommendations.
 
 
+def test_the_crop_scale_is_of_the_studys_arguments():
+  found = results.Results("", [], [], {}, arguments={"area_min": 25})
+  weak = found.crop_scale_percentile({"crop": "inception_crop_fixed"})
+  assert weak == pytest.approx(25 + 0.05 * 75)
+  with pytest.raises(ValueError, match="needs a crop"):
+    found.crop_scale_percentile({"epochs": 1})
+
+
+def test_a_key_of_the_config_is_a_column():
+  head, row = tables._cell, {"_config.lr": "1e-3"}
+  assert head(row, "_config.lr") == "1e-3"
+
+
 def test_recommendations_go_down_with_the_budget():
   for family in recommend.FAMILIES:
     for metric in ("val/top1", "real/top1"):
@@ -451,6 +464,7 @@ def test_latex_and_markdown_escape():
     ("c.comparisons = [dict(title='t', a='fixd', b='native')]", "'fixed'"),
     ("c.comparisons = [dict(title='t', a='fixed')]", "either b or base"),
     ("c.strength = ['x']", "family of `strength`"),
+    ("c.metrics += [dict(c.metrics[0])]", "is there 2 times"),
     ("c.scatter[0]['x'] = 'a'", "metric of scatter 'loss'"),
     (
       "c.scatter = []; c.metrics = [dict(key='a', label='', better='up')]",

@@ -69,6 +69,19 @@ def test_only_equal_seeds_are_pairs():
   assert d.paired_p == pytest.approx(stats.ttest_rel([3, 6], [2, 4]).pvalue)
 
 
+def test_the_interval_is_of_the_difference_beside_it():
+  a = statistics.cell({0: 70.0, 1: 70.1, 2: 60.0}, 3)
+  b = statistics.cell({0: 71.0, 1: 71.2}, 3)
+  d = statistics.compare(a, b)
+  known = stats.ttest_ind([71, 71.2], [70, 70.1, 60]).confidence_interval()
+  assert (d.low, d.high) == pytest.approx((known.low, known.high))
+  assert d.low < d.mean < d.high and d.pairs == 2
+
+
+def test_equal_values_have_no_deviation():
+  assert statistics.cell(dict.fromkeys(range(3), 0.1), 3).std == 0.0
+
+
 def test_a_contrast_of_four_cells():
   """Against ordinary least squares on indicator variables."""
   found = cells(2, 3, 3, 3, 3)

@@ -365,3 +365,14 @@ def test_only_pending_runs_train_together(study, tmp_path, monkeypatch):
   assert worker.work(study, workdir, study_helpers.train, together=5) == 0
   assert sizes == [5, 5, 5, 5]
   assert statuses(study, workdir) == ["done"] * 24
+
+
+def test_runs_that_must_be_apart_are(study, tmp_path, monkeypatch):
+  def refuse(configs, paths):
+    raise together.ApartError("other shapes")
+
+  monkeypatch.setattr(together, "run", refuse)
+  monkeypatch.setattr(together, "difference", lambda *_: None)
+  workdir = str(tmp_path / "w")
+  assert worker.work(study, workdir, study_helpers.train, together=3) == 0
+  assert statuses(study, workdir) == ["done"] * 24

@@ -126,7 +126,7 @@ def test_stopped_runs_go_on_together_or_alone(packed, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_run_that_diverges_ends_alone(packed, tmp_path):
-  made = [config(packed), config(packed, "--config.lr=1e38")]
+  made = [config(packed), config(packed, "--config.lr=1e15")]
   paths = [str(tmp_path / name) for name in ("good", "bad")]
   good, bad = together.run(made, paths)
   assert good["step"] == 50
@@ -196,3 +196,12 @@ def test_a_study_trains_what_fits_together(packed, tmp_path, capfd):
   assert study.main(["run", *flags, "--together", "4"]) == 0  # nothing left
   with pytest.raises(ValueError, match="--together 0"):
     study.main(["run", *flags, "--together", "0"])
+
+
+@pytest.mark.long
+def test_other_shapes_are_told_apart(packed, tmp_path):
+  other = config(packed, seed=1)
+  other.input.pp = other.input.pp.replace("(16", "(24")
+  assert together.difference(config(packed), other) is None
+  with pytest.raises(together.ApartError, match="other features or shapes"):
+    together.run([config(packed), other], [tmp_path / "a", tmp_path / "b"])

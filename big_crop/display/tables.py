@@ -194,7 +194,7 @@ def of_records(
 def _cell(found, spec):
   """What a column of `of_records` shows of a record."""
   sign, must, key, high, digits = re.fullmatch(
-    r"(\+?)(!?)(\w+)(?:…(\w+))?(?::(\d))?", spec
+    r"(\+?)(!?)([\w.]+)(?:…(\w+))?(?::(\d))?", spec
   ).groups()
   value = found.get(key)
   digits = int(digits or found.get("_digits", 2))

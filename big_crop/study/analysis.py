@@ -5,7 +5,6 @@ from typing import Any
 from big_crop.display import tables
 from big_crop.display.tables import Entry, Table
 from big_crop.study import layout as layouts
-from big_crop.study import results as results_lib
 from big_crop.study import statistics
 from big_crop.study.grid import is_number
 from big_crop.study.layout import BUDGET, Comparison, Family, Layout, Scatter
@@ -359,14 +358,14 @@ def points(c: Scatter, results: Results) -> list[tuple[Factors, float, float]]:
   return found
 
 
-def shade(c: Scatter, settings: list[Factors]) -> list[float]:
+def shade(c: Scatter, settings: list[Factors], results: Results) -> list[float]:
   """The number that colours each setting's points in a scatter.
 
   Raises:
     ValueError: in one line, if a setting's level of `c.color` is no number.
   """
   if c.color is None:
-    return list(map(results_lib.crop_scale_percentile, settings))
+    return list(map(results.crop_scale_percentile, settings))
   if other := [s for s in settings if not is_number(s.get(c.color))]:
     raise UserError(
       f"scatter {c.title!r}: color needs a factor whose levels are numbers, "
@@ -392,7 +391,7 @@ def claim_three(c: Scatter, results: Results) -> Table | None:
   )
   for budget in layouts.ordered(map(budget_of, found)):
     mine = [p for p in found if budget_of(p) == budget]
-    shades = shade(c, [s for s, _, _ in mine])
+    shades = shade(c, [s for s, _, _ in mine], results)
     asked.append((level(BUDGET, budget), by, mine, shades))
   records = []
   for runs, other, some, values in asked:

@@ -8,7 +8,6 @@ from big_crop.display.plots import color_of, legend
 from big_crop.study import ablation as ablation_lib
 from big_crop.study import analysis, statistics
 from big_crop.study import layout as layouts
-from big_crop.study import results as results_lib
 from big_crop.study.grid import is_number, key_of
 from big_crop.study.layout import BUDGET, Layout
 from big_crop.study.results import Metric, Results
@@ -41,12 +40,25 @@ def _curve(ax, points, label, color, style=0):
     )
 
 
-def _family_curves(ax, family, results, metric, place, style=0):
+def _color_of_line(family, results, by, budget):
+  """The colour shows the budget or, if there is only one, the level of `by`."""
+  budgets = family.levels(results, BUDGET)
+  groups = family.levels(results, family.by)
+  levels, level = (budgets, budget) if budgets[1:] else (groups, by)
+  return color_of(levels.index(level), len(levels))
+
+
+def _label_of_line(family, by, budget):
+  names = analysis.level(BUDGET, budget), analysis.level(family.by, by)
+  return ", ".join(filter(None, names))
+
+
+def _family_curves(ax, family, results, metric, place, style=None):
   """Draws a line for each budget; `place(x, setting)` gives the x coordinate.
 
-  Settings for which `place` returns None are left out.
+  Settings for which `place` returns None are left out. The style of a line is
+  `style` or, by default, shows the level of `by`.
   """
-  budgets = family.levels(results, BUDGET)
   groups = family.levels(results, family.by)
   for by, budget in family.lines(results):
     points = []
@@ -56,12 +68,10 @@ def _family_curves(ax, family, results, metric, place, style=0):
         cell = results.cell(setting, metric)
         points.append((place(x, setting), cell.mean, cell.std))
     points.sort(key=lambda p: p[0])
-    names = analysis.level(BUDGET, budget), analysis.level(family.by, by)
-    # The colour shows the budget or, if there is one budget, the level of `by`.
-    colored = (budgets, budget) if budgets[1:] else (groups, by)
-    color = color_of(colored[0].index(colored[1]), len(colored[0]))
-    label = ", ".join(filter(None, names))
-    _curve(ax, points, label, color, style + groups.index(by))
+    color = _color_of_line(family, results, by, budget)
+    label = _label_of_line(family, by, budget)
+    own = groups.index(by) if style is None else style
+    _curve(ax, points, label, color, own)
 
 
 def _axis(factor):
@@ -111,17 +121,16 @@ def difference(
   own = lambda x, _: places[x]
   _family_curves(left, first, results, metric, own, style=1)
   place = lambda _, s: over.get(key_of(s))
-  _family_curves(left, second, results, metric, place)
+  _family_curves(left, second, results, metric, place, style=0)
   title = f"dashed: {first.label}\nsolid: {second.label}"
   left.set(ylabel=metric.label, title=title)
-  budgets = first.levels(results, BUDGET)
-  for i, budget in enumerate(budgets):
+  for by, budget in first.lines(results):
     points = []
-    for p in (p for p in pairs if p.budget == budget):
+    for p in (p for p in pairs if (p.by, p.budget) == (by, budget)):
       d = statistics.compare(*(results.cell(s, metric) for s in (p.a, p.b)))
       points.append((places[p.x_a], d.mean, d.std))
-    color = color_of(i, len(budgets))
-    _curve(right, points, analysis.level(BUDGET, budget), color)
+    color = _color_of_line(first, results, by, budget)
+    _curve(right, points, _label_of_line(first, by, budget), color)
   right.axhline(0, color="0.4", linewidth=0.8)
   right.set(ylabel="difference", title="solid minus dashed")
   legend(left.figure)
@@ -132,7 +141,7 @@ def strength(layout: Layout, results: Results, metric: Metric) -> Figure:
   """A metric against the 5th-percentile crop scale (Figure 16)."""
   (ax,) = axes_of(height=4.2)
   families = [layout.families[name] for name in layout.strength]
-  place = lambda _, setting: results_lib.crop_scale_percentile(setting)
+  place = lambda _, setting: results.crop_scale_percentile(setting)
   for i, f in enumerate(families):
     _family_curves(ax, f, results, metric, place, style=i)
   named = zip(_STYLES, families, strict=False)
@@ -156,7 +165,7 @@ def scatter(c: layouts.Scatter, results: Results) -> Figure | None:
   settings, x, y = zip(*points, strict=True)
   left, right = axes_of(2, height=3.4)
   label = f"{analysis.STRENGTH} (%)" if c.color is None else _axis(c.color)
-  shade = analysis.shade(c, settings)
+  shade = analysis.shade(c, settings, results)
   dots = left.scatter(x, y, c=shade, s=12, cmap="viridis")
   left.figure.colorbar(dots, ax=left, label=label)
   budgets = layouts.ordered(s.get(BUDGET) for s in settings)

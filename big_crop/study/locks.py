@@ -116,13 +116,13 @@ class Lock:
     return self._holder_of(files[-1]) if files else None
 
   def _holder_of(self, path):
-    text = _read(path)
-    if text is None:
-      return None  # Removed, by the worker that made a higher file.
     try:
-      holder = json.loads(text)
-    except json.JSONDecodeError:
-      holder = {"host": "unknown"}  # The filesystem shows a part of the file.
+      holder = json.loads(path.read_text())
+    except FileNotFoundError:
+      return None  # Removed, by the worker that made a higher file.
+    except (OSError, json.JSONDecodeError):
+      # The file cannot be read now, or the filesystem shows a part of it.
+      holder = {"host": "unknown"}
     if holder.get("released") or _is_dead(holder):
       return None
     with contextlib.suppress(FileNotFoundError):

@@ -303,7 +303,8 @@ def _write(out, text, sections):
   for folder in ("tables", "figures"):
     if (out / folder).exists():  # on gs:// an empty folder does not exist
       for old in (out / folder).iterdir():
-        old.unlink()
+        if old.suffix in (".svg", ".md", ".csv", ".tex"):
+          old.unlink()
     (out / folder).mkdir(parents=True, exist_ok=True)
   (out / "index.html").write_text(text)
   kinds = {"md": Table.markdown, "csv": Table.csv, "tex": Table.latex}

@@ -94,6 +94,7 @@ class Results:
     cells: {(`key_of` a setting, key of a metric): cell}.
     states: the runs; empty for a paper's results.
     theirs: a paper's results of the same settings, if there are any.
+    arguments: what the study gives its base config for every run.
   """
 
   title: str
@@ -102,10 +103,15 @@ class Results:
   cells: dict[tuple[str, str], Cell]
   states: list[runs.RunState] = dataclasses.field(default_factory=list)
   theirs: "Results | None" = None
+  arguments: Factors = dataclasses.field(default_factory=dict)
 
   def cell(self, factors: Factors, metric: Metric) -> Cell:
     """The cell of a setting; an empty one if there is none."""
     return self.cells.get((key_of(factors), metric.key), _NOTHING)
+
+  def crop_scale_percentile(self, factors: Factors) -> float:
+    """See `crop_scale_percentile`; for a setting of these results."""
+    return crop_scale_percentile({**self.arguments, **factors})
 
   def metric(self, key: str) -> Metric:
     """The metric of a key."""
@@ -142,9 +148,14 @@ def metrics_of(config) -> list[Metric]:
   """The metrics of a study config.
 
   Raises:
-    ValueError: if one has an unknown key.
+    ValueError: if one has an unknown key, or if two have the same `key`.
   """
-  return [make(Metric, "a metric", m) for m in config.metrics]
+  found = [make(Metric, "a metric", m) for m in config.metrics]
+  keys = [m.key for m in found]
+  for key in keys:
+    if keys.count(key) > 1:
+      raise UserError(f"metrics: {key!r} is there {keys.count(key)} times")
+  return found
 
 
 def make(kind, what: str, values: dict[str, Any]):
@@ -176,7 +187,14 @@ def of_study(study: grid.Study, states: list[runs.RunState]) -> Results:
         found[state.run.seed] = value
   wanted = len(study.config.seeds)
   cells = {k: statistics.cell(v, wanted) for k, v in values.items()}
-  return Results("this study", list(settings.values()), metrics, cells, states)
+  return Results(
+    "this study",
+    list(settings.values()),
+    metrics,
+    cells,
+    states,
+    arguments=dict(study.config.arguments),
+  )
 
 
 def crop_scale_percentile(factors: Factors) -> float:
@@ -191,6 +209,8 @@ def crop_scale_percentile(factors: Factors) -> float:
   Returns:
     The crop scale in percent of the image.
   """
+  if "crop" not in factors:
+    raise UserError(f"the 5th-percentile crop scale needs a crop: {factors}")
   names.check("crop", factors["crop"], law_names.op_names())
   law_class = law_names.law_class_of(factors["crop"])
   known = arguments.defaults(law_class)

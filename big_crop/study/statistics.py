@@ -41,9 +41,14 @@ class Cell(NamedTuple):
 def cell(values: dict[int, float], wanted: int) -> Cell:
   """Makes a cell of {seed: value}."""
   x = np.array([values[k] for k in sorted(values)])
+  if len(x) and np.ptp(x) == 0:
+    # Rounding in the mean would make a deviation of about 1e-17.
+    mean, std = x[0], 0.0
+  elif len(x):
+    mean, std = x.mean(), x.std(ddof=1)
   return Cell(
-    mean=float(x.mean()) if len(x) else None,
-    std=float(x.std(ddof=1)) if len(x) > 1 else None,
+    mean=float(mean) if len(x) else None,
+    std=float(std) if len(x) > 1 else None,
     n=len(x),
     wanted=wanted,
     values=values,
@@ -61,7 +66,7 @@ class Difference(NamedTuple):
     paired_std: standard deviation of the paired differences.
     paired_p: p-value of the paired test.
     low: lower end of the 95% confidence interval: the paired one if there are
-      enough pairs, else the unpaired one.
+      at least two pairs and no other seeds, else the unpaired one.
     high: its upper end.
     sees: the true difference that the test whose interval is given would find
       at p < 0.05 with a probability of 80%.
@@ -161,11 +166,17 @@ def _paired(settings):
   pooled = sum((len(x) - 1) * x.var(ddof=1) for x in sums) / free
   mean = float(np.mean([x.mean() for x in sums]))
   error = math.sqrt(pooled * sum(1 / len(x) for x in sums)) / len(sums)
-  low, high = _interval(mean, error, free)
-  return {
+  found = {
     "pairs": pairs,
     "paired_std": math.sqrt(pooled),
     "paired_p": _p(mean, error, free),
+  }
+  every = zip(sums, settings, strict=True)
+  if any(c.n != len(x) for x, s in every for _, c in s):
+    return found  # The interval would be of another difference than the mean.
+  low, high = _interval(mean, error, free)
+  return {
+    **found,
     "low": low,
     "high": high,
     "sees": error * _noncentrality(free),

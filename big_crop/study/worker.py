@@ -108,9 +108,7 @@ def _take(group, train, retry_failed, show):
       if len(mine) == 1:
         results = [train(*pairs[0])]
       else:
-        from big_crop import together
-
-        results = together.run(*zip(*pairs, strict=True))
+        results = _train_together(pairs, train)
     except Exception as e:
       results = [e] * len(mine)
     finally:
@@ -126,6 +124,22 @@ def _take(group, train, retry_failed, show):
   if ended:
     show.bar()
   return failed
+
+
+def _train_together(pairs, train):
+  """Trains (config, workdir) pairs as one program, or apart if they must be."""
+  from big_crop import together
+
+  try:
+    return together.run(*zip(*pairs, strict=True))
+  except together.ApartError:
+    results = []
+  for pair in pairs:
+    try:
+      results.append(None if stop.requested() else train(*pair))
+    except Exception as e:
+      results.append(e)
+  return results
 
 
 def _clear():

@@ -76,7 +76,9 @@ def get_config(arg=None):
     # For ImageNet-1k the paper shows the accuracy on minival.
     val = "minival" if data == "i1k" else "val"
     label = f"{val} accuracy of {data} (%)"
-    c.metrics += [dict(key=f"{val}/top1", label=label, scale=100)]
+    # Instead of the study's own metric of that key, if it has one.
+    others = [m for m in c.metrics if m["key"] != f"{val}/top1"]
+    c.metrics = [*others, dict(key=f"{val}/top1", label=label, scale=100)]
     for wd in decays:
       names = {}
       for rate, what in zip(
