@@ -40,7 +40,7 @@ from etils import epath
 from PIL import Image
 from tqdm import tqdm
 
-from big_crop.data import pack_writer, packed, sources
+from big_crop.data import base, pack_writer, packed, sources
 from pp_ops.errors import UserError
 from pp_ops.registry import did_you_mean
 
@@ -91,7 +91,7 @@ def _read(content, function):
 
 def _pixels(image, res, max_ratio):
   """The resized image, uint8 [h, w, 3], before its long side is put last."""
-  image = image.convert("RGB")
+  image = base.to_rgb(image)
   size = fit(*image.size, res, max_ratio)
   if size != image.size:
     image = image.resize(size, Image.Resampling.BICUBIC)

@@ -1,5 +1,7 @@
 """Ops that make labels: one-hot vectors, and strings to numbers."""
 
+import zipfile
+
 import numpy as np
 import tensorflow as tf
 
@@ -80,9 +82,17 @@ def get_lookup(mapping: str, npzkey: str = "fnames", sep: str | None = None):
     if sep is not None and not mapping.endswith(".npz"):
       keys, values = zip(*(line.split(sep) for line in keys), strict=True)
       values = [int(v) for v in values]
-  except (tf.errors.OpError, KeyError, ValueError) as e:
+  except (
+    tf.errors.OpError,
+    KeyError,
+    ValueError,
+    EOFError,
+    zipfile.BadZipFile,
+  ) as e:
     reason = str(e).split("\n")[0]
     raise UserError(f"mapping={mapping!r} does not load: {reason}") from None
+  if len(set(map(str, keys))) < len(keys):
+    raise UserError(f"mapping={mapping!r} has a string twice")
   keys, values = tf.constant(keys), tf.constant(list(values), tf.int64)
 
   def lookup(text):

@@ -90,4 +90,6 @@ def _parse_op(node, text, wrong_string):
     raise wrong("has an argument that is not a literal") from None
   if None in kwargs:
     raise wrong("uses **, which the language does not have")
+  if len(kwargs) < len(node.keywords):
+    raise wrong("gives an argument twice")
   return node.func.id, args, kwargs

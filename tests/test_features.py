@@ -127,6 +127,8 @@ def test_lookup(tmp_path):
   "spec, message",
   [
     ("lookup('/nowhere/x.txt')", "mapping='/nowhere/x.txt' does not load"),
+    ("lookup('{tmp}/twice.txt')", "has a string twice"),
+    ("lookup('{tmp}/empty.npz')", "does not load: No data left in file"),
     ("choice", "need key, or inkey and as many outkey"),
     ("choice(inkey=['a', 'b'], outkey='c')", "need key, or inkey"),
     ("choice(0, key='a')", "n=0: need a number, (least, most) or 'single'"),
@@ -138,7 +140,10 @@ def test_lookup(tmp_path):
     ("pad_to_shape((9, 9), where='left')", "did you mean 'after'?"),
   ],
 )
-def test_mistakes_raise_one_line(spec, message):
+def test_mistakes_raise_one_line(spec, message, tmp_path):
+  (tmp_path / "twice.txt").write_text("cat\ndog\ncat\n")
+  (tmp_path / "empty.npz").touch()
+  spec = spec.replace("{tmp}", str(tmp_path))
   with pytest.raises(ValueError) as e:
     get_preprocess_fn(spec)({"a": tf.constant(A), "s": tf.constant(1)})
   assert message in str(e.value) and "\n" not in str(e.value)

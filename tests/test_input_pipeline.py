@@ -218,6 +218,15 @@ def test_corrupt_image_is_left_out_and_counted(broken):
   assert sum(b.mask.sum() for b in evaluated) == 40
 
 
+def test_a_stream_without_examples_is_an_error(folder):
+  source = sources.get_source(str(folder), "all")
+  pp = get_preprocess_fn("decode|random_crop(999)|keep('image', 'label')")
+  with pytest.raises(ValueError, match="no example can be used; the first"):
+    input_pipeline.train_batches(
+      source, pp, LABELLED, 8, seed=0, skip_corrupt=True
+    )
+
+
 def test_pp_strings_that_cannot_make_a_batch(folder):
   source = sources.get_source(str(folder), "all")
   for pp, message in [

@@ -62,6 +62,7 @@ def test_parse():
     ("a(2 ** 99999999)", "is not a literal"),
     ("a(f'{1}')", "is not a literal"),
     ("a(**{'b': 1})", "uses **"),
+    ("a(b=1, b=2)", "gives an argument twice"),
     ("__import__('os').system('true')", "is not an op"),
     ("a(__import__('os').system('true'))", "is not a literal"),
     ("eval('1')", "unknown op 'eval'"),

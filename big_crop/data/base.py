@@ -290,6 +290,19 @@ class IndexedSource:
     }
 
 
+def to_rgb(image: Image.Image) -> Image.Image:
+  """The image as RGB, its 16 bits a channel as `decode` makes them 8.
+
+  Raises:
+    ValueError: for pixels of 32 bits, whose range is not known.
+  """
+  if image.mode.startswith("I;16"):
+    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+  if image.mode[0] in "IF":  # Pillow would clip these to 0..255
+    raise ValueError(f"its mode is {image.mode!r}: need 8 or 16 bits a channel")
+  return image.convert("RGB")
+
+
 def _as_png(path):
   """Converts an image file that TensorFlow cannot decode to PNG bytes.
 
@@ -300,7 +313,7 @@ def _as_png(path):
   png = io.BytesIO()
   try:
     with Image.open(io.BytesIO(data)) as image:
-      image.convert("RGB").save(png, "PNG", compress_level=1)
+      to_rgb(image).save(png, "PNG", compress_level=1)
   except Exception:  # Pillow's decoders raise all sorts.
     return data
   return png.getvalue()

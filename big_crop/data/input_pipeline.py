@@ -171,6 +171,14 @@ def _find_corrupt(raw, pp, seed, source, num):
   return None, None
 
 
+def _check_any(source, pp, features, seed):
+  """Raises if no example can be used, which would be waited for in vain."""
+  usable = _preprocessed(_one_pass(source), pp, features, seed).ignore_errors()
+  if next(iter(usable), None) is None:
+    name, why = _find_corrupt(_one_pass(source), pp, seed, source, 1)
+    raise UserError(f"no example can be used; the first is {name}: {why}")
+
+
 def feature_specs(
   source: Source, pp: Callable, features: Features
 ) -> dict[str, jax.ShapeDtypeStruct]:
@@ -209,6 +217,8 @@ def train_batches(
       to leave out examples that do not decode, rather than raise.
   """
   check_repeats(repeats)
+  if options.get("skip_corrupt"):
+    _check_any(source, pp, features, seed)
   raw_from = lambda position: _stream(source, seed, position, repeats)
   given = dict(seed=seed, start=start, **options)
   return _batches(raw_from, source, pp, features, batch_size, **given)
