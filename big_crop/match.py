@@ -90,6 +90,11 @@ def _solve(target, family, parameter, percentile, scale, near=None):
   wanted = scale(registry.law_of(target), target)
   level = wanted.percentile(percentile, near and near[1])
   mass = wanted.cdf(level)
+  if not 0 < mass < 1:
+    raise UserError(
+      f"the crops of {target!r} all have one scale, {level:.5f}: give a target"
+      " whose scales spread"
+    )
 
   def law_with(value):
     value = arguments.from_percent(parameter, value)
@@ -99,7 +104,8 @@ def _solve(target, family, parameter, percentile, scale, near=None):
   if parameter == "area_min":
     high = min(high, law.area_max * (1 - 1e-6))
   elif parameter == "area_max":
-    low = max(low, law.area_min * (1 + 1e-6))
+    # An op takes areas in percent, and refuses an area_max of 1 or less.
+    low = max(low, law.area_min * (1 + 1e-6), 0.01 * (1 + 1e-6))
   low, high = (arguments.to_percent(parameter, v) for v in (low, high))
 
   @functools.cache

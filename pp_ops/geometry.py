@@ -273,7 +273,10 @@ def get_cutout(pad_size: int, fill=128, place=None):
 
   def cut_out(image, place):
     shape = tf.shape(image)
-    centre = tf.cast(tf.stack(place) * tf.cast(shape[:2], tf.float32), tf.int32)
+    centre = tf.cast(
+      tf.cast(tf.stack(place), tf.float32) * tf.cast(shape[:2], tf.float32),
+      tf.int32,
+    )
     top, left = tf.unstack(tf.maximum(centre - pad_size, 0))
     bottom, right = tf.unstack(tf.minimum(centre + pad_size, shape[:2]))
     square = filled(bottom - top, right - left, image, fill)

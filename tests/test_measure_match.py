@@ -109,6 +109,20 @@ def test_match_mistakes():
     (("beta_crop", "inception_crop_fixed", "alpha"), "did you mean"),
     (("inception_crop", "beta_crop(area_min=30)", "alpha"), "no alpha of"),
     (("inception_crop", "beta_crop", "alpha", 0), "percentile"),
+    (
+      (
+        "inception_crop_fixed(area_min=20, area_max=20)",
+        *("inception_crop_fixed", "area_min"),
+      ),
+      "all have one scale",
+    ),
+    (
+      (
+        "beta_crop(alpha=0.5, area_min=0.1, area_max=1.5)",
+        *("inception_crop_fixed(area_min=0.1)", "area_max"),
+      ),
+      "no area_max of",
+    ),
   ]:
     with pytest.raises(ValueError, match=message):
       match.solve(*args)

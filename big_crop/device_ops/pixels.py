@@ -205,8 +205,8 @@ def get_contrast(factor: float, legacy: bool = False):
     total = _grey(image).astype(jnp.uint32).sum(dtype=jnp.uint32)
     # The mean, with halves rounded up. In integers, because float32 could not
     # hold the sum.
-    rounded = (2 * total + np.uint32(count)) // np.uint32(2 * count)
-    return rounded.astype(jnp.float32)
+    mean, rest = jnp.divmod(total, np.uint32(count))
+    return (mean + (2 * rest >= np.uint32(count))).astype(jnp.float32)
 
   return _enhance(factor, mean)
 
