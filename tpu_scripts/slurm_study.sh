@@ -5,7 +5,7 @@
 # The runs of a study as a Slurm array, one task a run. From the repository, in
 # its environment; partition, GPUs and time are yours:
 #
-#   sbatch --array=0-59 --gpus=1 --time=4:00:00 tpu_scripts/slurm_study.sh \
+#   sbatch --array=0-521 --gpus=1 --time=4:00:00 tpu_scripts/slurm_study.sh \
 #     configs/studies/wrong_inception_crop.py WORKDIR [flags of study run]
 #
 # `python -m big_crop.study list` has the indices. Three minutes before the time

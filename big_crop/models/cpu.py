@@ -27,8 +27,9 @@ def compiler_options() -> dict[str, str] | None:
   """`jax.jit`'s `compiler_options` for train steps; None for the defaults.
 
   By default XLA hands convolutions on CPUs to YNNPACK. Without that, a step of
-  ResNet-50 took 5.9 s instead of 7.5 s (16 images of 224 pixels, two cores of
-  an AMD EPYC). Versions of jaxlib that lack the option keep their defaults.
+  ResNet-50 took 5.9 s of CPU time instead of 7.5 s (16 images of 224 pixels,
+  two cores of an AMD EPYC). Versions of jaxlib that lack the option keep their
+  defaults.
   """
   if jax.default_backend() != "cpu":
     return None
