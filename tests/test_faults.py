@@ -126,7 +126,7 @@ VALUES = [
   ("optax_name=scale_by_adm", "scale_by_adam"),
   ("wd=-1", "config.wd=-1.0"),
   ("ema_decay=5", "0 <= config.ema_decay <= 1"),
-  ("seed=-1", "0 <= config.seed <= 549,755,813,887"),
+  ("seed=-1", "0 <= config.seed <= 2,147,483,647"),
   ("seed=99999999999999999999", "need a whole number"),
   ("total_steps=None", "total_epochs"),
   ("total_steps=-1", "config.total_steps=-1"),

@@ -193,7 +193,11 @@ def test_whole_ones_are_timms(key):
   [
     ("regnet", dict(group_width=48), "group_width=48 must divide all of"),
     ("regnet", dict(variant="Y-5GF"), "RegNet variant 'Y-5GF': did you mean"),
-    ("efficientnet", dict(depths=(1, 2)), "version 1 needs 7 numbers each"),
+    (
+      "efficientnet",
+      dict(depths=(1, 2), widths=(8, 8)),
+      "version 1 needs 7 numbers each",
+    ),
   ],
 )
 def test_bad_arguments_get_one_line(name, kw, message):

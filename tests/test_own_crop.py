@@ -108,7 +108,9 @@ def test_a_study_knows_the_documented_file(documented):
   run = types.SimpleNamespace(
     factors=factors, seed=0, json_config={"pp_modules": ["my_crop"]}
   )
-  config = types.SimpleNamespace(metrics=[dict(key="a", label="a")], seeds=[0])
+  config = types.SimpleNamespace(
+    metrics=[dict(key="a", label="a")], seeds=[0], arguments={}
+  )
   state = types.SimpleNamespace(run=run, summary=None)
   results.of_study(types.SimpleNamespace(config=config), [state])
   # P(u^3 <= s) = 5% at s = 0.05^3.

@@ -142,7 +142,7 @@ class Swin(nn.Module):
   dtype_mm: str = "float32"
 
   def __post_init__(self):
-    if len(self.merges) != len(self.depths) - 1:
+    if len(self.merges) < len(self.depths) - 1:
       raise UserError(
         f"merges={self.merges}: need a factor for each of the"
         f" {len(self.depths)} stages but the first"
