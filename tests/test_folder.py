@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from big_crop import pack
-from big_crop.data import packed, sources
+from big_crop.data import base, packed, sources
 from big_crop.data.input_pipeline import eval_batches, get_preprocess_fn
 from big_crop.measure import shapes
 from pp_ops.errors import UserError
@@ -74,3 +75,13 @@ def test_what_is_skipped_is_counted(root, capsys):
   (root / "top.png").unlink()
   assert shapes.of_folder(str(root)) == {(12, 9): 4}
   assert "skipped 2 .csv, 1 .txt, 1 hidden\n" in capsys.readouterr().err
+
+
+def test_sixteen_bits_are_as_tensorflow_decodes_them(tmp_path):
+  grey = np.random.default_rng(0).integers(0, 1 << 16, (8, 8), np.uint16)
+  image = Image.fromarray(grey)
+  image.save(tmp_path / "x.png")
+  decoded = tf.io.decode_png((tmp_path / "x.png").read_bytes(), 3).numpy()
+  np.testing.assert_array_equal(np.asarray(base.to_rgb(image)), decoded)
+  with pytest.raises(ValueError, match="need 8 or 16 bits a channel"):
+    base.to_rgb(Image.fromarray(grey.astype(np.float32)))

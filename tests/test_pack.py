@@ -11,11 +11,10 @@ import sys
 import data_helpers
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 from big_crop import pack
-from big_crop.data import base, pack_writer, packed, sources
+from big_crop.data import pack_writer, packed, sources
 from pp_ops.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -494,13 +493,3 @@ def test_whatever_pillow_raises_is_an_unreadable_image():
       raise error
 
     assert pack._read(bytes(data), fail) == (None, "broken")
-
-
-def test_sixteen_bits_are_as_tensorflow_decodes_them(tmp_path):
-  grey = np.random.default_rng(0).integers(0, 1 << 16, (RES, RES), np.uint16)
-  image = Image.fromarray(grey)
-  image.save(tmp_path / "x.png")
-  decoded = tf.io.decode_png((tmp_path / "x.png").read_bytes(), 3).numpy()
-  np.testing.assert_array_equal(np.asarray(base.to_rgb(image)), decoded)
-  with pytest.raises(ValueError, match="need 8 or 16 bits a channel"):
-    base.to_rgb(Image.fromarray(grey.astype(np.float32)))
