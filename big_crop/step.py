@@ -62,7 +62,7 @@ def param_shapes(objective: Objective, specs: Specs) -> Any:
 def renew_extra(
   objective: Objective, state: TrainState, seed: int
 ) -> TrainState:
-  """Makes the extra state again, of the variables that the state has now.
+  """Makes the extra state again, from the state's present variables.
 
   To be called after `config.model_init` has replaced the variables, of which a
   momentum encoder is a copy.

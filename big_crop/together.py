@@ -50,7 +50,7 @@ def difference(one, other) -> str | None:
 
 
 class ApartError(UserError):
-  """Raised for runs that only turn out to need programs of their own."""
+  """Raised if runs whose configs fit still need a program for each."""
 
 
 class _Run:

@@ -59,7 +59,7 @@ def _entries(where, value):
 _WHOLE = _number(1, whole=True)
 
 CHECKS = {
-  "seed": _number(0, 2**31 - 1, whole=True),  # of what JAX makes a key
+  "seed": _number(0, 2**31 - 1, whole=True),  # because JAX makes a key of it
   "total_steps": _number(0, MOST_STEPS, whole=True),
   "total_examples": _number(0, whole=True),
   "total_epochs": _number(0),

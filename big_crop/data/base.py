@@ -291,7 +291,7 @@ class IndexedSource:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-  """The image as RGB, its 16 bits a channel as `decode` makes them 8.
+  """Converts to RGB; of 16 bits a channel the upper 8 stay, as in `decode`.
 
   Raises:
     ValueError: for pixels of 32 bits, whose range is not known.

@@ -172,7 +172,7 @@ def _find_corrupt(raw, pp, seed, source, num):
 
 
 def _check_any(source, pp, features, seed):
-  """Raises if no example can be used, which would be waited for in vain."""
+  """Raises if no example can be used: training would wait for one forever."""
   usable = _preprocessed(_one_pass(source), pp, features, seed).ignore_errors()
   if next(iter(usable), None) is None:
     name, why = _find_corrupt(_one_pass(source), pp, seed, source, 1)
